@@ -1,0 +1,22 @@
+// The curvature jet: q = v'H(theta)v, H v and dq/dtheta together, from a second-order forward jet and one reverse pass.
+//
+//     forward   s1 = scale (W a1 + V a + c),  s2 = scale (W a2 + 2 V a1),  a1 = phi' s1,  a2 = phi' s2 + phi'' s1^2
+//     q         = sum s1' A s1 + delta' s2
+//     reverse   x1 = A s1, x0 = T[s1, s1] + A s2 at the output; below it
+//               y1 = scale (W' x1 + V' delta),  y0 = scale (W' x0 + 2 V' x1),
+//               x1 = phi' y1 + phi'' bar s1,    x0 = phi' y0 + 2 phi'' s1 y1 + phi'' bar s2 + phi''' bar s1^2
+//     H v       = scale (x1 a' + delta a1'),    dq/dtheta = scale (x0 a' + 2 x1 a1' + delta a2')
+//
+// x1 is half the cotangent of s1; the cotangent of s2 is delta, which the linearization already holds.
+#pragma once
+
+#include "pyhess/problem.hpp"
+
+namespace pyhess {
+
+// Adds the rows' parts of q to *q, of H v to hv (P) and of dq/dtheta to grad (P). vt holds the transposed weights of v.
+template <class T>
+Status jet(const Problem<T>& problem, const T* theta, const T* state, const T* v, const T* vt, double* q, T* hv,
+           T* grad, index_t chunk_begin, index_t chunk_end, T* work, const volatile std::int32_t* cancel);
+
+}  // namespace pyhess

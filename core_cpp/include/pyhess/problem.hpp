@@ -1,0 +1,89 @@
+// A network, a loss and a data set, with everything that does not depend on theta: block sizes, memory layout, kernels.
+//
+// Data is walked in blocks of `block_rows` rows; blocks are grouped into `num_chunks` chunks, the unit of parallel work.
+// Both depend on the sizes alone, never on the number of threads, so that sums have one order and results one value.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "pyhess/gemm.hpp"
+#include "pyhess/loss.hpp"
+#include "pyhess/mlp.hpp"
+#include "pyhess/types.hpp"
+
+namespace pyhess {
+
+// Where the arrays of one layer lie in the state, in elements of T from its (aligned) beginning; -1 where there is none.
+struct StateLayout {
+    index_t a = -1, delta = -1;                             // every hidden layer; delta also for the output layer
+    index_t slope = -1, curve = -1, third = -1, bar = -1;   // GELU only
+    index_t prob = -1;                                      // output layer of cross_entropy and logistic
+};
+
+template <class T>
+class Problem {
+public:
+    // x (num_samples, d_in) and target (num_samples, num_outputs) row-major; weight (num_samples) sums to one.
+    Problem(Mlp mlp, Loss loss, index_t num_samples, const T* x, const T* target, const double* weight, Gemm<T> gemm,
+            const Kernels<T>* kernels);
+
+    const Mlp& mlp() const { return mlp_; }
+    Loss loss() const { return loss_; }
+    const Gemm<T>& gemm() const { return gemm_; }
+    const Kernels<T>& kernels() const { return *kernels_; }
+
+    index_t num_samples() const { return num_samples_; }
+    index_t block_rows() const { return block_rows_; }
+    index_t num_blocks() const { return num_blocks_; }
+    index_t num_chunks() const { return num_chunks_; }
+    index_t first_block(index_t chunk) const { return chunk * num_blocks_ / num_chunks_; }
+
+    // Sizes of the caller's buffers in elements of T; each buffer starts on a 64-byte boundary.
+    index_t state_size() const { return state_size_; }            // one per theta
+    index_t transposed_size() const { return mlp_.transposed_size; }  // one per vector
+    index_t work_size() const { return work_size_; }              // one per worker
+
+    const T* inputs(index_t row) const { return x_.data() + row * mlp_.layers.front().ld_in; }
+    const StateLayout& layout(index_t l) const { return layout_[static_cast<std::size_t>(l)]; }
+    const Layer& layer(index_t l) const { return mlp_.layers[static_cast<std::size_t>(l)]; }
+    LossBlock<T> loss_block(T* state, index_t row, index_t rows) const;
+    LayerState<T> layer_state(const T* state, index_t l, index_t row) const;
+
+private:
+    void choose_blocks();
+    void lay_out();
+
+    Mlp mlp_;
+    Loss loss_;
+    Gemm<T> gemm_;
+    const Kernels<T>* kernels_;
+    index_t num_samples_, block_rows_ = 0, num_blocks_ = 0, num_chunks_ = 0;
+    index_t state_size_ = 0, work_size_ = 0;
+    std::vector<T> x_, target_, weight_;
+    std::vector<double> mass_;
+    std::vector<StateLayout> layout_;
+};
+
+// The activations that enter layer l: the inputs or the previous layer's state.
+template <class T>
+const T* layer_input(const Problem<T>& problem, const T* state, index_t l, index_t row) {
+    if (l == 0) return problem.inputs(row);
+    return state + problem.layout(l - 1).a + row * problem.layer(l).ld_in;
+}
+
+// Runs body(row, rows) over the blocks of chunks [chunk_begin, chunk_end); stops between blocks once *cancel is non-zero.
+template <class T, class Body>
+Status for_each_block(const Problem<T>& problem, index_t chunk_begin, index_t chunk_end, const volatile std::int32_t* cancel,
+                      Body body) {
+    for (index_t block = problem.first_block(chunk_begin); block < problem.first_block(chunk_end); ++block) {
+        if (cancel && *cancel) return Status::cancelled;
+        const index_t row = block * problem.block_rows();
+        const index_t left = problem.num_samples() - row;
+        body(row, left < problem.block_rows() ? left : problem.block_rows());
+    }
+    return Status::ok;
+}
+
+}  // namespace pyhess

@@ -1,0 +1,74 @@
+#include "pyhess/linearize.hpp"
+
+#include <algorithm>
+
+#include "pyhess/workspace.hpp"
+
+namespace pyhess {
+
+template <class T>
+void transpose_weights(const Problem<T>& problem, const T* theta, T* out) {
+    constexpr index_t tile = 32;  // both sides of a tile stay in the first-level cache
+    for (const Layer& layer : problem.mlp().layers) {
+        const T* w = theta + layer.w;
+        T* wt = out + layer.wt;
+        for (index_t i0 = 0; i0 < layer.in; i0 += tile)
+            for (index_t o0 = 0; o0 < layer.out; o0 += tile)
+                for (index_t i = i0; i < std::min(i0 + tile, layer.in); ++i)
+                    for (index_t o = o0; o < std::min(o0 + tile, layer.out); ++o)
+                        wt[i * layer.ld_wt + o] = w[o * layer.in + i];
+    }
+}
+
+template <class T>
+Status linearize(const Problem<T>& problem, const T* theta, T* state, index_t chunk_begin, index_t chunk_end,
+                 double* value, T* grad, T* work, const volatile std::int32_t* cancel) {
+    const index_t depth = problem.mlp().depth(), last = depth - 1;
+    const Workspace<T> space(problem, work);
+    const Kernels<T>& kernels = problem.kernels();
+    const auto at = [&](index_t offset, index_t l, index_t row) { return state + offset + row * problem.layer(l).ld_out; };
+
+    return for_each_block(problem, chunk_begin, chunk_end, cancel, [&](index_t row, index_t rows) {
+        for (index_t l = 0; l < last; ++l) {
+            const Layer& layer = problem.layer(l);
+            const StateLayout& where = problem.layout(l);
+            T* s = at(where.a, l, row);
+            affine(problem, l, rows, state, bias_of(problem, l, theta), layer_input(problem, state, l, row), false, s);
+            const bool kept = where.slope >= 0;
+            kernels.activate(layer.act, static_cast<T>(layer.beta), rows * layer.ld_out, s,
+                             kept ? at(where.slope, l, row) : nullptr, kept ? at(where.curve, l, row) : nullptr,
+                             kept ? at(where.third, l, row) : nullptr);
+        }
+        T* f = space.cotangent(0);
+        affine(problem, last, rows, state, bias_of(problem, last, theta), layer_input(problem, state, last, row), false,
+               f);
+        *value += loss_forward(problem.loss(), problem.loss_block(state, row, rows), f,
+                               at(problem.layout(last).delta, last, row));
+
+        for (index_t l = last; l >= 0; --l) {
+            const T* delta = at(problem.layout(l).delta, l, row);
+            if (grad) {
+                add_outer(problem, l, rows, T(1), delta, layer_input(problem, state, l, row), grad);
+                add_bias(problem, l, rows, delta, grad);
+            }
+            if (l == 0) break;
+            const Layer& below = problem.layer(l - 1);
+            const StateLayout& where = problem.layout(l - 1);
+            const index_t n = rows * below.ld_out;
+            T* bar = at(where.delta, l - 1, row);
+            pull_back(problem, l, rows, theta, delta, false, bar);
+            if (where.bar >= 0) std::copy(bar, bar + n, at(where.bar, l - 1, row));
+            kernels.backward(below.act, static_cast<T>(below.beta), n, at(where.a, l - 1, row),
+                             where.slope >= 0 ? at(where.slope, l - 1, row) : nullptr, bar);
+        }
+    });
+}
+
+#define PYHESS_INSTANTIATE(T)                                                                                      \
+    template void transpose_weights<T>(const Problem<T>&, const T*, T*);                                           \
+    template Status linearize<T>(const Problem<T>&, const T*, T*, index_t, index_t, double*, T*, T*,               \
+                                 const volatile std::int32_t*);
+PYHESS_INSTANTIATE(double)
+PYHESS_INSTANTIATE(float)
+
+}  // namespace pyhess

@@ -1,0 +1,171 @@
+"""The checked way into the compiled core: which BLAS, which instruction set, which addresses.
+
+Everything that could make a native call wrong is settled here, once, at import: the version of the C ABI, the integer width
+of SciPy's BLAS, and that its matrix product gives the right answer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from .errors import InputError, NumericalError
+
+ABI_VERSION = 1
+ISA_LEVELS = ("base", "v3", "v4")
+
+STATUS_OK = 0
+STATUS_CANCELLED = 2
+
+if _core.abi_version != ABI_VERSION:
+    raise ImportError(
+        f"pyhess._core speaks C ABI version {_core.abi_version}, this package needs {ABI_VERSION}: "
+        "the compiled part is from another installation. Reinstall pyhess."
+    )
+
+CAPI: dict[str, int] = dict(_core.capi())
+
+
+@dataclass(frozen=True)
+class Blas:
+    """Addresses of the BLAS matrix products and the width of their integers; address 0 means the portable kernels."""
+
+    dgemm: int
+    sgemm: int
+    int_bytes: int
+    source: str
+
+
+def _find_blas() -> Blas:
+    """SciPy's BLAS through the function capsules it publishes for Cython, if its interface is one we know and it works."""
+    from scipy.linalg import cython_blas
+
+    found: dict[str, int] = {}
+    int_bytes = 0
+    for name in ("dgemm", "sgemm"):
+        address, signature = _core.capsule_pointer(cython_blas.__pyx_capi__[name])
+        # The capsule is named after the C signature; the integers stand in the third place.
+        arguments = signature.replace(" ", "").partition("(")[2].split(",")
+        third = arguments[2] if len(arguments) == 13 else ""
+        width = {"int*": 4, "int32_t*": 4, "npy_int32*": 4, "int64_t*": 8, "npy_int64*": 8, "longlong*": 8}.get(third, 0)
+        if not width or not _core.gemm_agrees(address, width, name == "sgemm"):
+            warnings.warn(
+                f"SciPy's {name} has an interface pyhess does not know ({signature!r}); using the portable kernels, "
+                "which are correct but slow. Please report this with your SciPy version.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return Blas(0, 0, 4, "portable kernels")
+        found[name] = address
+        int_bytes = width
+    return Blas(found["dgemm"], found["sgemm"], int_bytes, "scipy.linalg.cython_blas")
+
+
+def _choose_isa() -> str:
+    """The best level of this processor, or the one PYHESS_ISA names."""
+    wanted = os.environ.get("PYHESS_ISA", "").strip().lower()
+    if not wanted:
+        return str(_core.best_isa())
+    if wanted not in ISA_LEVELS:
+        raise InputError(f"PYHESS_ISA={wanted!r} is not known; allowed: {', '.join(ISA_LEVELS)}, or unset to choose the best.")
+    if not _core.isa_available(wanted):
+        raise InputError(
+            f"PYHESS_ISA={wanted!r} cannot run on this processor; available: "
+            f"{', '.join(level for level in ISA_LEVELS if _core.isa_available(level))}."
+        )
+    return wanted
+
+
+BLAS = _find_blas()
+ISA = _choose_isa()
+
+
+def aligned_zeros(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """A zeroed vector whose first element lies on a 64-byte boundary, as the core's workspaces need."""
+    item = np.dtype(dtype).itemsize
+    raw = np.zeros(size * item + 64, dtype=np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size * item].view(dtype)
+
+
+def raise_for_status(status: int, what: str) -> None:
+    """Turn a status of the C ABI into an exception (cancellation is the caller's business)."""
+    if status not in (STATUS_OK, STATUS_CANCELLED):
+        raise NumericalError(f"{what}: the compiled core refused the call (status {status}); this is a bug in pyhess, please report it.")
+
+
+def run_interruptible(
+    fn: Callable[[], object],
+    cancel: npt.NDArray[np.int32],
+    *,
+    deadline: float | None = None,
+    on_tick: Callable[[], object] | None = None,
+) -> str:
+    """Run a native call so that Ctrl-C, a deadline and a progress display work while it runs.
+
+    ``fn`` (which must release the GIL for its long parts and watch ``cancel``) runs in a helper thread; the calling thread
+    waits in short steps. Ctrl-C and the deadline set ``cancel[0] = 1`` and then wait for ``fn`` to come back, so that
+    whatever it has written to its arrays is complete.
+
+    Parameters
+    ----------
+    fn : callable
+        The call. An exception it raises is raised here.
+    cancel : (1,) int32 array
+        The flag that ``fn`` watches.
+    deadline : float, optional
+        Time on :func:`time.monotonic` after which ``fn`` is cancelled.
+    on_tick : callable, optional
+        Called from the waiting thread about ten times a second.
+
+    Returns
+    -------
+    str
+        ``"done"`` or ``"deadline"``.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After ``fn`` has returned.
+    """
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            fn()
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=body, name="pyhess-native", daemon=True)
+    outcome = "done"
+    try:
+        thread.start()
+        step = 0.001
+        while thread.is_alive():
+            thread.join(step)
+            step = min(2.0 * step, 0.05)
+            if deadline is not None and not cancel[0] and monotonic() >= deadline:
+                cancel[0] = 1
+                outcome = "deadline"
+            if on_tick is not None and thread.is_alive():
+                on_tick()
+    except BaseException:
+        cancel[0] = 1
+        while thread.is_alive():
+            try:
+                thread.join()
+            except KeyboardInterrupt:  # a second Ctrl-C must not leave native code writing to freed arrays
+                continue
+        raise
+    if failure:
+        raise failure[0]
+    return outcome

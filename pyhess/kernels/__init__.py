@@ -1,0 +1,1 @@
+"""Compiled kernels (Numba) that drive the C++ core."""

@@ -1,0 +1,146 @@
+"""One theta on all cores: the chunks of the data are tasks, their parts are added in a fixed order.
+
+Each function exists in two compilations of the same source, serial and parallel. Every chunk has its own accumulator and the
+number of chunks depends on the sizes alone, so the results are the same bits for every number of threads. With a single chunk
+there is nothing to spread and nothing to add up.
+
+Arrays shared by all functions: ``work`` (workers, work_size) one row per worker; ``counter`` (1,) int64, zero on entry;
+``cancel`` (1,) int32. Return value: the worst status of the C ABI.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from .._jit import inlined, parallel, serial
+from ._bridge import call3, call9, call10, call12, fetch_add
+
+#: Elements that one step of the final sum adds up; a fixed partition keeps the order of additions fixed.
+_STRIP = 4096
+
+
+@inlined
+def _sum_parts(parts: Any, out: Any) -> None:
+    """out = parts[0] + parts[1] + …, strip by strip."""
+    size = out.size
+    for strip in numba.prange((size + _STRIP - 1) // _STRIP):
+        begin = strip * _STRIP
+        end = min(begin + _STRIP, size)
+        for i in range(begin, end):
+            total = parts[0, i]
+            for chunk in range(1, parts.shape[0]):
+                total += parts[chunk, i]
+            out[i] = total
+
+
+def _linearize(
+    capi: Any, problem: int, theta: Any, state: Any, values: Any, grads: Any, gradient: Any, work: Any, counter: Any, cancel: Any
+) -> int:
+    """Fill the state; ``values`` (chunks,) gets the parts of the loss; ``gradient`` (P,) or (0,) the gradient."""
+    chunks = values.size
+    with_gradient = gradient.size > 0
+    status = np.zeros(work.shape[0], dtype=np.int32)
+    status[0] = call3(capi.ph_prepare, problem, theta.ctypes.data, state.ctypes.data)
+    for worker in numba.prange(work.shape[0]):
+        while True:
+            chunk = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
+            if chunk >= chunks:
+                break
+            grad = 0
+            if with_gradient:
+                grads[chunk, :] = 0.0
+                grad = grads[chunk].ctypes.data
+            code = call9(
+                capi.ph_linearize, problem, theta.ctypes.data, state.ctypes.data, chunk, chunk + 1,
+                values[chunk:].ctypes.data, grad, work[worker].ctypes.data, cancel.ctypes.data,
+            )  # fmt: skip
+            status[worker] = max(status[worker], code)
+    if with_gradient:
+        _sum_parts(grads, gradient)
+    return status.max()
+
+
+def _multiply(
+    capi: Any, function: int, problem: int, theta: Any, state: Any, v: Any, vt: Any, parts: Any, out: Any, work: Any,
+    counter: Any, cancel: Any,
+) -> int:  # fmt: skip
+    """out = H v or G v, by the address of ph_hvp or ph_ggn; ``parts`` (chunks, P)."""
+    chunks = parts.shape[0]
+    status = np.zeros(work.shape[0], dtype=np.int32)
+    status[0] = call3(capi.ph_transpose, problem, v.ctypes.data, vt.ctypes.data)
+    for worker in numba.prange(work.shape[0]):
+        while True:
+            chunk = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
+            if chunk >= chunks:
+                break
+            parts[chunk, :] = 0.0
+            code = call10(
+                function, problem, theta.ctypes.data, state.ctypes.data, v.ctypes.data, vt.ctypes.data,
+                parts[chunk].ctypes.data, chunk, chunk + 1, work[worker].ctypes.data, cancel.ctypes.data,
+            )  # fmt: skip
+            status[worker] = max(status[worker], code)
+    _sum_parts(parts, out)
+    return status.max()
+
+
+def _jet(
+    capi: Any, problem: int, theta: Any, state: Any, v: Any, vt: Any, qs: Any, hv_parts: Any, grad_parts: Any, hv: Any,
+    grad: Any, work: Any, counter: Any, cancel: Any,
+) -> int:  # fmt: skip
+    """qs (chunks,) parts of v'Hv; hv = H v; grad = d(v'Hv)/dtheta."""
+    chunks = qs.size
+    status = np.zeros(work.shape[0], dtype=np.int32)
+    status[0] = call3(capi.ph_transpose, problem, v.ctypes.data, vt.ctypes.data)
+    for worker in numba.prange(work.shape[0]):
+        while True:
+            chunk = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
+            if chunk >= chunks:
+                break
+            hv_parts[chunk, :] = 0.0
+            grad_parts[chunk, :] = 0.0
+            code = call12(
+                capi.ph_jet, problem, theta.ctypes.data, state.ctypes.data, v.ctypes.data, vt.ctypes.data,
+                qs[chunk:].ctypes.data, hv_parts[chunk].ctypes.data, grad_parts[chunk].ctypes.data, chunk, chunk + 1,
+                work[worker].ctypes.data, cancel.ctypes.data,
+            )  # fmt: skip
+            status[worker] = max(status[worker], code)
+    _sum_parts(hv_parts, hv)
+    _sum_parts(grad_parts, grad)
+    return status.max()
+
+
+def _multiply_batch(
+    capi: Any, problem: int, num_chunks: int, thetas: Any, vs: Any, out: Any, states: Any, vts: Any, work: Any, counter: Any,
+    cancel: Any,
+) -> int:  # fmt: skip
+    """out[s] = H(thetas[s]) vs[s]; one sample is one task, one row of states, vts and work per worker."""
+    status = np.zeros(work.shape[0], dtype=np.int32)
+    values = np.zeros((work.shape[0], 8))
+    for worker in numba.prange(work.shape[0]):
+        state, vt, mine = states[worker].ctypes.data, vts[worker].ctypes.data, work[worker].ctypes.data
+        while True:
+            sample = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
+            if sample >= thetas.shape[0] or status[worker] != 0:
+                break
+            theta, v = thetas[sample].ctypes.data, vs[sample].ctypes.data
+            out[sample, :] = 0.0
+            call3(capi.ph_prepare, problem, theta, state)
+            call3(capi.ph_transpose, problem, v, vt)
+            code = call9(
+                capi.ph_linearize, problem, theta, state, 0, num_chunks, values[worker].ctypes.data, 0, mine, cancel.ctypes.data
+            )
+            if code == 0:
+                code = call10(
+                    capi.ph_hvp, problem, theta, state, v, vt, out[sample].ctypes.data, 0, num_chunks, mine, cancel.ctypes.data
+                )
+            status[worker] = code
+    return status.max()
+
+
+linearize = {False: serial(_linearize), True: parallel(_linearize)}
+multiply = {False: serial(_multiply), True: parallel(_multiply)}
+jet = {False: serial(_jet), True: parallel(_jet)}
+multiply_batch = {False: serial(_multiply_batch), True: parallel(_multiply_batch)}

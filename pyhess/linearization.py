@@ -1,0 +1,196 @@
+"""The compiled problem and its linearizations: the only Python code that hands memory to the C core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from ._native import BLAS, CAPI, ISA, STATUS_CANCELLED, aligned_zeros, raise_for_status, run_interruptible
+from ._threads import PARALLEL_LOCK, blas_single_thread, num_workers
+from .errors import MemoryLimitError
+from .kernels import products
+from .model import ACTIVATIONS, MLP
+
+FloatArray = npt.NDArray[np.float64]
+AnyArray = npt.NDArray[Any]
+
+# The order of these names is the order of the codes in types.hpp.
+_ACTIVATION_CODES = {name: code for code, name in enumerate(("identity", "tanh", "relu", "softplus", "sigmoid", "gelu"))}
+_LOSS_CODES = {name: code for code, name in enumerate(("squared_error", "cross_entropy", "logistic"))}
+assert set(_ACTIVATION_CODES) == set(ACTIVATIONS)
+
+#: Calls predicted to be longer than this many flops (some 10 ms) watch for Ctrl-C; shorter ones are not worth a thread.
+_INTERRUPTIBLE_FLOPS = 5e8
+
+
+class CApi(NamedTuple):
+    """Addresses of the C ABI in the form kernels take them."""
+
+    ph_prepare: int
+    ph_transpose: int
+    ph_linearize: int
+    ph_hvp: int
+    ph_ggn: int
+    ph_jet: int
+    ph_fetch_add: int
+
+
+capi = CApi(**CAPI)
+
+
+class Curvature(NamedTuple):
+    """The curvature jet along v: ``q`` = v'Hv, ``hv`` = Hv (P,), ``grad`` = d(v'Hv)/dtheta (P,)."""
+
+    q: float
+    hv: FloatArray
+    grad: FloatArray
+
+
+class Engine:
+    """A network, loss and data set compiled for one dtype.
+
+    Memory: the data once (in the dtype), and per linearization the state, ``state_size`` elements: two numbers for every
+    hidden unit and datum (six for GELU) and two for every output and datum, plus a padded copy of the weights.
+    """
+
+    def __init__(self, net: MLP, loss: str, x: FloatArray, targets: FloatArray, weights: FloatArray, dtype: str) -> None:
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        single = self.dtype == np.float32
+        self.problem = _core.Problem(
+            widths=list(net.widths),
+            activations=[_ACTIVATION_CODES[name] for name in net.activations],
+            betas=list(net.betas),
+            scales=list(net.layer_scales),
+            bias=net.bias,
+            loss=_LOSS_CODES[loss],
+            x=np.ascontiguousarray(x, dtype=np.float64),
+            target=np.ascontiguousarray(targets, dtype=np.float64),
+            weight=np.ascontiguousarray(weights, dtype=np.float64),
+            single=single,
+            blas=BLAS.sgemm if single else BLAS.dgemm,
+            blas_int_bytes=BLAS.int_bytes,
+            isa=ISA,
+        )
+        self.num_params = int(self.problem.num_params)
+        self.num_chunks = int(self.problem.num_chunks)
+        sizes = [a * b for a, b in zip(net.widths[:-1], net.widths[1:], strict=True)]
+        #: flops of one Hessian-vector product, 4 N P_1 + 12 N (P - P_1) over the weights
+        self.hvp_flops = float(x.shape[0]) * (4.0 * sizes[0] + 12.0 * sum(sizes[1:]))
+
+    def zeros(self, *shape: int) -> AnyArray:
+        """A zeroed array of the engine's dtype whose rows start on 64-byte boundaries where the last axis is padded."""
+        size = int(np.prod(shape, dtype=np.int64))
+        try:
+            return aligned_zeros(size, self.dtype).reshape(shape)
+        except MemoryError as error:
+            gib = size * self.dtype.itemsize / 2**30
+            raise MemoryLimitError(
+                f"{gib:.1f} GiB of working memory cannot be had; use fewer data or a narrower network, or dtype='float32'."
+            ) from error
+
+    def rows(self, count: int, size: int) -> AnyArray:
+        """``count`` rows of ``size`` elements, each on a 64-byte boundary (rows are padded)."""
+        return self.zeros(count, -(-size // 16) * 16)
+
+    def work(self, workers: int) -> AnyArray:
+        """One workspace row per worker."""
+        return self.rows(workers, int(self.problem.work_size))
+
+    def cast(self, vector: AnyArray) -> AnyArray:
+        """The vector in the engine's dtype, contiguous."""
+        return np.ascontiguousarray(vector, dtype=self.dtype)
+
+    def run(self, kernel: Callable[[bool, int, npt.NDArray[np.int32]], int], tasks: int, flops: float, what: str) -> None:
+        """Call ``kernel(parallel, workers, cancel)`` with BLAS at one thread; long calls can be interrupted."""
+        workers = num_workers(tasks)
+        cancel = np.zeros(1, dtype=np.int32)
+        status = [0]
+
+        def call() -> None:
+            with blas_single_thread():
+                if workers > 1:
+                    with PARALLEL_LOCK:
+                        status[0] = int(kernel(True, workers, cancel))
+                else:
+                    status[0] = int(kernel(False, 1, cancel))
+
+        if flops > _INTERRUPTIBLE_FLOPS:
+            run_interruptible(call, cancel)
+        else:
+            call()
+        assert status[0] != STATUS_CANCELLED, "only an exception that has already been raised cancels a product"
+        raise_for_status(status[0], what)
+
+
+class Linearization:
+    """The state at one theta: everything the products need that does not depend on the vector.
+
+    Immutable after construction; products allocate their own workspace, so several threads may use one linearization.
+    """
+
+    def __init__(self, engine: Engine, theta: AnyArray, *, with_gradient: bool = False) -> None:
+        self.engine = engine
+        self.theta = engine.cast(theta).copy()
+        self.state = engine.zeros(int(engine.problem.state_size))
+        chunks, size = engine.num_chunks, engine.num_params
+        self.gradient = engine.zeros(size if with_gradient else 0)
+        grads = self._parts(self.gradient) if with_gradient else engine.zeros(1, 0)
+        values = np.zeros(chunks)
+
+        def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
+            status: int = products.linearize[parallel](
+                capi, engine.problem.address, self.theta, self.state, values, grads, self.gradient,
+                engine.work(workers), np.zeros(1, dtype=np.int64), cancel,
+            )  # fmt: skip
+            return status
+
+        engine.run(kernel, chunks, engine.hvp_flops, "linearize")
+        self.value = float(values.sum())
+
+    def _parts(self, out: AnyArray) -> AnyArray:
+        """One accumulator per chunk; a single chunk writes straight into the result."""
+        chunks = self.engine.num_chunks
+        return out.reshape(1, -1) if chunks == 1 else self.engine.zeros(chunks, out.size)
+
+    def _multiply(self, function: int, v: AnyArray, out: AnyArray, what: str) -> None:
+        engine = self.engine
+        parts, vt = self._parts(out), engine.zeros(int(engine.problem.transposed_size))
+
+        def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
+            status: int = products.multiply[parallel](
+                capi, function, engine.problem.address, self.theta, self.state, v, vt, parts, out,
+                engine.work(workers), np.zeros(1, dtype=np.int64), cancel,
+            )  # fmt: skip
+            return status
+
+        engine.run(kernel, engine.num_chunks, engine.hvp_flops, what)
+
+    def hvp_into(self, v: AnyArray, out: AnyArray) -> None:
+        """out = H v; both contiguous (P,) in the engine's dtype."""
+        self._multiply(capi.ph_hvp, v, out, "Hessian-vector product")
+
+    def ggn_into(self, v: AnyArray, out: AnyArray) -> None:
+        """out = G v; both contiguous (P,) in the engine's dtype."""
+        self._multiply(capi.ph_ggn, v, out, "Gauss-Newton product")
+
+    def jet(self, v: AnyArray) -> Curvature:
+        """The curvature jet along the contiguous vector v (P,)."""
+        engine = self.engine
+        hv, grad = engine.zeros(engine.num_params), engine.zeros(engine.num_params)
+        hv_parts, grad_parts = self._parts(hv), self._parts(grad)
+        vt = engine.zeros(int(engine.problem.transposed_size))
+        qs = np.zeros(engine.num_chunks)
+
+        def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
+            status: int = products.jet[parallel](
+                capi, engine.problem.address, self.theta, self.state, v, vt, qs, hv_parts, grad_parts, hv, grad,
+                engine.work(workers), np.zeros(1, dtype=np.int64), cancel,
+            )  # fmt: skip
+            return status
+
+        engine.run(kernel, engine.num_chunks, 2.0 * engine.hvp_flops, "curvature jet")
+        return Curvature(float(qs.sum()), hv.astype(np.float64), grad.astype(np.float64))

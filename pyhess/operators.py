@@ -1,0 +1,113 @@
+"""The Hessian and the Gauss–Newton matrix at one theta as SciPy linear operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse.linalg import LinearOperator
+
+from .errors import InputError, MemoryLimitError
+from .linearization import Engine, Linearization
+
+FloatArray = npt.NDArray[np.float64]
+AnyArray = npt.NDArray[Any]
+
+#: Largest dense matrix that ``to_dense`` makes unless told otherwise.
+_DENSE_LIMIT_BYTES = 2**31
+
+
+class CurvatureOperator(LinearOperator):  # type: ignore[misc]
+    """A symmetric matrix of second derivatives at a fixed theta; the state at theta is computed once.
+
+    Products are taken in the objective's dtype; the operator's dtype says which. ``theta`` (P,) and ``value`` (the loss
+    there) are kept.
+    """
+
+    _name = "curvature"
+
+    def __init__(self, linearization: Linearization) -> None:
+        self._lin = linearization
+        size = linearization.engine.num_params
+        super().__init__(dtype=linearization.engine.dtype, shape=(size, size))
+
+    @property
+    def theta(self) -> FloatArray:
+        """The parameters (P,) at which the matrix is taken."""
+        return self._lin.theta.astype(np.float64)
+
+    @property
+    def value(self) -> float:
+        """The loss at theta."""
+        return self._lin.value
+
+    @property
+    def engine(self) -> Engine:
+        """The compiled problem behind the operator."""
+        return self._lin.engine
+
+    def _into(self, v: AnyArray, out: AnyArray) -> None:
+        raise NotImplementedError
+
+    def _matvec_into(self, v: AnyArray, out: AnyArray) -> None:
+        """out = A v for contiguous arrays (P,) of the operator's dtype, without checks: the eigensolvers' entry."""
+        self._into(v, out)
+
+    def _matvec(self, v: AnyArray) -> AnyArray:
+        out = self.engine.zeros(self.shape[0])
+        self._into(self.engine.cast(np.asarray(v).reshape(-1)), out)
+        return out
+
+    def _matmat(self, block: AnyArray) -> AnyArray:
+        out = np.empty((block.shape[1], self.shape[0]), dtype=self.dtype)
+        columns = self.engine.cast(np.asarray(block).T)
+        for column, row in zip(columns, out, strict=True):
+            self._into(column, row)
+        return out.T
+
+    def _adjoint(self) -> CurvatureOperator:
+        return self
+
+    def to_dense(self, *, max_bytes: int = _DENSE_LIMIT_BYTES) -> FloatArray:
+        """The matrix (P, P), one product per column, symmetrised to the last bit.
+
+        Raises
+        ------
+        MemoryLimitError
+            If the matrix would need more than ``max_bytes``.
+        """
+        size = self.shape[0]
+        if 8 * size * size > max_bytes:
+            raise MemoryLimitError(
+                f"a dense {size} x {size} matrix needs {8 * size * size / 2**30:.1f} GiB, allowed are "
+                f"{max_bytes / 2**30:.1f} GiB; use products or eigsh, or raise max_bytes."
+            )
+        dense = np.asarray(self._matmat(np.eye(size, dtype=self.dtype)), dtype=np.float64)
+        symmetric: FloatArray = 0.5 * (dense + dense.T)
+        return symmetric
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.shape[0]}x{self.shape[1]} {np.dtype(self.dtype).name}, loss {self.value:.6g}>"
+
+
+class Hessian(CurvatureOperator):
+    """H = the second derivative of the loss, d²L/dtheta² (P, P)."""
+
+    def _into(self, v: AnyArray, out: AnyArray) -> None:
+        self._lin.hvp_into(v, out)
+
+
+class GaussNewton(CurvatureOperator):
+    """G = mean over data of J'AJ, J = df/dtheta and A = d²l/df²; positive semi-definite."""
+
+    def _into(self, v: AnyArray, out: AnyArray) -> None:
+        self._lin.ggn_into(v, out)
+
+
+def apply_columns(operator: CurvatureOperator, v: AnyArray) -> AnyArray:
+    """A v for v (P,) or (P, k), vectors as columns."""
+    if v.ndim not in (1, 2) or v.shape[0] != operator.shape[0]:
+        raise InputError(f"v has shape {v.shape}; allowed are ({operator.shape[0]},) and ({operator.shape[0]}, k), vectors as columns.")
+    product: AnyArray = operator._matvec(v) if v.ndim == 1 else operator._matmat(v)
+    return product
