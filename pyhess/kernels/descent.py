@@ -147,8 +147,8 @@ def _descend_one(
     """Improve one start in place: z (2P,), value (1,) = rho(z), evals (1,) += evaluations."""
     n = z.size
     memory = pairs.shape[1]
-    g, r, d, z_new, g_new = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n], scratch[4, :n]
-    s, y = pairs[0, :, :n], pairs[1, :, :n]
+    g, r, d, z_new, g_new = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    s, y = pairs[0], pairs[1]
     inverse_sy = np.zeros(memory)
     alpha = np.zeros(memory)
     scalars = np.zeros(2)
@@ -244,6 +244,23 @@ def _descend_one(
             count = 0
 
 
+@serial
+def _descend_worker(
+    capi: Any, problem: int, num_chunks: int, kind: int, mid: Any, half: Any, tasks: Any, zs: Any, values: Any, evals: Any,
+    max_evals: int, tol: float, scratch: Any, pairs: Any, vectors: Any, state: int, vt: int, work: int, counter: Any, cancel: Any,
+) -> None:  # fmt: skip
+    """One worker's share of the tasks, drawn from the counter."""
+    while cancel[0] == 0:
+        task = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
+        if task >= tasks.size:
+            break
+        start = tasks[task]
+        _descend_one(
+            capi, problem, num_chunks, kind, mid, half, zs[start], values[start : start + 1], evals[start : start + 1],
+            max_evals, tol, scratch, pairs, vectors[0], vectors[1], vectors[2], state, vt, work, cancel,
+        )  # fmt: skip
+
+
 def _descend(
     capi: Any, problem: int, num_chunks: int, kind: int, mid: Any, half: Any, tasks: Any, zs: Any, values: Any, evals: Any,
     max_evals: int, tol: float, scratch: Any, pairs: Any, vectors: Any, states: Any, vts: Any, work: Any, counter: Any, cancel: Any,
@@ -253,19 +270,12 @@ def _descend(
     Per worker: scratch (workers, SCRATCH_ROWS, 2P), pairs (workers, 2, memory, 2P), vectors (workers, 3, P), one row of states,
     vts and work.
     """
-    size = mid.size
     for worker in numba.prange(work.shape[0]):
-        state, vt, mine = states[worker].ctypes.data, vts[worker].ctypes.data, work[worker].ctypes.data
-        while cancel[0] == 0:
-            task = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
-            if task >= tasks.size:
-                break
-            start = tasks[task]
-            _descend_one(
-                capi, problem, num_chunks, kind, mid, half, zs[start], values[start : start + 1], evals[start : start + 1],
-                max_evals, tol, scratch[worker], pairs[worker], vectors[worker, 0, :size], vectors[worker, 1, :size],
-                vectors[worker, 2, :size], state, vt, mine, cancel,
-            )  # fmt: skip
+        _descend_worker(
+            capi, problem, num_chunks, kind, mid, half, tasks, zs, values, evals, max_evals, tol, scratch[worker],
+            pairs[worker], vectors[worker], states[worker].ctypes.data, vts[worker].ctypes.data, work[worker].ctypes.data,
+            counter, cancel,
+        )  # fmt: skip
 
 
 descend = {False: serial(_descend), True: parallel(_descend)}

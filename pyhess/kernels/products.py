@@ -112,31 +112,41 @@ def _jet(
     return status.max()
 
 
+@serial
+def _batch_worker(
+    capi: Any, problem: int, num_chunks: int, thetas: Any, vs: Any, out: Any, state: int, vt: int, work: int, counter: Any,
+    cancel: Any,
+) -> int:  # fmt: skip
+    """One worker's share of the samples, drawn from the counter."""
+    value = np.zeros(1)
+    code = 0
+    while code == 0:
+        sample = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
+        if sample >= thetas.shape[0]:
+            break
+        theta, v = thetas[sample].ctypes.data, vs[sample].ctypes.data
+        out[sample, :] = 0.0
+        call3(capi.ph_prepare, problem, theta, state)
+        call3(capi.ph_transpose, problem, v, vt)
+        code = call9(capi.ph_linearize, problem, theta, state, 0, num_chunks, value.ctypes.data, 0, work, cancel.ctypes.data)
+        if code == 0:
+            code = call10(
+                capi.ph_hvp, problem, theta, state, v, vt, out[sample].ctypes.data, 0, num_chunks, work, cancel.ctypes.data
+            )
+    return code
+
+
 def _multiply_batch(
     capi: Any, problem: int, num_chunks: int, thetas: Any, vs: Any, out: Any, states: Any, vts: Any, work: Any, counter: Any,
     cancel: Any,
 ) -> int:  # fmt: skip
     """out[s] = H(thetas[s]) vs[s]; one sample is one task, one row of states, vts and work per worker."""
     status = np.zeros(work.shape[0], dtype=np.int32)
-    values = np.zeros((work.shape[0], 8))
     for worker in numba.prange(work.shape[0]):
-        state, vt, mine = states[worker].ctypes.data, vts[worker].ctypes.data, work[worker].ctypes.data
-        while True:
-            sample = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
-            if sample >= thetas.shape[0] or status[worker] != 0:
-                break
-            theta, v = thetas[sample].ctypes.data, vs[sample].ctypes.data
-            out[sample, :] = 0.0
-            call3(capi.ph_prepare, problem, theta, state)
-            call3(capi.ph_transpose, problem, v, vt)
-            code = call9(
-                capi.ph_linearize, problem, theta, state, 0, num_chunks, values[worker].ctypes.data, 0, mine, cancel.ctypes.data
-            )
-            if code == 0:
-                code = call10(
-                    capi.ph_hvp, problem, theta, state, v, vt, out[sample].ctypes.data, 0, num_chunks, mine, cancel.ctypes.data
-                )
-            status[worker] = code
+        status[worker] = _batch_worker(
+            capi, problem, num_chunks, thetas, vs, out, states[worker].ctypes.data, vts[worker].ctypes.data,
+            work[worker].ctypes.data, counter, cancel,
+        )  # fmt: skip
     return status.max()
 
 

@@ -1,0 +1,47 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+abi_version: int
+compiler: str
+
+def capi() -> dict[str, int]: ...
+def best_isa() -> str: ...
+def isa_available(name: str) -> bool: ...
+def gemm_agrees(blas: int, int_bytes: int, single: bool) -> bool: ...
+def capsule_pointer(capsule: Any) -> tuple[int, str]: ...
+
+class Problem:
+    def __init__(
+        self,
+        *,
+        widths: list[int],
+        activations: list[int],
+        betas: list[float],
+        scales: list[float],
+        bias: bool,
+        loss: int,
+        x: npt.NDArray[np.float64],
+        target: npt.NDArray[np.float64],
+        weight: npt.NDArray[np.float64],
+        single: bool,
+        blas: int,
+        blas_int_bytes: int,
+        isa: str,
+    ) -> None: ...
+    @property
+    def address(self) -> int: ...
+    @property
+    def num_params(self) -> int: ...
+    @property
+    def num_chunks(self) -> int: ...
+    @property
+    def block_rows(self) -> int: ...
+    @property
+    def state_size(self) -> int: ...
+    @property
+    def work_size(self) -> int: ...
+    @property
+    def transposed_size(self) -> int: ...
+    def naive_products(self, theta: npt.NDArray[np.float64], v: npt.NDArray[np.float64]) -> dict[str, Any]: ...

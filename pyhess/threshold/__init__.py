@@ -1,0 +1,20 @@
+"""The convexity threshold: the lower end of the bracket, ReLU kinks, and the bracket itself."""
+
+from .bracket import lambda_threshold
+from .kinks import KinkWitness
+from .result import ThresholdResult
+from .search import SearchResult, search
+from .segment import Segment
+from .status import Status
+from .witness import Witness
+
+__all__ = [
+    "KinkWitness",
+    "SearchResult",
+    "Segment",
+    "Status",
+    "ThresholdResult",
+    "Witness",
+    "lambda_threshold",
+    "search",
+]

@@ -1,0 +1,92 @@
+"""The problem behind a result, in words and JSON-safe numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..model import MLP
+from ..objective import Objective
+from ..penalties import L2
+from ..regions import Ball, Box, Region
+
+
+def describe_problem(obj: Objective, region: Region, penalty: L2) -> dict[str, Any]:
+    """Network, data, loss, region and penalty, and the symmetry that network and region share."""
+    net, data = obj.net, obj.data
+    return {
+        "net": {
+            "widths": list(net.widths),
+            "activations": list(net.activations),
+            "betas": list(net.betas),
+            "bias": net.bias,
+            "parametrization": net.parametrization,
+            "num_params": net.num_params,
+            "text": _network_text(net),
+        },
+        "data": {
+            "name": data.name,
+            "num_samples": data.num_samples,
+            "num_features": data.num_features,
+            "weighted": data.weights is not None,
+            "content_hash": data.content_hash,
+        },
+        "loss": obj.loss,
+        "dtype": obj.dtype,
+        "region": region.to_dict(),
+        "region_text": repr(region),
+        "penalty": repr(penalty),
+        "symmetry": shared_symmetry(net, region),
+    }
+
+
+def shared_symmetry(net: MLP, region: Region) -> str:
+    """Which exchange of hidden units leaves both the loss and the region as they are.
+
+    Returns
+    -------
+    str
+        ``"sign"``: odd activations, and the region allows flipping any hidden unit's sign; ``"permutation"``: the hidden
+        units of a layer may be exchanged; ``"single units"``: one unit per hidden layer, nothing to exchange; ``"none"``.
+    """
+    if isinstance(region, Box) and np.ptp(region.low) == 0.0 and np.ptp(region.high) == 0.0:
+        # The methods of the region try unit after unit, which takes long for wide networks.
+        permutation, sign = True, bool(region.low[0] == -region.high[0])
+    elif isinstance(region, Ball) and np.ptp(region.center) == 0.0:
+        permutation, sign = True, bool(region.center[0] == 0.0)
+    else:
+        permutation, sign = region.is_permutation_symmetric(net), region.is_sign_symmetric(net)
+    if sign and net.activations and all(name in ("tanh", "identity") for name in net.activations):
+        return "sign"
+    if max(net.widths[1:-1], default=1) == 1:
+        return "single units"
+    return "permutation" if permutation else "none"
+
+
+def describe_rng(rng: np.random.Generator) -> int | str:
+    """What reproduces the generator: the seed it was made from, as an integer where that fits in 53 bits."""
+    sequence = rng.bit_generator.seed_seq
+    entropy = getattr(sequence, "entropy", None)
+    key = tuple(getattr(sequence, "spawn_key", ()))
+    if isinstance(entropy, int) and not key and entropy < 2**53:
+        return entropy
+    return f"entropy {entropy}" + (f", spawn key {key}" if key else "")
+
+
+def _network_text(net: MLP) -> str:
+    names = list(dict.fromkeys(net.activations))
+    if not names:
+        kind = "linear model"
+    elif len(names) == 1:
+        kind = names[0]
+    else:
+        kind = "+".join(net.activations)
+    betas = sorted({beta for beta, name in zip(net.betas, net.activations, strict=True) if name == "softplus"})
+    if betas and betas != [1.0]:
+        kind += f" (beta {', '.join(f'{beta:g}' for beta in betas)})"
+    parts = ["-".join(str(width) for width in net.widths) + f" {kind}"]
+    parts.append("with biases" if net.bias else "without biases")
+    if net.parametrization == "ntk":
+        parts.append("NTK parametrisation")
+    return ", ".join([*parts, f"{net.num_params} parameters"])

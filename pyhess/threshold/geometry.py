@@ -1,0 +1,102 @@
+"""Points of a convex region, placed so that rounding cannot push them out of it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..errors import NumericalError
+from ..regions import Ball, Box, Region
+from .roundoff import FloatArray
+
+#: Relative room left to the boundary of a ball, where the distance itself is rounded.
+_BALL_MARGIN = 8.0 * float(np.finfo(np.float64).eps)
+
+
+def interior_point(region: Region) -> FloatArray:
+    """Return the centre of a bound Box or Ball; for other regions the mean of a few uniform points."""
+    if isinstance(region, Box):
+        return region.low + 0.5 * (region.high - region.low)
+    if isinstance(region, Ball):
+        return np.array(region.center, dtype=np.float64)
+    points: FloatArray = region.sample(64, rng=np.random.default_rng(5))
+    return points.mean(axis=0)
+
+
+def surely_inside(region: Region, theta: FloatArray) -> bool:
+    """Whether theta lies in the region in exact arithmetic, boundary included.
+
+    A box comparison is exact already. The distance to a ball's centre is rounded, so a margin is kept.
+    """
+    if isinstance(region, Ball):
+        squared = math.fsum((theta - region.center) ** 2)
+        return squared * (1.0 + _BALL_MARGIN) <= region.radius**2 * (1.0 - _BALL_MARGIN)
+    return region.contains(theta)
+
+
+def settle(region: Region, theta: FloatArray) -> FloatArray:
+    """Return the nearest point that is surely inside: the projection, pulled in by rounding errors only."""
+    point = np.array(region.project(theta), dtype=np.float64)
+    centre = interior_point(region)
+    for pull in (0.0, 1e-15, 1e-14, 1e-12, 1e-9):
+        candidate = point + pull * (centre - point)
+        if surely_inside(region, candidate):
+            return candidate
+    raise NumericalError(
+        f"the projection onto {region!r} does not lie inside it, not even after moving 1e-9 of the way "
+        "to its centre; the region's project and contains methods disagree."
+    )
+
+
+def centred_pair(
+    region: Region, theta: FloatArray, step: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray] | None:
+    """Fit the segment ``m - d, m, m + d`` with d close to ``step`` into the region, m as close to theta as it gets.
+
+    All three points are exact floating-point numbers, so that m is the exact midpoint of the two ends.
+
+    Returns
+    -------
+    tuple of (P,) arrays (m, d, m - d, m + d), or None if the step is too long for the region.
+    """
+    middle = _room_for(region, theta, step)
+    if middle is None:
+        return None
+    # Everything becomes a multiple of one unit per coordinate, small enough for sums to be exact.
+    unit = _grid_unit(middle, step)
+    m = np.rint(middle / unit) * unit
+    d = np.rint(step / unit) * unit
+    first, second = m - d, m + d
+    if not d.any() or not (surely_inside(region, first) and surely_inside(region, second)):
+        return None
+    return m, d, first, second
+
+
+def _grid_unit(middle: FloatArray, step: FloatArray) -> FloatArray:
+    size = np.maximum(np.abs(middle) + 2.0 * np.abs(step), 1e-280)
+    return np.ldexp(1.0, np.frexp(size)[1] - 52)
+
+
+def _room_for(region: Region, theta: FloatArray, step: FloatArray) -> FloatArray | None:
+    """Return a point near theta (the nearest one, for a box) from which moves of +-step stay inside, or None."""
+    unit = _grid_unit(theta, step)
+    if isinstance(region, Box):
+        slack = np.abs(step) + 2.0 * unit
+        low, high = region.low + slack, region.high - slack
+        return None if np.any(low > high) else np.clip(theta, low, high)
+    longer = step + 2.0 * np.copysign(unit, step)
+
+    def fits(middle: FloatArray) -> bool:
+        return surely_inside(region, middle - longer) and surely_inside(region, middle + longer)
+
+    centre = interior_point(region)
+    if fits(theta):
+        return theta
+    if not fits(centre):
+        return None
+    inside, outside = 0.0, 1.0
+    for _ in range(60):
+        share = 0.5 * (inside + outside)
+        inside, outside = (share, outside) if fits(centre + share * (theta - centre)) else (inside, share)
+    return centre + inside * (theta - centre)

@@ -1,0 +1,196 @@
+"""ReLU kinks that bend downwards: proofs that no finite penalty makes the objective convex.
+
+Let unit (layer, unit) have pre-activation zero for a datum at a point theta in the interior of the region, alone
+on its kink, and let ``sdot`` be the derivative of that pre-activation along v. Then
+
+    L'(theta; v) + L'(theta; -v) = beta |sdot|,      beta = dL / d(activation of that unit),
+
+summed over the data that share the kink surface. A convex function has a non-negative sum, and a quadratic
+penalty adds nothing to it, so a negative one rules out every finite penalty strength.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError, NumericalError
+from ..regions import Region
+from .geometry import centred_pair
+from .kink_calculus import (
+    KinkSet,
+    gate_distance,
+    jump_along,
+    near_kinks,
+    only_these,
+    shared_surface,
+)
+from .reference_jet import FloatType
+from .roundoff import FloatArray
+from .segment import Segment, find_segment, midpoint_bend
+
+if TYPE_CHECKING:
+    from ..objective import Objective
+
+#: Relative agreement asked of finite differences and the jump.
+_AGREEMENT = 0.01
+#: The first step of the finite differences, as a share of the estimated distance to the next gate.
+_FIRST_STEP = 0.3
+_SHRINKS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class KinkWitness:
+    """A point on a concave kink in the interior of the region: the threshold is infinite.
+
+    Attributes
+    ----------
+    theta : (P,) array
+        The point, in the interior.
+    datum : tuple of int
+        The data whose pre-activation is zero there and that share this kink surface (duplicates, for instance).
+    layer, unit : int
+        The hidden layer and its unit, both counted from zero: ``net.unpack(theta)[layer][0][unit]`` are its weights.
+    v : (P,) array
+        Unit vector across the kink.
+    jump : float
+        ``L'(theta; v) + L'(theta; -v)``, negative.
+    beta : float
+        ``jump / |sdot|`` with sdot the derivative of the first datum's pre-activation along v: the slope of L in the
+        unit's activation.
+
+    Notes
+    -----
+    In floating point the pre-activation is zero only to within its rounding error; a shift of the unit's bias (or weights)
+    by that much puts all of ``datum`` exactly on the kink and, since every other gate is further from switching than that,
+    changes the jump by rounding errors only.
+    """
+
+    theta: FloatArray
+    datum: tuple[int, ...]
+    layer: int
+    unit: int
+    v: FloatArray
+    jump: float
+    beta: float
+
+    def lambda_at_scale(self, h: float) -> float:
+        """Penalty strength below which convexity fails on segments of half length h across the kink, |jump|/(2h).
+
+        Parameters
+        ----------
+        h : float
+            A length in parameter space, positive.
+        """
+        if not (h > 0.0 and math.isfinite(h)):
+            raise InputError(f"h = {h!r}; the scale is a length in parameter space and must be positive and finite.")
+        return abs(self.jump) / (2.0 * h)
+
+    def verify(self, obj: Objective, region: Region) -> bool:
+        """Check the whole claim anew, from the network's values alone as far as possible.
+
+        The point must lie in the interior, exactly the listed data must be on the kink of the unit, and
+        ``(f(theta + hv) + f(theta - hv) - 2 f(theta))/h`` must approach ``jump < 0`` at two small scales h,
+        with all points inside the region and rounding errors accounted for.
+
+        Returns
+        -------
+        bool
+        """
+        region = region.bind(obj)
+        if not region.interior_contains(self.theta) or not self.jump < 0.0:
+            return False
+        if abs(float(np.linalg.norm(self.v)) - 1.0) > 1e-12:
+            return False
+        kinks = near_kinks(obj, self.theta)
+        data = surface_of(kinks, self.layer, self.unit, self.datum[0])
+        if data is None or tuple(int(i) for i in data) != self.datum:
+            return False
+        if abs(jump_along(obj, self.theta, self.v, data, kinks) - self.jump) > 1e-9 * abs(self.jump):
+            return False
+        return differences_confirm(obj, region, self.theta, self.v, self.jump, kinks)
+
+    def segment(self, obj: Objective, region: Region, lam: float) -> Segment:
+        """Return two points of the region and t between which ``L + lam |theta|²`` is not convex, for any lam >= 0.
+
+        Raises
+        ------
+        InputError
+            If lam is negative or not finite.
+        NumericalError
+            If lam is so large that the segment becomes too short for floating-point numbers.
+        """
+        if not (lam >= 0.0 and math.isfinite(lam)):
+            raise InputError(f"lam = {lam!r}; a penalty strength must be non-negative and finite.")
+        found = find_segment(obj, region.bind(obj), self.theta, self.v, lam)
+        if found is None:
+            raise NumericalError(
+                f"lam = {lam!r}: segments shorter than {self.lambda_at_scale(1.0) / max(lam, 1e-300):.1e} would be needed, "
+                "too short to resolve in floating point; take a smaller lam."
+            )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe content."""
+        return {
+            "theta": self.theta.tolist(),
+            "datum": list(self.datum),
+            "layer": self.layer,
+            "unit": self.unit,
+            "v": self.v.tolist(),
+            "jump": self.jump,
+            "beta": self.beta,
+        }
+
+
+def surface_of(kinks: list[KinkSet], layer: int, unit: int, datum: int) -> Any:
+    """Return the data (n,) on the kink of the given unit if that is the only kink at the point, else None."""
+    here = next((k for k in kinks if k.layer == layer), None)
+    if here is None:
+        return None
+    data = shared_surface(here, unit, datum)
+    return data if data is not None and only_these(kinks, layer, unit, data) else None
+
+
+def differences_confirm(
+    obj: Objective, region: Region, theta: FloatArray, v: FloatArray, jump: float, kinks: list[KinkSet]
+) -> bool:
+    """Whether second differences of L along v, divided by the step, extrapolate to the jump at two scales.
+
+    ``D(h) = (L(theta + hv) + L(theta - hv) - 2 L(theta))/h = jump + c h + O(h²)``, so ``2 D(h/2) - D(h)`` removes the
+    curvature c of the smooth part. Float64 is tried first, the widest floating type next.
+    """
+    reach = gate_distance(obj, theta, v, kinks)
+    start = min(_FIRST_STEP * reach, 0.01 * max(1.0, float(np.linalg.norm(theta))))
+    dtypes: tuple[FloatType, ...] = (np.float64, np.longdouble)
+    for dtype in dtypes:
+        agreeing = 0
+        for step in (start * 4.0**-k for k in range(_SHRINKS)):
+            wide = _difference_quotient(obj, region, theta, step * v, dtype)
+            narrow = _difference_quotient(obj, region, theta, 0.5 * step * v, dtype)
+            if wide is None or narrow is None:
+                continue
+            limit = 2.0 * narrow[0] - wide[0]
+            rounding = 2.0 * narrow[1] + wide[1]
+            if rounding > _AGREEMENT * abs(jump):
+                break
+            close = abs(limit - jump) <= _AGREEMENT * abs(jump)
+            agreeing = agreeing + 1 if close and narrow[0] < 0.0 else 0
+            if agreeing == 2:
+                return True
+    return False
+
+
+def _difference_quotient(
+    obj: Objective, region: Region, theta: FloatArray, step: FloatArray, dtype: FloatType
+) -> tuple[float, float] | None:
+    """Return D(h) and its rounding error, or None where the segment does not fit around theta."""
+    pair = centred_pair(region, theta, step)
+    if pair is None or float(np.max(np.abs(pair[0] - theta))) > 1e-3 * float(np.max(np.abs(step))):
+        return None
+    bend = midpoint_bend(obj, pair[0], pair[1], dtype)
+    length = math.sqrt(bend.squared_step)
+    return -2.0 * bend.gap / length, 2.0 * bend.error / length

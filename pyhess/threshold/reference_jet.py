@@ -1,0 +1,128 @@
+"""Loss and second directional derivative of a network, straight from the formulas, with rounding bounds.
+
+For pre-activations ``s = k (W a + b)`` and a direction with blocks (V, c) the first and second
+derivatives along the direction are (``a1 = a2 = 0`` at the input)
+
+    s1 = k (W a1 + V a + c),      s2 = k (W a2 + 2 V a1),
+    a1 = phi'(s) s1,              a2 = phi'(s) s2 + phi''(s) s1^2,
+
+and ``q = v'Hv = mean_i [ s1'A s1 + g's2 ]`` at the output, where g and A are the gradient and the
+Hessian of the loss. The data are walked in blocks; every number carries a bound of its rounding error
+(`pyhess.threshold.roundoff`), so ``q + q_error`` is an upper bound of the exact quadratic form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from . import reference_functions as functions
+from .roundoff import AnyFloatArray, Approx, FloatArray, affine, weighted_mean
+
+if TYPE_CHECKING:
+    from ..model import MLP
+    from ..objective import Objective
+
+#: Numbers per array of one data block; a few dozen such arrays are alive at a time.
+BLOCK_ELEMENTS = 1 << 17
+
+FloatType = type[np.float64] | type[np.longdouble]
+
+
+class QuadraticForm(NamedTuple):
+    """``q = v'H(theta)v`` with ``|q - exact| <= q_error``."""
+
+    q: float
+    q_error: float
+
+
+def quadratic_form(obj: Objective, theta: FloatArray, v: FloatArray) -> QuadraticForm:
+    """Return ``v'H(theta)v`` and a bound of its rounding error, computed in float64.
+
+    Parameters
+    ----------
+    obj : Objective
+        The objective; only its network, data, targets and loss are used, never its compiled products.
+    theta, v : (P,) arrays
+
+    Returns
+    -------
+    QuadraticForm
+    """
+    layers, directions = split(obj.net, theta), split(obj.net, v)
+    parts: list[Approx] = []
+    for rows in data_blocks(obj):
+        x = Approx.exact(obj.data.X[rows])
+        a, a1, a2 = x, None, None
+        for index, ((w, b), (dw, db), factor) in enumerate(
+            zip(layers, directions, layer_factors(obj.net, np.float64), strict=True)
+        ):
+            s = affine([(a, w)], b, factor)
+            s1 = affine([(a, dw)] if a1 is None else [(a, dw), (a1, w)], db, factor)
+            pairs = [] if a1 is None else [(a1, 2.0 * dw)]
+            pairs += [] if a2 is None else [(a2, w)]
+            s2 = affine(pairs, None, factor) if pairs else Approx.exact(np.zeros_like(s.value))
+            if index + 1 < len(layers):
+                activation, beta = obj.net.activations[index], obj.net.betas[index]
+                a, slope, bend = functions.apply_twice_differentiated(activation, beta, s)
+                a1 = slope * s1
+                a2 = slope * s2
+                if bend is not None:
+                    a2 = a2 + bend * (s1 * s1)
+        parts.append(functions.loss_second_order(obj.loss, s, s1, s2, obj.targets[rows]))
+    q, error = weighted_mean(_join(parts), obj.data.weights)
+    return QuadraticForm(float(q), error)
+
+
+def sample_losses(obj: Objective, theta: FloatArray, dtype: FloatType = np.float64) -> Approx:
+    """Return the loss of every datum (N,) at theta, computed in ``dtype``, with rounding bounds."""
+    layers = split(obj.net, theta.astype(dtype))
+    parts = []
+    for rows in data_blocks(obj):
+        s = forward(obj.net, layers, obj.data.X[rows].astype(dtype))[-1]
+        parts.append(functions.loss_values(obj.loss, s, obj.targets[rows]))
+    return _join(parts)
+
+
+def forward(
+    net: MLP, layers: list[tuple[AnyFloatArray, AnyFloatArray | None]], x: AnyFloatArray
+) -> list[Approx]:
+    """Return the pre-activations of every layer, the output last."""
+    a = Approx.exact(x)
+    trace: list[Approx] = []
+    for index, ((w, b), factor) in enumerate(zip(layers, layer_factors(net, x.dtype.type), strict=True)):
+        s = affine([(a, w)], b, factor)
+        trace.append(s)
+        if index + 1 < len(layers):
+            a = functions.apply(net.activations[index], net.betas[index], s)
+    return trace
+
+
+def split(net: MLP, theta: AnyFloatArray) -> list[tuple[AnyFloatArray, AnyFloatArray | None]]:
+    """Cut a flat vector of any floating type into weight matrices (out, in) and biases (out,)."""
+    layers = []
+    for (weights, bias), fan_in, fan_out in zip(
+        net.layer_slices, net.widths[:-1], net.widths[1:], strict=True
+    ):
+        layers.append((theta[weights].reshape(fan_out, fan_in), None if bias is None else theta[bias]))
+    return layers
+
+
+def layer_factors(net: MLP, dtype: type[np.floating[Any]]) -> list[np.floating[Any]]:
+    """1/sqrt(fan-in) of every layer in the given floating type, or ones in the standard parametrisation."""
+    if net.parametrization == "ntk":
+        return [dtype(1) / np.sqrt(dtype(fan_in)) for fan_in in net.widths[:-1]]
+    return [dtype(1)] * net.num_layers
+
+
+def data_blocks(obj: Objective) -> Iterator[slice]:
+    """Row ranges that keep one array of activations within `BLOCK_ELEMENTS` numbers."""
+    size = max(1, BLOCK_ELEMENTS // max(obj.net.widths))
+    for start in range(0, obj.data.num_samples, size):
+        yield slice(start, min(start + size, obj.data.num_samples))
+
+
+def _join(parts: list[Approx]) -> Approx:
+    return Approx(np.concatenate([p.value for p in parts]), np.concatenate([p.error for p in parts]))

@@ -1,0 +1,111 @@
+"""Two points of a region between which a penalised objective bends the wrong way."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..regions import Region
+from .geometry import centred_pair
+from .reference_jet import FloatType, sample_losses
+from .roundoff import Approx, FloatArray, weighted_mean
+
+if TYPE_CHECKING:
+    from ..objective import Objective
+
+#: Half lengths tried, as fractions of the size of the parameters, from long to short.
+STEP_FRACTIONS = tuple(0.5 * 3.0**-k for k in range(22))
+
+
+class _Segment(NamedTuple):
+    theta_1: FloatArray
+    theta_2: FloatArray
+    t: float
+    violation: float
+
+
+class Segment(_Segment):
+    """Points theta_1, theta_2 of the region and t with f(t theta_1 + (1-t) theta_2) > t f(theta_1) + (1-t) f(theta_2).
+
+    ``f(theta) = L(theta) + lam |theta|²``. Unpacks into ``theta_1 (P,), theta_2 (P,), t, violation``, where
+    ``violation`` is the left side minus the right side. It exceeds ``rounding_error``, a bound of its own
+    rounding error, so f is not convex. The midpoint (t = 1/2) is an exact floating-point vector.
+    """
+
+    rounding_error: float
+
+    @classmethod
+    def create(
+        cls, theta_1: FloatArray, theta_2: FloatArray, violation: float, rounding_error: float
+    ) -> Segment:
+        """Build a midpoint segment; tuples cannot take the extra field in their constructor."""
+        segment = cls(theta_1, theta_2, 0.5, violation)
+        segment.rounding_error = rounding_error
+        return segment
+
+
+class Bend(NamedTuple):
+    """Midpoint gap ``L(m) - (L(m-d) + L(m+d))/2`` of the loss alone, a bound of its error, and |d|²."""
+
+    gap: float
+    error: float
+    squared_step: float
+
+
+def midpoint_bend(
+    obj: Objective, m: FloatArray, d: FloatArray, dtype: FloatType = np.float64
+) -> Bend:
+    """Return the midpoint gap of the loss for the exact points m - d, m, m + d."""
+    middle = sample_losses(obj, m, dtype)
+    first = sample_losses(obj, m - d, dtype)
+    second = sample_losses(obj, m + d, dtype)
+    ends = Approx(0.5 * first.value + 0.5 * second.value, 0.5 * (first.error + second.error))
+    gap, error = weighted_mean(middle - ends, obj.data.weights)
+    return Bend(float(gap), error, math.fsum(d * d))
+
+
+def find_segment(
+    obj: Objective, region: Region, theta: FloatArray, v: FloatArray, lam: float
+) -> Segment | None:
+    """Search for the midpoint segment along v near theta whose violation stands out most from its rounding error.
+
+    Parameters
+    ----------
+    obj : Objective
+    region : Region
+        Bound region; all returned points lie in it.
+    theta, v : (P,) arrays
+        Where to look and in which direction.
+    lam : float
+        Penalty strength.
+
+    Returns
+    -------
+    Segment or None
+        None if no step length gives a violation above the rounding error, in float64 or in the widest
+        floating type of the machine.
+    """
+    scale = max(1.0, float(np.linalg.norm(theta))) / float(np.linalg.norm(v))
+    wide = np.finfo(np.longdouble).eps < np.finfo(np.float64).eps
+    for dtype in (np.float64, np.longdouble) if wide else (np.float64,):
+        best: Segment | None = None
+        best_score = 1.0
+        for fraction in STEP_FRACTIONS:
+            pair = centred_pair(region, theta, fraction * scale * v)
+            if pair is None:
+                continue
+            m, d, first, second = pair
+            bend = midpoint_bend(obj, m, d, dtype)
+            penalty = lam * bend.squared_step
+            violation = bend.gap - penalty
+            rounding = bend.error + 8.0 * float(np.finfo(np.float64).eps) * penalty
+            score = violation / rounding
+            if score > best_score:
+                best, best_score = Segment.create(first, second, violation, rounding), score
+            elif best is not None and score < 0.1 * best_score:
+                break
+        if best is not None:
+            return best
+    return None

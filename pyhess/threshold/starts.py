@@ -1,0 +1,120 @@
+"""Where the joint search starts: families of points of the region (math: the optimum likes vertices and twin units)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..model import MLP
+from ..objective import Objective
+
+FloatArray = npt.NDArray[np.float64]
+Generator = np.random.Generator
+
+# A start is made in the normalised cube [-1, 1]^P and mapped into the region by the caller: onto the box, or radially into
+# the ball. Families that arrange layers work on views of that vector.
+
+
+def interior(net: MLP, obj: Objective, rng: Generator) -> FloatArray:
+    """Uniform in the cube."""
+    return rng.uniform(-1.0, 1.0, net.num_params)
+
+
+def vertex(net: MLP, obj: Objective, rng: Generator) -> FloatArray:
+    """A random vertex of the cube."""
+    return rng.choice([-1.0, 1.0], net.num_params)
+
+
+def _signs(rng: Generator, size: int) -> FloatArray:
+    return rng.choice([-1.0, 1.0], size)
+
+
+def _input_direction(obj: Objective, rng: Generator) -> FloatArray:
+    """Signs of a random projection's correlation with the inputs: units that respond alike to many data."""
+    x = obj.data.X
+    datum = x[rng.integers(x.shape[0])] if rng.random() < 0.5 else x.T @ rng.standard_normal(x.shape[0])
+    signs = np.sign(datum)
+    return np.where(signs == 0.0, _signs(rng, signs.size), signs)
+
+
+def rank_one(net: MLP, obj: Objective, rng: Generator) -> FloatArray:
+    """Every layer's weights are an outer product of signs, so all units of a layer agree up to sign.
+
+    The network then acts like one with a single unit per layer. Layers are full-size or scaled down by a random power of
+    ten, because the sharpest curvature of a deep chain sits where its first layers are nearly linear; the biases of a layer
+    share one random size.
+    """
+    z = np.empty(net.num_params)
+    signs = _input_direction(obj, rng)
+    for (weight, bias), fan_in, fan_out in zip(net.layer_slices, net.widths[:-1], net.widths[1:], strict=True):
+        out = np.ones(fan_out) if rng.random() < 0.5 else _signs(rng, fan_out)
+        scale = 1.0 if rng.random() < 0.5 else 10.0 ** rng.uniform(-3.0, 0.0)
+        z[weight] = scale * np.outer(out, signs[:fan_in]).ravel()
+        if bias is not None:
+            z[bias] = out * (_signs(rng, 1) if rng.random() < 0.3 else rng.uniform(-1.0, 1.0))
+        signs = out
+    return z
+
+
+def twin_units(net: MLP, obj: Objective, rng: Generator) -> FloatArray:
+    """A random vertex in which, layer by layer, pairs of hidden units have the same weights in and out."""
+    z = rank_one(net, obj, rng) if rng.random() < 0.5 else vertex(net, obj, rng)
+    layers = net.unpack(z)
+    for below, above in zip(layers[:-1], layers[1:], strict=True):
+        units = rng.permutation(below[0].shape[0])
+        for first, second in zip(units[0::2], units[1::2], strict=False):
+            below[0][second] = below[0][first]
+            if below[1] is not None:
+                below[1][second] = below[1][first]
+            above[0][:, second] = above[0][:, first]
+    return z
+
+
+def dead_unit(net: MLP, obj: Objective, rng: Generator) -> FloatArray:
+    """Units with zero weights in and out in every hidden layer, the rest arranged for a large residual."""
+    z = rank_one(net, obj, rng)
+    layers = net.unpack(z)
+    for below, above in zip(layers[:-1], layers[1:], strict=True):
+        units = rng.permutation(below[0].shape[0])[: min(2, below[0].shape[0])]
+        below[0][units] = 0.0
+        if below[1] is not None:
+            below[1][units] = 0.0
+        above[0][:, units] = 0.0
+    return z
+
+
+def changed(net: MLP, x: FloatArray, rng: Generator) -> FloatArray:
+    """A copy of x (P,) with one random change: a unit copied over another, a layer rescaled, or some signs flipped."""
+    y = x.copy()
+    layers = net.unpack(y)
+    kind = rng.integers(3)
+    hidden = len(layers) - 1
+    if kind == 0 and hidden > 0:
+        layer = int(rng.integers(hidden))
+        (w, b), (w_next, _) = layers[layer], layers[layer + 1]
+        source, sign = rng.integers(w.shape[0]), float(_signs(rng, 1)[0])
+        for target in rng.permutation(w.shape[0])[: rng.integers(1, w.shape[0] + 1)]:
+            w[target] = sign * w[source]
+            w_next[:, target] = sign * w_next[:, source]
+            if b is not None:
+                b[target] = sign * b[source]
+    elif kind == 1:
+        w, b = layers[int(rng.integers(len(layers)))]
+        factor = 10.0 ** rng.uniform(-1.0, 1.0)
+        w *= factor
+        if b is not None and rng.random() < 0.5:
+            b *= factor
+    else:
+        y[rng.random(y.size) < rng.uniform(0.02, 0.3)] *= -1.0
+    return y
+
+
+FAMILIES: dict[str, Callable[[MLP, Objective, Generator], FloatArray]] = {
+    "interior": interior,
+    "vertex": vertex,
+    "rank_one": rank_one,
+    "twin_units": twin_units,
+    "dead_unit": dead_unit,
+}

@@ -1,0 +1,180 @@
+"""The lower end of the bracket: a point of the region and a direction of negative curvature."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._checks import as_vector
+from ..errors import InputError, NumericalError
+from ..regions import Region
+from .geometry import settle, surely_inside
+from .reference_jet import quadratic_form
+from .roundoff import FloatArray
+from .segment import Segment, find_segment
+
+if TYPE_CHECKING:
+    from ..objective import Objective
+
+_EPS = float(np.finfo(np.float64).eps)
+#: Offsets along v that take a point off a ReLU kink it happens to lie on.
+_NUDGES = (1e-10, 1e-8, 1e-6, 1e-4)
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """A parameter vector and a direction that prove ``lam* >= -eigval/2``.
+
+    Attributes
+    ----------
+    theta : (P,) array
+        A point of the region.
+    v : (P,) array
+        A unit vector.
+    eigval : float
+        Upper bound of ``v'H(theta)v / v'v`` in exact arithmetic, and so of the smallest eigenvalue:
+        the value computed by the plain NumPy reference plus ``allowance``.
+    allowance : float
+        The bound of the rounding error that was added.
+    lam_lower : float
+        max(0, -eigval/2): below this penalty strength the objective is not convex on the region.
+
+    Notes
+    -----
+    For ReLU networks H is the almost-everywhere Hessian; theta lies off every kink to within rounding.
+    """
+
+    theta: FloatArray
+    v: FloatArray
+    eigval: float
+    allowance: float
+    obj: Objective = field(repr=False)
+    region: Region = field(repr=False)
+
+    @property
+    def lam_lower(self) -> float:
+        """The proved lower bound of the threshold."""
+        return max(0.0, -0.5 * self.eigval)
+
+    def segment(self, lam: float) -> Segment:
+        """Return two points of the region between which ``f = L + lam |theta|²`` is not convex.
+
+        Parameters
+        ----------
+        lam : float
+            Penalty strength, ``0 <= lam < lam_lower``.
+
+        Returns
+        -------
+        Segment
+            ``(theta_1, theta_2, t, violation)`` with
+            ``violation = f(t theta_1 + (1-t) theta_2) - t f(theta_1) - (1-t) f(theta_2)``, larger than its rounding error.
+
+        Raises
+        ------
+        InputError
+            If lam is negative, not a number, or at least ``lam_lower``.
+        NumericalError
+            If lam is so close below ``lam_lower`` that the violation drowns in rounding.
+        """
+        strength = float(lam)
+        if not 0.0 <= strength < self.lam_lower:
+            raise InputError(
+                f"lam = {strength!r}, but this witness breaks convexity for 0 <= lam < lam_lower = "
+                f"{self.lam_lower!r} only; at larger lam it proves nothing. Choose lam in that range."
+            )
+        found = find_segment(self.obj, self.region, self.theta, self.v, strength)
+        if found is None:
+            raise NumericalError(
+                f"lam = {strength!r} is too close to lam_lower = {self.lam_lower!r} (relative distance "
+                f"{(self.lam_lower - strength) / self.lam_lower:.1e}): the violation is smaller than its rounding "
+                "error for every step length. The witness itself holds (see check()); take a slightly smaller lam."
+            )
+        return found
+
+    def check(self) -> bool:
+        """Re-evaluate the witness and return True, or raise NumericalError naming what does not hold.
+
+        The point must lie in the region, the direction must have length one, the quadratic form recomputed by the
+        reference must not exceed ``eigval``, and the compiled core must agree with it (float64 objectives).
+        """
+        if not surely_inside(self.region, self.theta):
+            raise NumericalError(f"the witness point does not lie in {self.region!r}.")
+        length = math.sqrt(math.fsum(self.v * self.v))
+        if abs(length - 1.0) > 1e-12:
+            raise NumericalError(f"the witness direction has length {length!r} instead of 1.")
+        eigval, allowance = _rayleigh_bound(self.obj, self.theta, self.v)
+        if eigval > self.eigval + 2.0 * allowance:
+            raise NumericalError(f"the quadratic form is at most {eigval!r}, not {self.eigval!r} as recorded.")
+        if self.obj.dtype == "float64":
+            core = float(self.obj.curvature(self.theta, self.v).q)
+            if abs(core - (eigval - allowance)) > 1e3 * allowance + 1e-9 * abs(core):
+                raise NumericalError(
+                    f"the compiled core finds v'Hv = {core!r}, the reference {eigval - allowance!r}."
+                )
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe content; the objective and the region are described by the result that owns the witness."""
+        return {
+            "theta": self.theta.tolist(),
+            "v": self.v.tolist(),
+            "eigval": self.eigval,
+            "allowance": self.allowance,
+            "lam_lower": self.lam_lower,
+        }
+
+
+def make_witness(obj: Objective, region: Region, theta: npt.ArrayLike, v: npt.ArrayLike) -> Witness:
+    """Turn a point and a direction into a witness: project, normalise, evaluate with a rounding allowance.
+
+    Parameters
+    ----------
+    obj : Objective
+    region : Region
+        Bound to the network (`Region.bind`).
+    theta : (P,) array
+        Projected into the region if it lies outside.
+    v : (P,) array
+        Direction, not zero; its length does not matter.
+
+    Returns
+    -------
+    Witness
+
+    Raises
+    ------
+    InputError
+        If a shape is wrong, an entry is not finite, or v is zero.
+    """
+    point = settle(region, as_vector("theta", theta, obj.num_params))
+    direction = np.array(as_vector("v", v, obj.num_params), dtype=np.float64)
+    largest = float(np.max(np.abs(direction)))
+    if largest == 0.0:
+        raise InputError("v is the zero vector; a direction needs at least one entry that is not zero.")
+    direction /= largest
+    direction /= np.linalg.norm(direction)
+    eigval, allowance = _rayleigh_bound(obj, point, direction)
+    if "relu" in obj.net.activations and allowance > 1e-6 * max(abs(eigval - allowance), _EPS):
+        # On a kink the gate is unknown and the allowance covers both sides; next to it there is one Hessian.
+        for offset in (sign * size for size in _NUDGES for sign in (1.0, -1.0)):
+            moved = settle(region, point + offset * direction)
+            bound, moved_allowance = _rayleigh_bound(obj, moved, direction)
+            if bound < eigval:
+                point, eigval, allowance = moved, bound, moved_allowance
+    point.setflags(write=False)
+    direction.setflags(write=False)
+    return Witness(point, direction, eigval, allowance, obj, region)
+
+
+def _rayleigh_bound(obj: Objective, theta: FloatArray, v: FloatArray) -> tuple[float, float]:
+    """Return an upper bound of v'Hv/v'v and the allowance in it."""
+    form = quadratic_form(obj, theta, v)
+    squared = math.fsum(v * v)
+    quotient = form.q / squared
+    allowance = form.q_error / squared * (1.0 + 8.0 * _EPS) + 8.0 * _EPS * abs(quotient)
+    return quotient + allowance, allowance
