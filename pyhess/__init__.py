@@ -1,6 +1,112 @@
-"""How large must an L2 penalty be to make a neural network's training objective convex?"""
+"""How large must an L2 penalty be to make a neural network's training objective convex?
+
+For a dense network with loss L(theta), a bounded convex set Theta and the penalty lam |theta|² the answer is
+lam* = max(0, -psi/2), psi the smallest eigenvalue of the Hessian of L anywhere on Theta. pyhess returns a bracket: a lower end
+with a witness and an upper end with a certificate.
+
+>>> import pyhess as ph
+>>> data = ph.Dataset([[1.0]], [1.0])
+>>> obj = ph.Objective(ph.MLP([1, 1, 1], activation="identity", bias=False), data)
+>>> result = ph.lambda_threshold(obj, ph.Ball(radius=1.5), rng=5)
+>>> print(f"{result.lam_lower:.4f}")
+1.0625
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .data import Dataset
+from .errors import (
+    InputError,
+    InputTypeError,
+    MemoryLimitError,
+    MissingDependencyError,
+    NonFiniteError,
+    NotConvergedError,
+    NumericalError,
+    PyhessError,
+)
 from .model import MLP
-from .objective import Objective
-from .regions import Ball, Box
+from .penalties import L2
+from .regions import Ball, Box, Region
+
+# Only NumPy is needed so far. What follows needs the compiled core, SciPy or Numba, and is imported at first use, so that
+# `pyhess --help` answers at once.
+if TYPE_CHECKING:
+    from . import datasets
+    from ._config import show_config
+    from .certify import Certificate, certify
+    from .linearization import Curvature
+    from .objective import Objective
+    from .spectrum import BatchEigenResult, EigenResult, EigenStatus, eigsh, eigsh_batch
+    from .threshold import SearchResult, Status, ThresholdResult, Witness, lambda_threshold, search
+
+_LAZY = {
+    "Objective": "objective",
+    "Curvature": "linearization",
+    "show_config": "_config",
+    "eigsh": "spectrum",
+    "eigsh_batch": "spectrum",
+    "EigenResult": "spectrum",
+    "BatchEigenResult": "spectrum",
+    "EigenStatus": "spectrum",
+    "certify": "certify",
+    "Certificate": "certify",
+    "lambda_threshold": "threshold",
+    "search": "threshold",
+    "SearchResult": "threshold",
+    "Status": "threshold",
+    "ThresholdResult": "threshold",
+    "Witness": "threshold",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "datasets":
+        return import_module(".datasets", __name__)
+    if name in _LAZY:
+        value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'pyhess' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+__all__ = [
+    "L2",
+    "MLP",
+    "Ball",
+    "BatchEigenResult",
+    "Box",
+    "Certificate",
+    "Curvature",
+    "Dataset",
+    "EigenResult",
+    "EigenStatus",
+    "InputError",
+    "InputTypeError",
+    "MemoryLimitError",
+    "MissingDependencyError",
+    "NonFiniteError",
+    "NotConvergedError",
+    "NumericalError",
+    "Objective",
+    "PyhessError",
+    "Region",
+    "SearchResult",
+    "Status",
+    "ThresholdResult",
+    "Witness",
+    "certify",
+    "datasets",
+    "eigsh",
+    "eigsh_batch",
+    "lambda_threshold",
+    "search",
+    "show_config",
+]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import operator
+import reprlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -14,54 +15,107 @@ from .errors import InputError, InputTypeError
 
 FloatArray = npt.NDArray[np.float64]
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+class Immutable:
+    """Base of objects whose attributes are set once, by ``_set`` in the constructor."""
+
+    __slots__ = ()
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        kind = type(self).__name__
+        raise AttributeError(f"{kind} is immutable; make a new {kind} instead of setting {name}.")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable; {name} cannot be deleted.")
+
+
+def shown(value: object) -> str:
+    """Return ``repr(value)`` cut to a length fit for a message."""
+    return _SHORT.repr(value)
+
+
+def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a read-only, C-contiguous copy."""
+    out = np.array(array, order="C", copy=True)
+    out.flags.writeable = False
+    return out
+
 
 def choice(name: str, value: object, allowed: Iterable[str]) -> str:
-    """``value`` if it is one of the allowed strings."""
+    """Return ``value`` if it is one of the allowed strings."""
     options = list(allowed)
     if not isinstance(value, str):
-        raise InputTypeError(f"{name} is {value!r}; pass one of the strings {', '.join(options)}.")
+        raise InputTypeError(f"{name} is {shown(value)}; pass one of the strings {', '.join(options)}.")
     if value not in options:
         close = difflib.get_close_matches(value.lower().replace("-", "_"), options, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise InputError(f"{name}={value!r} is not known; allowed: {', '.join(options)}.{hint}")
+        raise InputError(f"{name}={shown(value)} is not known; allowed: {', '.join(options)}.{hint}")
     return value
 
 
 def positive_int(name: str, value: Any) -> int:
-    """``value`` as an int >= 1; bools and floats are refused."""
+    """Return ``value`` as an int >= 1; bools and floats are refused."""
     if isinstance(value, bool | np.bool_):
         raise InputTypeError(f"{name} is {value!r}; pass an integer >= 1.")
     try:
         number = operator.index(value)
     except TypeError:
-        raise InputTypeError(f"{name} is {value!r} ({type(value).__name__}); pass an integer >= 1.") from None
+        kind = type(value).__name__
+        raise InputTypeError(f"{name} is {shown(value)} ({kind}); pass an integer >= 1.") from None
     if number < 1:
         raise InputError(f"{name} is {number}; allowed are integers >= 1.")
     return number
 
 
 def positive_float(name: str, value: Any) -> float:
-    """``value`` as a finite float > 0."""
-    if isinstance(value, bool | np.bool_ | str):
-        raise InputTypeError(f"{name} is {value!r}; pass a positive number.")
+    """Return ``value`` as a finite float > 0; bools and strings are refused."""
+    kind = type(value).__name__
+    is_array = isinstance(value, np.ndarray) and value.ndim > 0
+    if is_array or isinstance(value, bool | np.bool_ | str | bytes):
+        raise InputTypeError(f"{name} is {shown(value)} ({kind}); pass a positive number.")
     try:
         number = float(value)
+    except OverflowError:
+        raise InputError(f"{name} is beyond the range of float64; allowed are finite numbers > 0.") from None
     except (TypeError, ValueError):
-        raise InputTypeError(f"{name} is {value!r} ({type(value).__name__}); pass a positive number.") from None
+        raise InputTypeError(f"{name} is {shown(value)} ({kind}); pass a positive number.") from None
     if not (np.isfinite(number) and number > 0.0):
         raise InputError(f"{name} is {number}; allowed are finite numbers > 0.")
     return number
 
 
-def as_real(name: str, value: Any) -> FloatArray:
-    """``value`` as a float64 array of any shape; objects, strings and complex numbers are refused."""
+def real_array(name: str, value: Any, hint: str = "") -> npt.NDArray[Any]:
+    """Return ``value`` as a real array, dtype kept; ``hint`` ends the message about other dtypes."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputTypeError(f"{name} cannot be turned into an array: {error}. Pass a NumPy array or a nested list of numbers.") from None
+        raise InputTypeError(
+            f"{name} cannot be turned into an array: {error} Pass a NumPy array or a nested list of "
+            "numbers with rows of equal length."
+        ) from None
     if array.dtype.kind not in "fiub":
-        raise InputTypeError(f"{name} has dtype {array.dtype}; allowed are real numbers (float64, float32, integers).")
-    return np.asarray(array, dtype=np.float64)
+        allowed = "allowed are real numbers (float64, float32, integers)"
+        advice = hint or f"Convert it first, e.g. with np.asarray({name}, dtype=float)."
+        raise InputTypeError(f"{name} has dtype {array.dtype}; {allowed}. {advice}")
+    if isinstance(value, np.ma.MaskedArray) and np.any(value.mask):
+        masked = int(np.sum(value.mask))
+        raise InputError(
+            f"{name} has {masked} masked entries; allowed are arrays without. Fill or remove them first."
+        )
+    return array
+
+
+def as_real(name: str, value: Any) -> FloatArray:
+    """Return ``value`` as a float64 array of any shape; objects, strings and complex numbers are refused."""
+    with np.errstate(over="ignore"):  # a long double beyond float64 becomes inf, which check_finite names
+        return np.asarray(real_array(name, value), dtype=np.float64)
 
 
 def check_finite(name: str, array: FloatArray) -> None:
@@ -69,21 +123,25 @@ def check_finite(name: str, array: FloatArray) -> None:
     bad = ~np.isfinite(array)
     if bad.any():
         index = np.unravel_index(int(np.argmax(bad)), array.shape)
-        where = ", ".join(str(int(i)) for i in index)
-        raise InputError(f"{name}[{where}] is {array[index]}; all entries must be finite. Remove or impute such entries first.")
+        where = f"[{', '.join(str(int(i)) for i in index)}]" if index else ""
+        raise InputError(
+            f"{name}{where} is {array[index]}; allowed are finite numbers. Replace or remove such values "
+            f"({int(bad.sum())} in all)."
+        )
 
 
 def as_vector(name: str, value: Any, size: int) -> FloatArray:
-    """``value`` as a finite, contiguous float64 vector of the given length."""
+    """Return ``value`` as a finite, contiguous float64 vector of the given length."""
     array = as_real(name, value)
     if array.shape != (size,):
-        raise InputError(f"{name} has shape {array.shape}; allowed is ({size},).")
+        advice = f" Flatten it with {name}.ravel()." if array.size == size else ""
+        raise InputError(f"{name} has shape {array.shape}; allowed is ({size},).{advice}")
     check_finite(name, array)
     return np.ascontiguousarray(array)
 
 
 def as_matrix(name: str, value: Any) -> FloatArray:
-    """``value`` as a finite, contiguous, non-empty float64 matrix."""
+    """Return ``value`` as a finite, contiguous, non-empty float64 matrix."""
     array = as_real(name, value)
     if array.ndim == 1:
         raise InputError(
@@ -91,21 +149,27 @@ def as_matrix(name: str, value: Any) -> FloatArray:
             f"Use {name}.reshape(-1, 1) for one column or {name}.reshape(1, -1) for one row."
         )
     if array.ndim != 2:
-        raise InputError(f"{name} has {array.ndim} dimensions; allowed is a matrix (rows, columns).")
+        advice = f" Use {name}.reshape(len({name}), -1) to flatten each sample." if array.ndim > 2 else ""
+        raise InputError(f"{name} has {array.ndim} dimensions; allowed is a matrix (rows, columns).{advice}")
     if array.size == 0:
-        raise InputError(f"{name} has shape {array.shape} and is empty; at least one row and one column are needed.")
+        raise InputError(
+            f"{name} has shape {array.shape} and is empty; pass at least one row and one column."
+        )
     check_finite(name, array)
     return np.ascontiguousarray(array)
 
 
 def as_rng(rng: Any = None) -> np.random.Generator:
-    """A Generator from None, a non-negative int, a SeedSequence, a BitGenerator or a Generator (SPEC 7)."""
-    allowed = "allowed are None, a non-negative integer, a numpy.random.SeedSequence or a numpy.random.Generator"
-    if isinstance(rng, np.random.RandomState | bool | str | float):
-        raise InputTypeError(f"rng is {rng!r} ({type(rng).__name__}); {allowed}.")
+    """Return a Generator from whatever ``numpy.random.default_rng`` takes; a Generator as it is."""
+    allowed = (
+        "allowed are None, a non-negative integer, a numpy.random.SeedSequence or a numpy.random.Generator"
+    )
+    wrong_kind = f"rng is {shown(rng)} ({type(rng).__name__}); {allowed}. Use numpy.random.default_rng(seed)."
+    if isinstance(rng, np.random.RandomState | bool | np.bool_ | str | float):
+        raise InputTypeError(wrong_kind)
     try:
         return np.random.default_rng(rng)
     except TypeError:
-        raise InputTypeError(f"rng is {rng!r} ({type(rng).__name__}); {allowed}.") from None
+        raise InputTypeError(wrong_kind) from None
     except ValueError:
-        raise InputError(f"rng is {rng!r}; {allowed}.") from None
+        raise InputError(f"rng is {shown(rng)}; {allowed}. Pass a seed >= 0.") from None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_matrix, as_real, as_vector, check_finite, choice
+from ._checks import Immutable, as_matrix, as_real, as_vector, check_finite, choice, frozen, real_array, shown
 from .errors import InputError, InputTypeError
 
 FloatArray = npt.NDArray[np.float64]
@@ -19,15 +19,11 @@ LOSSES = ("squared_error", "cross_entropy", "logistic")
 #: How far the entries of a probability row may be from summing to one.
 _ROW_SUM_TOLERANCE = 1e-9
 
-
-def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    out = np.array(array, order="C", copy=True)
-    out.flags.writeable = False
-    return out
+_CLASS_NAMES = "Turn class names into integers with np.unique(y, return_inverse=True)[1]."
 
 
-class Dataset:
-    """Inputs X (N, d), targets y, and optional weights; immutable.
+class Dataset(Immutable):
+    """Inputs X (N, d), targets y, and optional weights w; a loss over them is sum_i w_i l_i / sum_i w_i.
 
     Parameters
     ----------
@@ -36,9 +32,27 @@ class Dataset:
     y : array_like (N,) or (N, K)
         Integers of shape (N,) are class labels; anything else is a real target, (N,) meaning (N, 1).
     weights : array_like (N,), optional
-        Non-negative weights w of the data; losses are sum w_i l_i / sum w_i.
+        Non-negative, not all zero.
     name : str, optional
         Shown in reports.
+
+    Attributes
+    ----------
+    X : (N, d) float64, read-only
+    y : (N,) int64 for labels, (N, K) float64 otherwise, read-only
+    weights : (N,) float64 or None, read-only
+    is_labels : bool
+
+    Raises
+    ------
+    InputError
+        If data are missing, shapes disagree, a value is NaN or infinite, or weights are negative or all zero.
+    InputTypeError
+        If an array holds anything but real numbers.
+
+    Notes
+    -----
+    The arrays are copied. Two data sets are equal if X, y and the weights are, whatever their names.
 
     Examples
     --------
@@ -47,37 +61,40 @@ class Dataset:
     Dataset(N=2, d=2, labels)
     """
 
-    def __init__(self, X: npt.ArrayLike, y: npt.ArrayLike, weights: npt.ArrayLike | None = None, *, name: str | None = None) -> None:
-        self.X: FloatArray = _frozen(as_matrix("X", X))
-        samples = self.X.shape[0]
-        given = np.asarray(y) if not isinstance(y, np.ndarray) else y
-        self.is_labels = given.dtype.kind in "iub" and given.ndim == 1
-        target = as_real("y", given)
-        if target.ndim not in (1, 2) or target.shape[0] != samples or target.size == 0:
-            raise InputError(f"y has shape {target.shape} but X has {samples} rows; allowed are ({samples},) and ({samples}, K) with K >= 1.")
-        check_finite("y", target)
-        self.y: npt.NDArray[Any] = _frozen(given.astype(np.int64) if self.is_labels else target.reshape(samples, -1))
-        self.weights: FloatArray | None = None
-        if weights is not None:
-            w = as_vector("weights", weights, samples)
-            if (w < 0.0).any():
-                first = int(np.argmax(w < 0.0))
-                raise InputError(f"weights[{first}] is {w[first]}; weights must be >= 0.")
-            if w.sum() <= 0.0:
-                raise InputError("all weights are zero; at least one datum must count.")
-            self.weights = _frozen(w)
+    X: FloatArray
+    y: npt.NDArray[Any]
+    weights: FloatArray | None
+    is_labels: bool
+    name: str | None
+
+    def __init__(
+        self,
+        X: npt.ArrayLike,
+        y: npt.ArrayLike,
+        weights: npt.ArrayLike | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
+        inputs = as_matrix("X", X)
         if name is not None and not isinstance(name, str):
-            raise InputTypeError(f"name is {name!r}; pass a string or None.")
-        self.name = name
+            raise InputTypeError(f"name is {shown(name)}; pass a string or None.")
+        targets = _targets(y, inputs.shape[0])
+        self._set(
+            X=frozen(inputs),
+            y=frozen(targets),
+            weights=None if weights is None else frozen(_weights(weights, inputs.shape[0])),
+            is_labels=targets.ndim == 1,
+            name=name,
+        )
 
     @property
     def num_samples(self) -> int:
-        """N."""
+        """N, the number of data."""
         return int(self.X.shape[0])
 
     @property
     def num_features(self) -> int:
-        """d."""
+        """d, the number of inputs of each datum."""
         return int(self.X.shape[1])
 
     @property
@@ -123,8 +140,57 @@ def _rebuild(X: Any, y: Any, weights: Any, name: str | None) -> Dataset:
     return Dataset(X, y, weights, name=name)
 
 
-def resolve_targets(data: Dataset, loss: str, num_outputs: int) -> FloatArray:
-    """Targets (N, K) in the form the loss works with: one-hot rows for labels of ``"cross_entropy"``.
+def _targets(y: npt.ArrayLike, samples: int) -> npt.NDArray[Any]:
+    """Return labels (N,) as int64, anything else (N,) or (N, K) as float64 (N, K)."""
+    given = real_array("y", y, _CLASS_NAMES)
+    if given.ndim not in (1, 2) or given.shape[0] != samples or given.size == 0:
+        raise InputError(
+            f"y has shape {given.shape} but X has {samples} rows; allowed are ({samples},) and ({samples}, "
+            "K) with K >= 1. Pass one target per row of X."
+        )
+    if given.ndim == 1 and given.dtype.kind in "iub":
+        largest = np.iinfo(np.int64).max
+        if given.dtype.kind == "u" and (given > largest).any():
+            first = int(np.argmax(given > largest))
+            raise InputError(
+                f"y[{first}] is {given[first]}; allowed are labels up to {largest}. Renumber the classes."
+            )
+        return given.astype(np.int64)
+    real = as_real("y", given)
+    check_finite("y", real)
+    return real.reshape(samples, -1)
+
+
+def _weights(weights: npt.ArrayLike, samples: int) -> FloatArray:
+    w = as_vector("weights", weights, samples)
+    if (w < 0.0).any():
+        first = int(np.argmax(w < 0.0))
+        raise InputError(
+            f"weights[{first}] is {w[first]}; allowed are weights >= 0. Use 0 to leave a datum out."
+        )
+    if not w.any():
+        raise InputError(
+            f"all {samples} weights are zero; allowed are weights >= 0 of which at least one is > 0."
+        )
+    return w
+
+
+def resolve_targets(dataset: Dataset, loss: str, num_outputs: int) -> FloatArray:
+    """Return the targets in the form in which the loss takes them, t (N, K) with K the number of outputs.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its targets y.
+    loss : str
+        ``"squared_error"``: y real, (N, K); labels or (N, 1) if K = 1. ``"cross_entropy"``, K >= 2: labels in
+        0 … K − 1, returned one-hot, or probability rows (N, K). ``"logistic"``, K = 1: y in {0, 1}.
+    num_outputs : int
+        K.
+
+    Returns
+    -------
+    targets : (N, K) float64, C-contiguous
 
     Raises
     ------
@@ -132,39 +198,81 @@ def resolve_targets(data: Dataset, loss: str, num_outputs: int) -> FloatArray:
         If the targets do not fit the loss or the number of outputs.
     """
     choice("loss", loss, LOSSES)
-    samples, y = data.num_samples, data.y
-    width = 1 if data.is_labels else int(y.shape[1])
     if loss == "cross_entropy":
-        if num_outputs < 2:
-            raise InputError(f"cross_entropy needs at least 2 outputs, the network has {num_outputs}; use loss='logistic' for one output.")
-        if data.is_labels:
-            low, high = int(y.min()), int(y.max())
-            if low < 0 or high >= num_outputs:
-                bad = int(np.argmax((y < 0) | (y >= num_outputs)))
-                raise InputError(
-                    f"y[{bad}] is {int(y[bad])}; labels must lie in 0 … {num_outputs - 1} for {num_outputs} outputs. "
-                    f"Use a network with {max(high + 1, 2)} outputs, or renumber the classes."
-                )
-            one_hot = np.zeros((samples, num_outputs))
-            one_hot[np.arange(samples), y] = 1.0
-            return one_hot
-        if width != num_outputs:
-            raise InputError(f"y has {width} columns but the network {num_outputs} outputs; pass integer labels or one probability per output.")
-        if (y < 0.0).any() or (np.abs(y.sum(axis=1) - 1.0) > _ROW_SUM_TOLERANCE).any():
-            bad = int(np.argmax((y < 0.0).any(axis=1) | (np.abs(y.sum(axis=1) - 1.0) > _ROW_SUM_TOLERANCE)))
-            raise InputError(f"row {bad} of y is not a probability distribution (entries >= 0 with sum 1); pass integer labels or probabilities.")
-        return np.ascontiguousarray(y, dtype=np.float64)
+        return _class_probabilities(dataset, num_outputs)
     if loss == "logistic":
-        if num_outputs != 1 or width != 1:
-            raise InputError(
-                f"logistic needs one output and one target, got {num_outputs} outputs and {width} targets; use loss='cross_entropy' for more classes."
-            )
-        flat = np.asarray(y, dtype=np.float64).reshape(samples)
-        if not np.isin(flat, (0.0, 1.0)).all():
-            bad = int(np.argmax(~np.isin(flat, (0.0, 1.0))))
-            raise InputError(f"y[{bad}] is {flat[bad]:g}; logistic takes targets 0 and 1. Use cross_entropy for more classes.")
-        return np.ascontiguousarray(flat.reshape(samples, 1))
+        return _binary(dataset, num_outputs)
+    width = _num_targets(dataset)
     if width != num_outputs:
-        extra = " Integer labels need one-hot rows, or loss='cross_entropy'." if data.is_labels else ""
-        raise InputError(f"y has {width} target(s) per datum but the network {num_outputs} output(s); they must agree.{extra}")
-    return np.ascontiguousarray(np.asarray(y, dtype=np.float64).reshape(samples, width))
+        advice = f"Use a network with {width} {_plural(width, 'output')}."
+        if dataset.is_labels:
+            advice = f"Turn the labels into one-hot rows (N, {num_outputs}), or use loss='cross_entropy'."
+        raise InputError(
+            f"y has {width} {_plural(width, 'target')} per datum but the network has {num_outputs} "
+            f"{_plural(num_outputs, 'output')}; allowed for squared_error are equal numbers. {advice}"
+        )
+    return np.ascontiguousarray(dataset.y.reshape(-1, width), dtype=np.float64)
+
+
+def _num_targets(dataset: Dataset) -> int:
+    return 1 if dataset.is_labels else int(dataset.y.shape[1])
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _class_probabilities(dataset: Dataset, num_outputs: int) -> FloatArray:
+    y = dataset.y
+    if num_outputs < 2:
+        raise InputError(
+            f"the network has {num_outputs} output; allowed for cross_entropy are 2 or more. Use "
+            "loss='logistic' for one output."
+        )
+    if dataset.is_labels:
+        outside = (y < 0) | (y >= num_outputs)
+        if outside.any():
+            first = int(np.argmax(outside))
+            raise InputError(
+                f"y[{first}] is {int(y[first])}; allowed for {num_outputs} outputs are labels 0 … "
+                f"{num_outputs - 1}. The labels run from {int(y.min())} to {int(y.max())}: renumber the "
+                "classes from 0, or use a network with one output per class."
+            )
+        one_hot = np.zeros((dataset.num_samples, num_outputs))
+        one_hot[np.arange(dataset.num_samples), y] = 1.0
+        return one_hot
+    width = _num_targets(dataset)
+    if width != num_outputs:
+        raise InputError(
+            f"y has {width} {_plural(width, 'column')} but the network {num_outputs} outputs; allowed for "
+            f"cross_entropy are integer labels (N,) or probability rows (N, {num_outputs}). Integers stored "
+            "as floats or in one column become labels with y.ravel().astype(int)."
+        )
+    bad = (y < 0.0).any(axis=1) | (np.abs(y.sum(axis=1) - 1.0) > _ROW_SUM_TOLERANCE)
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise InputError(
+            f"row {first} of y has smallest entry {y[first].min():.6g} and sum {y[first].sum():.12g}; "
+            "allowed for cross_entropy are rows of probabilities (entries >= 0, sum 1 within 1e-9) or "
+            "integer labels (N,). Divide each row by its sum."
+        )
+    return np.ascontiguousarray(y, dtype=np.float64)
+
+
+def _binary(dataset: Dataset, num_outputs: int) -> FloatArray:
+    width = _num_targets(dataset)
+    if num_outputs != 1 or width != 1:
+        raise InputError(
+            f"the network has {num_outputs} {_plural(num_outputs, 'output')} and y {width} "
+            f"{_plural(width, 'column')}; allowed for logistic is one of each. Use loss='cross_entropy' for "
+            "two or more outputs."
+        )
+    column = np.ascontiguousarray(dataset.y.reshape(-1, 1), dtype=np.float64)
+    outside = ~np.isin(column, (0.0, 1.0))
+    if outside.any():
+        first = int(np.argmax(outside))
+        raise InputError(
+            f"y[{first}] is {column[first, 0]:g}; allowed for logistic are 0 and 1. Map -1/+1 with (y + 1) "
+            "// 2; use loss='cross_entropy' for more classes."
+        )
+    return column

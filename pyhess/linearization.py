@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +52,31 @@ class Curvature(NamedTuple):
     grad: FloatArray
 
 
+class _Buffers:
+    """Working memory of one product at a time: transposed weights of v, one accumulator per chunk, one workspace per worker."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.vt = engine.zeros(int(engine.problem.transposed_size))
+        self.counter = np.zeros(1, dtype=np.int64)
+        self._work = engine.zeros(0, 0)
+        self._parts: list[AnyArray] = []
+
+    def work(self, workers: int) -> AnyArray:
+        if self._work.shape[0] < workers:
+            self._work = self._engine.rows(workers, int(self._engine.problem.work_size))
+        return self._work[:workers]
+
+    def parts(self, out: AnyArray, which: int = 0) -> AnyArray:
+        """Accumulators (chunks, P) for ``out`` (P,); a single chunk writes straight into the result."""
+        chunks = self._engine.num_chunks
+        if chunks == 1:
+            return out.reshape(1, -1)
+        while len(self._parts) <= which:
+            self._parts.append(self._engine.zeros(chunks, out.size))
+        return self._parts[which]
+
+
 class Engine:
     """A network, loss and data set compiled for one dtype.
 
@@ -80,6 +107,22 @@ class Engine:
         sizes = [a * b for a, b in zip(net.widths[:-1], net.widths[1:], strict=True)]
         #: flops of one Hessian-vector product, 4 N P_1 + 12 N (P - P_1) over the weights
         self.hvp_flops = float(x.shape[0]) * (4.0 * sizes[0] + 12.0 * sum(sizes[1:]))
+        self._pool: list[_Buffers] = []
+        self._pool_lock = threading.Lock()
+
+    @contextmanager
+    def buffers(self) -> Iterator[_Buffers]:
+        """Working memory for one product, reused by the next; threads that multiply at the same time get their own."""
+        with self._pool_lock:
+            mine = self._pool.pop() if self._pool else None
+        if mine is None:
+            mine = _Buffers(self)
+        mine.counter[0] = 0
+        try:
+            yield mine
+        finally:
+            with self._pool_lock:
+                self._pool.append(mine)
 
     def zeros(self, *shape: int) -> AnyArray:
         """A zeroed array of the engine's dtype whose rows start on 64-byte boundaries where the last axis is padded."""
@@ -129,45 +172,41 @@ class Engine:
 class Linearization:
     """The state at one theta: everything the products need that does not depend on the vector.
 
-    Immutable after construction; products allocate their own workspace, so several threads may use one linearization.
+    Immutable after construction; products borrow their workspace from the engine, so several threads may use one
+    linearization.
     """
 
     def __init__(self, engine: Engine, theta: AnyArray, *, with_gradient: bool = False) -> None:
         self.engine = engine
         self.theta = engine.cast(theta).copy()
         self.state = engine.zeros(int(engine.problem.state_size))
-        chunks, size = engine.num_chunks, engine.num_params
-        self.gradient = engine.zeros(size if with_gradient else 0)
-        grads = self._parts(self.gradient) if with_gradient else engine.zeros(1, 0)
-        values = np.zeros(chunks)
+        self.gradient = engine.zeros(engine.num_params if with_gradient else 0)
+        values = np.zeros(engine.num_chunks)
+        with engine.buffers() as buffers:
+            grads = buffers.parts(self.gradient) if with_gradient else engine.zeros(1, 0)
 
-        def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
-            status: int = products.linearize[parallel](
-                capi, engine.problem.address, self.theta, self.state, values, grads, self.gradient,
-                engine.work(workers), np.zeros(1, dtype=np.int64), cancel,
-            )  # fmt: skip
-            return status
+            def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
+                status: int = products.linearize[parallel](
+                    capi, engine.problem.address, self.theta, self.state, values, grads, self.gradient, buffers.work(workers),
+                    buffers.counter, cancel,
+                )  # fmt: skip
+                return status
 
-        engine.run(kernel, chunks, engine.hvp_flops, "linearize")
+            engine.run(kernel, engine.num_chunks, engine.hvp_flops, "linearize")
         self.value = float(values.sum())
-
-    def _parts(self, out: AnyArray) -> AnyArray:
-        """One accumulator per chunk; a single chunk writes straight into the result."""
-        chunks = self.engine.num_chunks
-        return out.reshape(1, -1) if chunks == 1 else self.engine.zeros(chunks, out.size)
 
     def _multiply(self, function: int, v: AnyArray, out: AnyArray, what: str) -> None:
         engine = self.engine
-        parts, vt = self._parts(out), engine.zeros(int(engine.problem.transposed_size))
+        with engine.buffers() as buffers:
 
-        def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
-            status: int = products.multiply[parallel](
-                capi, function, engine.problem.address, self.theta, self.state, v, vt, parts, out,
-                engine.work(workers), np.zeros(1, dtype=np.int64), cancel,
-            )  # fmt: skip
-            return status
+            def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
+                status: int = products.multiply[parallel](
+                    capi, function, engine.problem.address, self.theta, self.state, v, buffers.vt, buffers.parts(out), out,
+                    buffers.work(workers), buffers.counter, cancel,
+                )  # fmt: skip
+                return status
 
-        engine.run(kernel, engine.num_chunks, engine.hvp_flops, what)
+            engine.run(kernel, engine.num_chunks, engine.hvp_flops, what)
 
     def hvp_into(self, v: AnyArray, out: AnyArray) -> None:
         """out = H v; both contiguous (P,) in the engine's dtype."""
@@ -181,16 +220,15 @@ class Linearization:
         """The curvature jet along the contiguous vector v (P,)."""
         engine = self.engine
         hv, grad = engine.zeros(engine.num_params), engine.zeros(engine.num_params)
-        hv_parts, grad_parts = self._parts(hv), self._parts(grad)
-        vt = engine.zeros(int(engine.problem.transposed_size))
         qs = np.zeros(engine.num_chunks)
+        with engine.buffers() as buffers:
 
-        def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
-            status: int = products.jet[parallel](
-                capi, engine.problem.address, self.theta, self.state, v, vt, qs, hv_parts, grad_parts, hv, grad,
-                engine.work(workers), np.zeros(1, dtype=np.int64), cancel,
-            )  # fmt: skip
-            return status
+            def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
+                status: int = products.jet[parallel](
+                    capi, engine.problem.address, self.theta, self.state, v, buffers.vt, qs, buffers.parts(hv, 0),
+                    buffers.parts(grad, 1), hv, grad, buffers.work(workers), buffers.counter, cancel,
+                )  # fmt: skip
+                return status
 
-        engine.run(kernel, engine.num_chunks, 2.0 * engine.hvp_flops, "curvature jet")
+            engine.run(kernel, engine.num_chunks, 2.0 * engine.hvp_flops, "curvature jet")
         return Curvature(float(qs.sum()), hv.astype(np.float64), grad.astype(np.float64))

@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_real, as_rng, choice, positive_float, positive_int
+from ._checks import Immutable, as_real, as_rng, choice, positive_float, positive_int, shown
 from .errors import InputError, InputTypeError
 
 FloatArray = npt.NDArray[np.float64]
 Layer = tuple[FloatArray, FloatArray | None]
+T = TypeVar("T")
 
 ACTIVATIONS = ("tanh", "relu", "softplus", "sigmoid", "gelu", "identity")
 PARAMETRIZATIONS = ("standard", "ntk")
 
+#: More float64 values than this cannot be addressed.
+_MAX_PARAMS = sys.maxsize // 8
 
-def _per_layer(name: str, value: Any, count: int) -> list[Any]:
-    """One value for every hidden layer, from one value or a list of them."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        return [value] * count
+
+def _is_list(value: Any) -> bool:
+    return (
+        isinstance(value, Iterable) and not isinstance(value, str | bytes) and getattr(value, "ndim", 1) > 0
+    )
+
+
+def _per_layer(name: str, value: Any, count: int, check: Callable[[str, Any], T]) -> tuple[T, ...]:
+    """Return one checked value for every hidden layer, from one value or a list of them."""
+    if not _is_list(value):
+        return (check(name, value),) * count
     values = list(value)
     if len(values) != count:
-        raise InputError(f"{name} has {len(values)} entries; allowed is one value, or one per hidden layer ({count}).")
-    return values
+        raise InputError(
+            f"{name} has {len(values)} entries; allowed is one value, or one per hidden layer ({count})."
+        )
+    return tuple(check(f"{name}[{i}]", v) for i, v in enumerate(values))
 
 
-class MLP:
+def _activation(name: str, value: Any) -> str:
+    return choice(name, value, ACTIVATIONS)
+
+
+class MLP(Immutable):
     """A dense network s^l = κ_l (W^l a^{l-1} + b^l), a^l = phi_l(s^l), f = s^D.
 
     Parameters
@@ -37,19 +55,39 @@ class MLP:
     widths : sequence of int
         [d_in, h_1, …, d_out]; two entries make a linear model.
     activation : str or sequence of str
-        ``"tanh"``, ``"relu"``, ``"softplus"``, ``"sigmoid"``, ``"gelu"`` (exact, with erf) or ``"identity"``; one for all
-        hidden layers or one for each.
+        ``"tanh"``, ``"relu"``, ``"softplus"``, ``"sigmoid"``, ``"gelu"`` (exact, with erf) or ``"identity"``;
+        one for all hidden layers or one for each.
     beta : float or sequence of float
-        Sharpness of softplus, phi(s) = log(1 + exp(beta s)) / beta.
+        Sharpness of softplus, phi(s) = log(1 + exp(beta s)) / beta; one for all hidden layers or one for
+        each. Other activations have none and keep 1.0.
     bias : bool
         With biases b^l or without.
     parametrization : str
-        ``"standard"``: κ_l = 1. ``"ntk"``: κ_l = 1/sqrt(fan-in), applied to the whole pre-activation, bias included.
+        ``"standard"``: κ_l = 1. ``"ntk"``: κ_l = 1/sqrt(fan-in), applied to the whole pre-activation, bias
+        included.
+
+    Attributes
+    ----------
+    num_params : int
+        P, the length of theta.
+    activations, betas : tuple
+        One entry per hidden layer.
+    layer_scales : tuple of float
+        κ_l, one per layer.
+    layer_slices : tuple of (slice, slice or None)
+        Where W^l and b^l lie in theta.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If the widths are not two or more integers >= 1, a name is unknown, or a list does not have one entry
+        per hidden layer.
 
     Notes
     -----
-    Parameters are one flat vector theta (P,) in the order W1, b1, W2, b2, …, every W (out, in) row by row: the order of
-    torch's ``parameters_to_vector``.
+    Parameters are one flat vector theta (P,) in the order W1, b1, W2, b2, …, every W (out, in) row by row:
+    the order of torch's ``parameters_to_vector``. Networks are immutable and hashable, and equal if their
+    descriptions are.
 
     Examples
     --------
@@ -61,7 +99,16 @@ class MLP:
     [(16, 64), (10, 16)]
     """
 
-    __slots__ = ("activations", "betas", "bias", "layer_scales", "layer_slices", "num_params", "parametrization", "widths")
+    __slots__ = (
+        "activations",
+        "betas",
+        "bias",
+        "layer_scales",
+        "layer_slices",
+        "num_params",
+        "parametrization",
+        "widths",
+    )
 
     widths: tuple[int, ...]
     activations: tuple[str, ...]
@@ -81,45 +128,43 @@ class MLP:
         bias: bool = True,
         parametrization: str = "standard",
     ) -> None:
-        if isinstance(widths, str) or not isinstance(widths, Iterable):
-            raise InputTypeError(f"widths is {widths!r}; pass a list [d_in, h_1, …, d_out] of integers.")
+        if not _is_list(widths):
+            raise InputTypeError(
+                f"widths is {shown(widths)}; pass a list [d_in, h_1, …, d_out] of integers >= 1."
+            )
         sizes = tuple(positive_int(f"widths[{i}]", w) for i, w in enumerate(widths))
         if len(sizes) < 2:
-            raise InputError(f"widths is {list(sizes)}; at least two entries [d_in, d_out] are needed.")
+            raise InputError(
+                f"widths is {list(sizes)}; allowed are two or more entries [d_in, h_1, …, d_out]."
+            )
         hidden = len(sizes) - 2
-        names = tuple(choice("activation", a, ACTIVATIONS) for a in _per_layer("activation", activation, hidden))
-        if hidden == 0 and isinstance(activation, str):
-            choice("activation", activation, ACTIVATIONS)
-        given = [positive_float("beta", b) for b in _per_layer("beta", beta, hidden)]
+        names = _per_layer("activation", activation, hidden, _activation)
+        betas = _per_layer("beta", beta, hidden, positive_float)
         if not isinstance(bias, bool | np.bool_):
-            raise InputTypeError(f"bias is {bias!r}; pass True or False.")
-        choice("parametrization", parametrization, PARAMETRIZATIONS)
+            raise InputTypeError(f"bias is {shown(bias)}; pass True or False.")
+        scheme = choice("parametrization", parametrization, PARAMETRIZATIONS)
         slices: list[tuple[slice, slice | None]] = []
         start = 0
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for fan_in, fan_out in pairwise(sizes):
             weight = slice(start, start + fan_in * fan_out)
             start = weight.stop
             offset = slice(start, start + fan_out) if bias else None
             start += fan_out if bias else 0
             slices.append((weight, offset))
-        values = {
-            "widths": sizes,
-            "activations": names,
-            "betas": tuple(b if a == "softplus" else 1.0 for a, b in zip(names, given, strict=True)),
-            "bias": bool(bias),
-            "parametrization": parametrization,
-            "layer_scales": tuple(1.0 / math.sqrt(w) if parametrization == "ntk" else 1.0 for w in sizes[:-1]),
-            "layer_slices": tuple(slices),
-            "num_params": start,
-        }
-        for key, value in values.items():
-            object.__setattr__(self, key, value)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"MLP is immutable; make a new one instead of setting {name}.")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"MLP is immutable; {name} cannot be deleted.")
+        if start > _MAX_PARAMS:
+            raise InputError(
+                f"the network has {start} parameters; allowed are at most {_MAX_PARAMS}. Use smaller widths."
+            )
+        self._set(
+            widths=sizes,
+            activations=names,
+            betas=tuple(b if a == "softplus" else 1.0 for a, b in zip(names, betas, strict=True)),
+            bias=bool(bias),
+            parametrization=scheme,
+            layer_scales=tuple(1.0 / math.sqrt(w) if scheme == "ntk" else 1.0 for w in sizes[:-1]),
+            layer_slices=tuple(slices),
+            num_params=start,
+        )
 
     @property
     def num_layers(self) -> int:
@@ -132,45 +177,96 @@ class MLP:
         return "relu" not in self.activations
 
     def init(self, rng: Any = None) -> FloatArray:
-        """Random theta (P,): weights normal with variance 2/(fan-in + fan-out), or 1 for ``"ntk"``; biases zero."""
+        """Draw random parameters: weights N(0, 2/(fan-in + fan-out)), or N(0, 1) for ``"ntk"``; biases zero.
+
+        Parameters
+        ----------
+        rng : None, int, SeedSequence or Generator
+            Source of randomness.
+
+        Returns
+        -------
+        theta : (P,) float64
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If ``rng`` is of another kind, or a negative seed.
+        """
         generator = as_rng(rng)
         theta = np.zeros(self.num_params)
-        for (weight, _), fan_in, fan_out in zip(self.layer_slices, self.widths[:-1], self.widths[1:], strict=True):
+        for (weight, _), (fan_in, fan_out) in zip(self.layer_slices, pairwise(self.widths), strict=True):
             scale = 1.0 if self.parametrization == "ntk" else math.sqrt(2.0 / (fan_in + fan_out))
             theta[weight] = scale * generator.standard_normal(fan_in * fan_out)
         return theta
 
     def unpack(self, theta: npt.ArrayLike) -> list[Layer]:
-        """[(W (out, in), b (out,) or None), …] of theta (P,); views where theta is a contiguous float64 array."""
+        """Split theta into its layers.
+
+        Parameters
+        ----------
+        theta : (P,) array_like
+
+        Returns
+        -------
+        list of (W (out, in), b (out,) or None)
+            Views where theta is a contiguous float64 array, copies otherwise.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If theta is not a real vector of length P.
+        """
         flat = as_real("theta", theta)
         if flat.shape != (self.num_params,):
-            raise InputError(f"theta has shape {flat.shape}; allowed is ({self.num_params},).")
+            raise InputError(
+                f"theta has shape {flat.shape}; allowed is ({self.num_params},) for {self!r}. Pass the "
+                "flat vector."
+            )
         return [
             (flat[weight].reshape(fan_out, fan_in), None if bias is None else flat[bias])
-            for (weight, bias), fan_in, fan_out in zip(self.layer_slices, self.widths[:-1], self.widths[1:], strict=True)
+            for (weight, bias), (fan_in, fan_out) in zip(
+                self.layer_slices, pairwise(self.widths), strict=True
+            )
         ]
 
     def pack(self, layers: Sequence[tuple[npt.ArrayLike, npt.ArrayLike | None]]) -> FloatArray:
-        """theta (P,) from [(W, b), …]; the inverse of :meth:`unpack`."""
-        if len(layers) != self.num_layers:
-            raise InputError(f"layers has {len(layers)} entries; allowed is one (W, b) per layer, {self.num_layers}.")
+        """Join layers to theta; the inverse of :meth:`unpack`.
+
+        Parameters
+        ----------
+        layers : list of (W (out, in), b (out,) or None)
+
+        Returns
+        -------
+        theta : (P,) float64
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If a layer is missing or an array has the wrong shape.
+        """
+        if not _is_list(layers):
+            raise InputTypeError(f"layers is {shown(layers)}; pass a list of pairs (W, b).")
+        given = list(layers)
+        if len(given) != self.num_layers:
+            raise InputError(
+                f"layers has {len(given)} entries; allowed is one (W, b) per layer, {self.num_layers}."
+            )
         theta = np.empty(self.num_params)
-        for number, ((weight, bias), given) in enumerate(zip(self.layer_slices, layers, strict=True), start=1):
+        for number, ((weight, bias), layer) in enumerate(zip(self.layer_slices, given, strict=True), start=1):
+            if not isinstance(layer, tuple | list) or len(layer) != 2:
+                raise InputTypeError(
+                    f"layers[{number - 1}] is {shown(layer)}; pass a pair (W, b), b None without biases."
+                )
             shape = (self.widths[number], self.widths[number - 1])
-            w = as_real(f"W{number}", given[0])
-            if w.shape != shape:
-                raise InputError(f"W{number} has shape {w.shape}; allowed is {shape} (out, in).")
-            theta[weight] = w.ravel()
-            if bias is None:
-                if given[1] is not None:
-                    raise InputError(f"b{number} was given to a network without biases; pass (W, None).")
-                continue
-            if given[1] is None:
-                raise InputError(f"b{number} is missing; pass (W, b) with b of shape {shape[:1]}.")
-            b = as_real(f"b{number}", given[1])
-            if b.shape != shape[:1]:
-                raise InputError(f"b{number} has shape {b.shape}; allowed is {shape[:1]}.")
-            theta[bias] = b
+            theta[weight] = _shaped(f"W{number}", layer[0], shape, "(out, in)").ravel()
+            if bias is None and layer[1] is not None:
+                raise InputError(f"b{number} was given to a network without biases; pass (W, None).")
+            if bias is not None:
+                if layer[1] is None:
+                    raise InputError(f"b{number} is missing; pass (W, b) with b of shape {shape[:1]}.")
+                theta[bias] = _shaped(f"b{number}", layer[1], shape[:1], "(out,)")
         return theta
 
     def _key(self) -> tuple[Any, ...]:
@@ -197,6 +293,14 @@ class MLP:
         if self.parametrization != "standard":
             parts.append(f"parametrization={self.parametrization!r}")
         return f"MLP({', '.join(parts)})"
+
+
+def _shaped(name: str, value: npt.ArrayLike, shape: tuple[int, ...], meaning: str) -> FloatArray:
+    array = as_real(name, value)
+    if array.shape != shape:
+        advice = " Transpose it." if array.ndim == 2 and array.shape[::-1] == shape else ""
+        raise InputError(f"{name} has shape {array.shape}; allowed is {shape} {meaning}.{advice}")
+    return array
 
 
 def _rebuild(widths: Any, activations: Any, betas: Any, bias: bool, parametrization: str) -> MLP:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ._checks import shown
 from .errors import InputTypeError
 
 
@@ -20,7 +21,15 @@ class L2:
 
 
 def as_penalty(penalty: object) -> L2:
-    """``penalty`` if it is one that pyhess knows."""
+    """Return ``penalty`` if it is one that pyhess knows.
+
+    Raises
+    ------
+    InputTypeError
+        If it is anything else, the class ``L2`` without its brackets included.
+    """
     if not isinstance(penalty, L2):
-        raise InputTypeError(f"penalty is {penalty!r}; allowed is pyhess.L2().")
+        raise InputTypeError(
+            f"penalty is {shown(penalty)}; allowed is the penalty |theta|²: pass pyhess.L2()."
+        )
     return penalty

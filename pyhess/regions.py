@@ -2,214 +2,166 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_real, as_rng, as_vector, check_finite, positive_float, positive_int
+from ._checks import as_real, check_finite, frozen, positive_float, shown
+from ._region import FloatArray, Region, net_of
 from .errors import InputError, InputTypeError
 from .model import MLP
 
-FloatArray = npt.NDArray[np.float64]
-
-_ODD = ("tanh", "identity")
+__all__ = ["Ball", "Box", "Region", "as_region"]
 
 
-def _size_of(net: Any) -> int:
-    """P of a network, an objective or a plain number."""
-    return positive_int("num_params", getattr(net, "num_params", net))
-
-
-class Region(ABC):
-    """A convex set Theta with non-empty interior.
-
-    A region given by scalars fits networks of any size; ``bind`` fixes the size.
-    """
-
-    kind: str
-
-    @property
-    @abstractmethod
-    def size(self) -> int | None:
-        """P, or None while the region is given by scalars."""
-
-    @abstractmethod
-    def _with_size(self, size: int) -> Region: ...
-
-    @abstractmethod
-    def _slack(self, theta: FloatArray) -> float:
-        """How far inside theta lies: positive inside, zero on the boundary, negative outside."""
-
-    @abstractmethod
-    def _project(self, theta: FloatArray) -> FloatArray: ...
-
-    @abstractmethod
-    def _sample(self, count: int, rng: np.random.Generator) -> FloatArray: ...
-
-    @abstractmethod
-    def _transformed(self, net: MLP, swap: tuple[int, int, int] | None, flip: tuple[int, int] | None) -> bool: ...
-
-    @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-safe description."""
-
-    def bind(self, net: Any) -> Region:
-        """The region for a network, an objective or a number of parameters.
-
-        Raises
-        ------
-        InputError
-            If the region is given by vectors of another length.
-        """
-        size = _size_of(net)
-        if self.size is None:
-            return self._with_size(size)
-        if self.size != size:
-            raise InputError(f"the region has {self.size} coordinates but the network {size} parameters; they must agree.")
-        return self
-
-    def _bound_to(self, theta: npt.ArrayLike) -> tuple[Region, FloatArray]:
-        flat = as_real("theta", theta)
-        if flat.ndim != 1 or flat.size == 0:
-            raise InputError(f"theta has shape {flat.shape}; allowed is (P,).")
-        region = self.bind(flat.size)
-        return region, as_vector("theta", flat, flat.size)
-
-    def contains(self, theta: npt.ArrayLike, *, atol: float = 0.0) -> bool:
-        """Is theta (P,) in the set, up to ``atol``?"""
-        region, point = self._bound_to(theta)
-        return region._slack(point) >= -atol
-
-    def interior_contains(self, theta: npt.ArrayLike) -> bool:
-        """Is theta (P,) in the interior?"""
-        region, point = self._bound_to(theta)
-        return region._slack(point) > 0.0
-
-    def project(self, theta: npt.ArrayLike) -> FloatArray:
-        """The point of the set nearest to theta (P,)."""
-        region, point = self._bound_to(theta)
-        return region._project(point)
-
-    def sample(self, num_samples: int, net: Any = None, *, rng: Any = None) -> FloatArray:
-        """Uniform samples (S, P); a region given by scalars needs ``net`` (a network, an objective or P)."""
-        count = positive_int("num_samples", num_samples)
-        if net is None and self.size is None:
-            raise InputError("this region is given by scalars and does not know the number of parameters; use region.sample(S, net).")
-        region = self if net is None else self.bind(net)
-        return region._sample(count, as_rng(rng))
-
-    def is_permutation_symmetric(self, net: MLP) -> bool:
-        """Is the set the same after any exchange of two hidden units of a layer?"""
-        region = self.bind(net)
-        hidden = enumerate(net.widths[1:-1])
-        return all(region._transformed(net, (l, 0, j), None) for l, width in hidden for j in range(1, width))
-
-    def is_sign_symmetric(self, net: MLP) -> bool:
-        """Are all hidden activations odd, and is the set the same after flipping the sign of any hidden unit?"""
-        if any(a not in _ODD for a in net.activations):
-            return False
-        region = self.bind(net)
-        return all(region._transformed(net, None, (l, j)) for l, width in enumerate(net.widths[1:-1]) for j in range(width))
-
-
-def _apply(net: MLP, theta: FloatArray, swap: tuple[int, int, int] | None, flip: tuple[int, int] | None) -> FloatArray:
-    """theta after exchanging units (layer, i, j) or flipping the sign of unit (layer, j)."""
-    out = theta.copy()
-    layers = net.unpack(out)
-    if swap is not None:
-        layer, i, j = swap
-        (w, b), (w_next, _) = layers[layer], layers[layer + 1]
-        w[[i, j]] = w[[j, i]]
-        w_next[:, [i, j]] = w_next[:, [j, i]]
-        if b is not None:
-            b[[i, j]] = b[[j, i]]
-    if flip is not None:
-        layer, j = flip
-        (w, b), (w_next, _) = layers[layer], layers[layer + 1]
-        w[j] *= -1.0
-        w_next[:, j] *= -1.0
-        if b is not None:
-            b[j] *= -1.0
-    return out
+def _scalar_or_vector(name: str, value: npt.ArrayLike) -> FloatArray:
+    array = as_real(name, value)
+    if array.ndim > 1 or array.size == 0:
+        raise InputError(
+            f"{name} has shape {array.shape}; allowed are a number and a vector (P,). Flatten it."
+        )
+    check_finite(name, array)
+    return array + 0.0  # a copy, with -0.0 made 0.0 so that equal regions have equal hashes
 
 
 class Box(Region):
-    """{theta : low <= theta <= high}.
+    """The box {theta : low <= theta <= high}.
 
     Parameters
     ----------
     low, high : float or (P,) array_like
         Bounds, finite, low < high in every coordinate.
 
+    Attributes
+    ----------
+    low, high : (P,) float64, read-only
+        Of shape () while the region is given by scalars.
+
+    Raises
+    ------
+    InputError
+        If the box is empty or flat, a bound is not finite, or the shapes disagree.
+    InputTypeError
+        If a bound is no real number.
+
     Examples
     --------
     >>> import numpy as np, pyhess as ph
     >>> ph.Box(-0.5, 0.5).contains(np.zeros(3))
     True
+    >>> ph.Box(-0.5, 0.5).project([0.2, 3.0])
+    array([0.2, 0.5])
     >>> ph.Box.around(np.ones(2), 0.25).low
     array([0.75, 0.75])
     """
 
     kind = "box"
+    low: FloatArray
+    high: FloatArray
 
     def __init__(self, low: npt.ArrayLike, high: npt.ArrayLike) -> None:
-        bounds = []
-        for name, value in (("low", low), ("high", high)):
-            array = as_real(name, value)
-            if array.ndim > 1 or array.size == 0:
-                raise InputError(f"{name} has shape {array.shape}; allowed are a number and (P,).")
-            check_finite(name, np.atleast_1d(array))
-            bounds.append(array)
-        if bounds[0].ndim == 1 and bounds[1].ndim == 1 and bounds[0].shape != bounds[1].shape:
-            raise InputError(f"low has shape {bounds[0].shape} and high {bounds[1].shape}; they must agree.")
-        lows, highs = (np.array(b) for b in np.broadcast_arrays(*bounds))
+        first, second = _scalar_or_vector("low", low), _scalar_or_vector("high", high)
+        if first.ndim == 1 and second.ndim == 1 and first.shape != second.shape:
+            raise InputError(
+                f"low has shape {first.shape} and high {second.shape}; allowed are equal shapes."
+            )
+        lows, highs = np.broadcast_arrays(first, second)
         if not (lows < highs).all():
-            first = int(np.argmax(~(lows < highs).ravel()))
-            lo, hi = float(lows.ravel()[first]), float(highs.ravel()[first])
-            what = "is empty" if lo > hi else "has an empty interior"
-            raise InputError(f"the box {what}: low[{first}] = {lo:g}, high[{first}] = {hi:g}; low < high is needed in every coordinate.")
-        for array in (lows, highs):
-            array.flags.writeable = False
-        self.low: FloatArray = lows
-        self.high: FloatArray = highs
+            place, where = _first(lows >= highs)
+            what = "is empty" if lows[place] > highs[place] else "has an empty interior"
+            raise InputError(
+                f"the box {what}: low{where} = {float(lows[place])!r}, high{where} = {float(highs[place])!r}; "
+                "allowed is low < high in every coordinate. Exchange the bounds or move them apart."
+            )
+        with np.errstate(over="ignore"):
+            too_wide = ~np.isfinite(highs - lows)
+        if too_wide.any():
+            _, where = _first(too_wide)
+            raise InputError(
+                f"high{where} - low{where} overflows; allowed are widths up to 1.8e308. Use a smaller box."
+            )
+        self._set(low=frozen(lows), high=frozen(highs))
 
     @classmethod
     def around(cls, theta0: npt.ArrayLike, radius: npt.ArrayLike) -> Box:
-        """{|theta − theta0| <= radius} coordinate by coordinate; radius a positive number or (P,)."""
+        """Return the box {theta : |theta_i − theta0_i| <= radius_i for all i}.
+
+        Parameters
+        ----------
+        theta0 : (P,) array_like
+            Centre, finite.
+        radius : float or (P,) array_like
+            Half-width, finite and > 0.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If a shape does not fit, the radius is not positive, or so small that it is lost in rounding.
+        """
         center = as_real("theta0", theta0)
         if center.ndim != 1 or center.size == 0:
-            raise InputError(f"theta0 has shape {center.shape}; allowed is (P,).")
+            raise InputError(
+                f"theta0 has shape {center.shape}; allowed is (P,). For one bound use Box(low, high)."
+            )
         check_finite("theta0", center)
-        half = as_real("radius", radius)
-        if half.ndim > 1 or (half.ndim == 1 and half.shape != center.shape):
+        half = _scalar_or_vector("radius", radius)
+        if half.ndim == 1 and half.shape != center.shape:
             raise InputError(f"radius has shape {half.shape}; allowed are a number and {center.shape}.")
-        check_finite("radius", np.atleast_1d(half))
         if not (half > 0.0).all():
-            raise InputError(f"radius is {float(half.min()):g}; allowed are numbers > 0.")
-        low, high = center - half, center + half
+            place, where = _first(half <= 0.0)
+            raise InputError(f"radius{where} is {float(half[place])!r}; allowed are numbers > 0.")
+        with np.errstate(over="ignore"):  # Box names the bound that overflows
+            low, high = center - half, center + half
         if not (low < high).all():
-            raise InputError("radius is below the rounding of theta0, so the box would be empty; use a larger radius.")
+            place, where = _first(low >= high)
+            raise InputError(
+                f"the radius is lost in the rounding of theta0{where} = {float(center[place])!r}, so the box would "
+                "be flat; allowed are radii that change theta0. Use a larger radius."
+            )
         return cls(low, high)
 
     @classmethod
     def per_layer(cls, net: MLP, radii: Sequence[float]) -> Box:
-        """{|theta_i| <= radii[l] for every weight and bias of layer l}."""
-        values = list(radii)
-        if len(values) != net.num_layers:
-            raise InputError(f"radii has {len(values)} entries; allowed is one per layer, {net.num_layers}.")
-        half = np.empty(net.num_params)
-        for number, ((weight, bias), radius) in enumerate(zip(net.layer_slices, values, strict=True)):
-            half[weight] = positive_float(f"radii[{number}]", radius)
-            if bias is not None:
-                half[bias] = half[weight.start]
+        """Return the box {theta : |theta_i| <= radii[l] for every weight and bias of layer l}.
+
+        Parameters
+        ----------
+        net : MLP
+            The network.
+        radii : sequence of float
+            One radius > 0 per layer, the output layer included.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If there is not one positive number per layer.
+        """
+        layers = net_of(net)
+        try:
+            values = list(radii)
+        except TypeError:
+            values = []
+        if isinstance(radii, str | bytes) or len(values) != layers.num_layers:
+            raise InputError(
+                f"radii is {shown(radii)}; allowed is a list with one number > 0 per layer, {layers.num_layers} "
+                f"for {layers!r}."
+            )
+        half = np.empty(layers.num_params)
+        for number, ((weight, bias), radius) in enumerate(zip(layers.layer_slices, values, strict=True)):
+            half[weight.start : weight.stop if bias is None else bias.stop] = positive_float(
+                f"radii[{number}]", radius
+            )
         return cls(-half, half)
 
     @property
     def size(self) -> int | None:
         return None if self.low.ndim == 0 else int(self.low.size)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "low": self.low.tolist(), "high": self.high.tolist()}
 
     def _with_size(self, size: int) -> Box:
         return Box(np.full(size, float(self.low)), np.full(size, float(self.high)))
@@ -222,17 +174,22 @@ class Box(Region):
         return clipped
 
     def _sample(self, count: int, rng: np.random.Generator) -> FloatArray:
-        return rng.uniform(self.low, self.high, (count, int(self.low.size)))
+        points = rng.uniform(self.low, self.high, (count, int(self.low.size)))
+        # low + (high - low) u can round to just above high.
+        return np.minimum(points, self.high, out=points)
 
-    def _transformed(self, net: MLP, swap: tuple[int, int, int] | None, flip: tuple[int, int] | None) -> bool:
-        low, high = _apply(net, self.low, swap, flip), _apply(net, self.high, swap, flip)
-        return bool((np.minimum(low, high) == self.low).all() and (np.maximum(low, high) == self.high).all())
+    def _defining_vectors(self) -> tuple[FloatArray, ...]:
+        return self.low, self.high
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "low": self.low.tolist(), "high": self.high.tolist()}
+    def _is_even(self) -> npt.NDArray[np.bool_]:
+        return np.equal(self.low, -self.high)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Box) and np.array_equal(self.low, other.low) and np.array_equal(self.high, other.high)
+        return (
+            isinstance(other, Box)
+            and np.array_equal(self.low, other.low)
+            and np.array_equal(self.high, other.high)
+        )
 
     def __hash__(self) -> int:
         return hash((self.low.tobytes(), self.high.tobytes()))
@@ -241,21 +198,35 @@ class Box(Region):
         return Box, (self.low, self.high)
 
     def __repr__(self) -> str:
-        if self.size is None or (np.ptp(self.low) == 0.0 and np.ptp(self.high) == 0.0):
-            of_size = "" if self.size is None else f", P={self.size}"
-            return f"Box({float(self.low.flat[0]):g}, {float(self.high.flat[0]):g}{of_size})"
-        return f"Box(P={self.size}, widths {float((self.high - self.low).min()):g} to {float((self.high - self.low).max()):g})"
+        of_size = "" if self.size is None else f", P={self.size}"
+        if _is_constant(self.low) and _is_constant(self.high):
+            return f"Box({float(self.low.flat[0])!r}, {float(self.high.flat[0])!r}{of_size})"
+        widths = self.high - self.low
+        return f"Box(widths {float(widths.min()):g} to {float(widths.max()):g}{of_size})"
 
 
 class Ball(Region):
-    """{theta : |theta − center| <= radius} in the Euclidean norm.
+    """The ball {theta : |theta − center| <= radius} in the Euclidean norm.
 
     Parameters
     ----------
     center : float or (P,) array_like
-        Centre; a number stands for that number in every coordinate.
+        Centre, finite; a number stands for that number in every coordinate.
     radius : float
-        Radius > 0.
+        Finite and > 0.
+
+    Attributes
+    ----------
+    center : (P,) float64, read-only
+        Of shape () while the centre is given by a number.
+    radius : float
+
+    Raises
+    ------
+    InputError
+        If the radius is not positive or a value is not finite.
+    InputTypeError
+        If the radius is missing or no number, or the centre is not real.
 
     Examples
     --------
@@ -265,55 +236,66 @@ class Ball(Region):
     """
 
     kind = "ball"
+    center: FloatArray
+    radius: float
 
     def __init__(self, center: npt.ArrayLike = 0.0, radius: float | None = None) -> None:
         if radius is None:
-            raise InputTypeError("Ball needs a radius: Ball(center=0.0, radius=2.0).")
-        array = np.array(as_real("center", center))
-        if array.ndim > 1 or array.size == 0:
-            raise InputError(f"center has shape {array.shape}; allowed are a number and (P,).")
-        check_finite("center", np.atleast_1d(array))
-        array.flags.writeable = False
-        self.center: FloatArray = array
-        self.radius = positive_float("radius", radius)
+            raise InputTypeError(
+                "the radius of the ball is missing; pass a number > 0: Ball(center=0.0, radius=2.0)."
+            )
+        self._set(center=frozen(_scalar_or_vector("center", center)), radius=positive_float("radius", radius))
 
     @property
     def size(self) -> int | None:
         return None if self.center.ndim == 0 else int(self.center.size)
 
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "center": self.center.tolist(), "radius": self.radius}
+
     def _with_size(self, size: int) -> Ball:
         return Ball(np.full(size, float(self.center)), self.radius)
 
     def _slack(self, theta: FloatArray) -> float:
-        return float(self.radius - np.linalg.norm(theta - self.center))
+        with np.errstate(over="ignore"):  # an infinite distance is outside
+            return self.radius - _norm(theta - self.center)
 
     def _project(self, theta: FloatArray) -> FloatArray:
         if self._slack(theta) >= 0.0:
             return theta.copy()
-        offset = theta - self.center
-        point: FloatArray = self.center + offset * (self.radius / np.linalg.norm(offset))
-        # Rounding may leave the point an ulp outside; pull it in until it is not.
-        shrink = 1.0
+        offset = 0.5 * theta - 0.5 * self.center  # halves, because the difference itself may overflow
+        direction = offset / _norm(offset)
+        point: FloatArray = self.center + self.radius * direction
+        # Rounding may leave the point outside: pull it in, by more each time, since the rounding of a large
+        # centre can be as coarse as the radius. At pull = 1 it is the centre.
+        pull = 2.0**-52
         while self._slack(point) < 0.0:
-            shrink -= 2.0**-52
-            point = self.center + offset * (shrink * self.radius / np.linalg.norm(offset))
+            point = self.center + (1.0 - pull) * self.radius * direction
+            pull *= 2.0
         return point
 
     def _sample(self, count: int, rng: np.random.Generator) -> FloatArray:
         size = int(self.center.size)
         direction = rng.standard_normal((count, size))
+        # A Gaussian direction is uniform on the sphere, and P(|theta - center| <= r) = (r / radius)^P.
         length = self.radius * rng.random(count) ** (1.0 / size) / np.linalg.norm(direction, axis=1)
         points: FloatArray = self.center + direction * length[:, None]
-        return np.stack([self._project(point) for point in points])
+        for row in points:
+            row[:] = self._project(row)  # moves points by rounding errors only
+        return points
 
-    def _transformed(self, net: MLP, swap: tuple[int, int, int] | None, flip: tuple[int, int] | None) -> bool:
-        return np.array_equal(_apply(net, self.center, swap, flip), self.center)
+    def _defining_vectors(self) -> tuple[FloatArray, ...]:
+        return (self.center,)
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "center": self.center.tolist(), "radius": self.radius}
+    def _is_even(self) -> npt.NDArray[np.bool_]:
+        return np.equal(self.center, 0.0)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Ball) and np.array_equal(self.center, other.center) and self.radius == other.radius
+        return (
+            isinstance(other, Ball)
+            and np.array_equal(self.center, other.center)
+            and self.radius == other.radius
+        )
 
     def __hash__(self) -> int:
         return hash((self.center.tobytes(), self.radius))
@@ -322,17 +304,46 @@ class Ball(Region):
         return Ball, (self.center, self.radius)
 
     def __repr__(self) -> str:
-        if self.size is None:
-            return f"Ball(center={float(self.center):g}, radius={self.radius:g})"
-        center = f"{float(self.center[0]):g}" if np.ptp(self.center) == 0.0 else "…"
-        return f"Ball(center={center}, radius={self.radius:g}, P={self.size})"
+        of_size = "" if self.size is None else f", P={self.size}"
+        center = repr(float(self.center.flat[0])) if _is_constant(self.center) else "…"
+        return f"Ball(center={center}, radius={self.radius!r}{of_size})"
+
+
+def _first(bad: npt.NDArray[np.bool_]) -> tuple[tuple[int, ...], str]:
+    """Return the index of the first True entry and how to write it behind a name."""
+    if bad.ndim == 0:
+        return (), ""
+    place = int(np.argmax(bad))
+    return (place,), f"[{place}]"
+
+
+def _is_constant(array: FloatArray) -> bool:
+    return bool((array == array.flat[0]).all())
+
+
+def _norm(x: FloatArray) -> float:
+    """Return |x| without overflow or underflow of the squares."""
+    with np.errstate(over="ignore", under="ignore"):
+        plain = float(np.linalg.norm(x))
+    if 1e-140 < plain < math.inf:
+        return plain
+    largest = float(np.abs(x).max())
+    if largest == 0.0 or largest == math.inf:
+        return largest
+    return largest * float(np.linalg.norm(x / largest))
 
 
 def as_region(region: object) -> Region:
-    """``region`` if it is a convex set that pyhess knows."""
+    """Return ``region`` if it is a convex set that pyhess knows.
+
+    Raises
+    ------
+    InputTypeError
+        If it is anything else, such as a list of regions.
+    """
     if not isinstance(region, Region):
         raise InputTypeError(
-            f"region is {region!r} ({type(region).__name__}); it must be one convex set: pyhess.Box(low, high) or "
-            "pyhess.Ball(center, radius). Unions of sets are not convex; treat their parts one by one."
+            f"region is {shown(region)} ({type(region).__name__}); allowed is one convex set, pyhess.Box(low, high) "
+            "or pyhess.Ball(center, radius). A union of sets is not convex: treat its parts one by one."
         )
     return region

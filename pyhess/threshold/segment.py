@@ -88,24 +88,38 @@ def find_segment(
         floating type of the machine.
     """
     scale = max(1.0, float(np.linalg.norm(theta))) / float(np.linalg.norm(v))
-    wide = np.finfo(np.longdouble).eps < np.finfo(np.float64).eps
-    for dtype in (np.float64, np.longdouble) if wide else (np.float64,):
+    steps = [fraction * scale * v for fraction in STEP_FRACTIONS]
+    wider = np.finfo(np.longdouble).eps < np.finfo(np.float64).eps
+    dtypes: tuple[FloatType, ...] = (np.float64, np.longdouble) if wider else (np.float64,)
+    for dtype in dtypes:
         best: Segment | None = None
         best_score = 1.0
-        for fraction in STEP_FRACTIONS:
-            pair = centred_pair(region, theta, fraction * scale * v)
+        undecided = []
+        for step in steps:
+            pair = centred_pair(region, theta, step)
             if pair is None:
                 continue
-            m, d, first, second = pair
-            bend = midpoint_bend(obj, m, d, dtype)
-            penalty = lam * bend.squared_step
-            violation = bend.gap - penalty
-            rounding = bend.error + 8.0 * float(np.finfo(np.float64).eps) * penalty
-            score = violation / rounding
+            segment = _evaluate(obj, pair, lam, dtype)
+            score = segment.violation / segment.rounding_error
+            if score > -1.0:
+                undecided.append(step)
             if score > best_score:
-                best, best_score = Segment.create(first, second, violation, rounding), score
+                best, best_score = segment, score
             elif best is not None and score < 0.1 * best_score:
                 break
         if best is not None:
             return best
+        # More digits cannot help a step whose violation is negative beyond doubt.
+        steps = undecided
     return None
+
+
+def _evaluate(
+    obj: Objective, pair: tuple[FloatArray, FloatArray, FloatArray, FloatArray], lam: float, dtype: FloatType
+) -> Segment:
+    m, d, first, second = pair
+    bend = midpoint_bend(obj, m, d, dtype)
+    # |m|² - (|m - d|² + |m + d|²)/2 = -|d|²
+    penalty = lam * bend.squared_step
+    rounding = bend.error + 8.0 * float(np.finfo(np.float64).eps) * penalty
+    return Segment.create(first, second, bend.gap - penalty, rounding)
