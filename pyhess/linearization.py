@@ -139,6 +139,10 @@ class Engine:
         """``count`` rows of ``size`` elements, each on a 64-byte boundary (rows are padded)."""
         return self.zeros(count, -(-size // 16) * 16)
 
+    def rows_exactly(self, count: int, size: int) -> AnyArray:
+        """As ``rows``, seen without the padding."""
+        return self.rows(count, size)[:, :size]
+
     def work(self, workers: int) -> AnyArray:
         """One workspace row per worker."""
         return self.rows(workers, int(self.problem.work_size))
@@ -195,7 +199,8 @@ class Linearization:
             engine.run(kernel, engine.num_chunks, engine.hvp_flops, "linearize")
         self.value = float(values.sum())
 
-    def _multiply(self, function: int, v: AnyArray, out: AnyArray, what: str) -> None:
+    def multiply(self, function: int, v: AnyArray, out: AnyArray) -> None:
+        """out = A v for contiguous (P,) arrays of the engine's dtype; ``function`` is the address of ph_hvp or ph_ggn."""
         engine = self.engine
         with engine.buffers() as buffers:
 
@@ -206,15 +211,29 @@ class Linearization:
                 )  # fmt: skip
                 return status
 
-            engine.run(kernel, engine.num_chunks, engine.hvp_flops, what)
+            engine.run(kernel, engine.num_chunks, engine.hvp_flops, "matrix-vector product")
 
-    def hvp_into(self, v: AnyArray, out: AnyArray) -> None:
-        """out = H v; both contiguous (P,) in the engine's dtype."""
-        self._multiply(capi.ph_hvp, v, out, "Hessian-vector product")
+    def multiply_block(self, function: int, vs: AnyArray, out: AnyArray) -> None:
+        """out[k] = A vs[k] for contiguous rows (k, P).
 
-    def ggn_into(self, v: AnyArray, out: AnyArray) -> None:
-        """out = G v; both contiguous (P,) in the engine's dtype."""
-        self._multiply(capi.ph_ggn, v, out, "Gauss-Newton product")
+        Many vectors are spread over the cores one by one; a few, of a large problem, are multiplied in turn with all cores
+        on each. The bits are those of single products either way.
+        """
+        engine, count = self.engine, vs.shape[0]
+        if count < 2 * num_workers(count) and engine.num_chunks > 1:
+            for v, row in zip(vs, out, strict=True):
+                self.multiply(function, v, row)
+            return
+
+        def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
+            status: int = products.multiply_block[parallel](
+                capi, function, engine.problem.address, engine.num_chunks, self.theta, self.state, vs, out,
+                engine.rows(workers, int(engine.problem.transposed_size)), engine.rows_exactly(workers, engine.num_params),
+                engine.work(workers), np.zeros(1, dtype=np.int64), cancel,
+            )  # fmt: skip
+            return status
+
+        engine.run(kernel, count, count * engine.hvp_flops, "block of matrix-vector products")
 
     def jet(self, v: AnyArray) -> Curvature:
         """The curvature jet along the contiguous vector v (P,)."""

@@ -154,7 +154,7 @@ class Objective:
             status: int = products.multiply_batch[parallel](
                 capi, engine.problem.address, engine.num_chunks, rows[0], rows[1], out,
                 engine.rows(workers, int(engine.problem.state_size)), engine.rows(workers, int(engine.problem.transposed_size)),
-                engine.work(workers), np.zeros(1, dtype=np.int64), cancel,
+                engine.rows_exactly(workers, engine.num_params), engine.work(workers), np.zeros(1, dtype=np.int64), cancel,
             )  # fmt: skip
             return status
 

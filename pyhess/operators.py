@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
 from .errors import InputError, MemoryLimitError
-from .linearization import Engine, Linearization
+from .linearization import Engine, Linearization, capi
 
 FloatArray = npt.NDArray[np.float64]
 AnyArray = npt.NDArray[Any]
@@ -24,8 +24,6 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
     Products are taken in the objective's dtype; the operator's dtype says which. ``theta`` (P,) and ``value`` (the loss
     there) are kept.
     """
-
-    _name = "curvature"
 
     def __init__(self, linearization: Linearization) -> None:
         self._lin = linearization
@@ -47,23 +45,21 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
         """The compiled problem behind the operator."""
         return self._lin.engine
 
-    def _into(self, v: AnyArray, out: AnyArray) -> None:
-        raise NotImplementedError
-
+    #: Address of the product in the C ABI.
+    _function: int
     def _matvec_into(self, v: AnyArray, out: AnyArray) -> None:
         """out = A v for contiguous arrays (P,) of the operator's dtype, without checks: the eigensolvers' entry."""
-        self._into(v, out)
+        self._lin.multiply(self._function, v, out)
 
     def _matvec(self, v: AnyArray) -> AnyArray:
         out = self.engine.zeros(self.shape[0])
-        self._into(self.engine.cast(np.asarray(v).reshape(-1)), out)
+        self._matvec_into(self.engine.cast(np.asarray(v).reshape(-1)), out)
         return out
 
     def _matmat(self, block: AnyArray) -> AnyArray:
-        out = np.empty((block.shape[1], self.shape[0]), dtype=self.dtype)
-        columns = self.engine.cast(np.asarray(block).T)
-        for column, row in zip(columns, out, strict=True):
-            self._into(column, row)
+        rows = self.engine.cast(np.asarray(block).T)
+        out = np.empty_like(rows)
+        self._lin.multiply_block(self._function, rows, out)
         return out.T
 
     def _adjoint(self) -> CurvatureOperator:
@@ -94,15 +90,13 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
 class Hessian(CurvatureOperator):
     """H = the second derivative of the loss, d²L/dtheta² (P, P)."""
 
-    def _into(self, v: AnyArray, out: AnyArray) -> None:
-        self._lin.hvp_into(v, out)
+    _function = capi.ph_hvp
 
 
 class GaussNewton(CurvatureOperator):
     """G = mean over data of J'AJ, J = df/dtheta and A = d²l/df²; positive semi-definite."""
 
-    def _into(self, v: AnyArray, out: AnyArray) -> None:
-        self._lin.ggn_into(v, out)
+    _function = capi.ph_ggn
 
 
 def apply_columns(operator: CurvatureOperator, v: AnyArray) -> AnyArray:

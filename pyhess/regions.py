@@ -73,8 +73,8 @@ class Box(Region):
             place, where = _first(lows >= highs)
             what = "is empty" if lows[place] > highs[place] else "has an empty interior"
             raise InputError(
-                f"the box {what}: low{where} = {float(lows[place])!r}, high{where} = {float(highs[place])!r}; "
-                "allowed is low < high in every coordinate. Exchange the bounds or move them apart."
+                f"the box {what}: low{where} = {float(lows[place])!r}, high{where} = {float(highs[place])!r}"
+                "; allowed is low < high in every coordinate. Exchange the bounds or move them apart."
             )
         with np.errstate(over="ignore"):
             too_wide = ~np.isfinite(highs - lows)
@@ -118,8 +118,8 @@ class Box(Region):
         if not (low < high).all():
             place, where = _first(low >= high)
             raise InputError(
-                f"the radius is lost in the rounding of theta0{where} = {float(center[place])!r}, so the box would "
-                "be flat; allowed are radii that change theta0. Use a larger radius."
+                f"the radius is lost in the rounding of theta0{where} = {float(center[place])!r}, so the box "
+                "would be flat; allowed are radii that change theta0. Use a larger radius."
             )
         return cls(low, high)
 
@@ -146,8 +146,8 @@ class Box(Region):
             values = []
         if isinstance(radii, str | bytes) or len(values) != layers.num_layers:
             raise InputError(
-                f"radii is {shown(radii)}; allowed is a list with one number > 0 per layer, {layers.num_layers} "
-                f"for {layers!r}."
+                f"radii is {shown(radii)}; allowed is a list with one number > 0 per layer, "
+                f"{layers.num_layers} for {layers!r}."
             )
         half = np.empty(layers.num_params)
         for number, ((weight, bias), radius) in enumerate(zip(layers.layer_slices, values, strict=True)):
@@ -343,7 +343,8 @@ def as_region(region: object) -> Region:
     """
     if not isinstance(region, Region):
         raise InputTypeError(
-            f"region is {shown(region)} ({type(region).__name__}); allowed is one convex set, pyhess.Box(low, high) "
-            "or pyhess.Ball(center, radius). A union of sets is not convex: treat its parts one by one."
+            f"region is {shown(region)} ({type(region).__name__}); allowed is one convex set, "
+            "pyhess.Box(low, high) or pyhess.Ball(center, radius). A union of sets is not convex: treat its parts "
+            "one by one."
         )
     return region

@@ -113,9 +113,60 @@ def _jet(
 
 
 @serial
+def _whole_product(
+    capi: Any, function: int, problem: int, num_chunks: int, theta: int, state: int, v: int, vt: int, out: Any, part: Any,
+    work: int, cancel: Any,
+) -> int:  # fmt: skip
+    """out = H v or G v by one worker; the chunks' parts are added as in ``_multiply``, so the bits are the same."""
+    out[:] = 0.0
+    call3(capi.ph_transpose, problem, v, vt)
+    code = call10(function, problem, theta, state, v, vt, out.ctypes.data, 0, 1, work, cancel.ctypes.data)
+    for chunk in range(1, num_chunks):
+        if code != 0:
+            break
+        part[:] = 0.0
+        code = call10(function, problem, theta, state, v, vt, part.ctypes.data, chunk, chunk + 1, work, cancel.ctypes.data)
+        for i in range(out.size):
+            out[i] += part[i]
+    return code
+
+
+@serial
+def _block_worker(
+    capi: Any, function: int, problem: int, num_chunks: int, theta: Any, state: Any, vs: Any, out: Any, vt: int, part: Any,
+    work: int, counter: Any, cancel: Any,
+) -> int:  # fmt: skip
+    """One worker's share of the vectors of a block, drawn from the counter."""
+    code = 0
+    while code == 0:
+        k = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
+        if k >= vs.shape[0]:
+            break
+        code = _whole_product(
+            capi, function, problem, num_chunks, theta.ctypes.data, state.ctypes.data, vs[k].ctypes.data, vt, out[k], part,
+            work, cancel,
+        )  # fmt: skip
+    return code
+
+
+def _multiply_block(
+    capi: Any, function: int, problem: int, num_chunks: int, theta: Any, state: Any, vs: Any, out: Any, vts: Any, parts: Any,
+    work: Any, counter: Any, cancel: Any,
+) -> int:  # fmt: skip
+    """out[k] = H vs[k] or G vs[k] at one theta; one vector is one task, one row of vts, parts and work per worker."""
+    status = np.zeros(work.shape[0], dtype=np.int32)
+    for worker in numba.prange(work.shape[0]):
+        status[worker] = _block_worker(
+            capi, function, problem, num_chunks, theta, state, vs, out, vts[worker].ctypes.data, parts[worker],
+            work[worker].ctypes.data, counter, cancel,
+        )  # fmt: skip
+    return status.max()
+
+
+@serial
 def _batch_worker(
-    capi: Any, problem: int, num_chunks: int, thetas: Any, vs: Any, out: Any, state: int, vt: int, work: int, counter: Any,
-    cancel: Any,
+    capi: Any, problem: int, num_chunks: int, thetas: Any, vs: Any, out: Any, state: int, vt: int, part: Any, work: int,
+    counter: Any, cancel: Any,
 ) -> int:  # fmt: skip
     """One worker's share of the samples, drawn from the counter."""
     value = np.zeros(1)
@@ -124,27 +175,26 @@ def _batch_worker(
         sample = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
         if sample >= thetas.shape[0]:
             break
-        theta, v = thetas[sample].ctypes.data, vs[sample].ctypes.data
-        out[sample, :] = 0.0
+        theta = thetas[sample].ctypes.data
         call3(capi.ph_prepare, problem, theta, state)
-        call3(capi.ph_transpose, problem, v, vt)
         code = call9(capi.ph_linearize, problem, theta, state, 0, num_chunks, value.ctypes.data, 0, work, cancel.ctypes.data)
         if code == 0:
-            code = call10(
-                capi.ph_hvp, problem, theta, state, v, vt, out[sample].ctypes.data, 0, num_chunks, work, cancel.ctypes.data
-            )
+            code = _whole_product(
+                capi, capi.ph_hvp, problem, num_chunks, theta, state, vs[sample].ctypes.data, vt, out[sample], part, work,
+                cancel,
+            )  # fmt: skip
     return code
 
 
 def _multiply_batch(
-    capi: Any, problem: int, num_chunks: int, thetas: Any, vs: Any, out: Any, states: Any, vts: Any, work: Any, counter: Any,
-    cancel: Any,
+    capi: Any, problem: int, num_chunks: int, thetas: Any, vs: Any, out: Any, states: Any, vts: Any, parts: Any, work: Any,
+    counter: Any, cancel: Any,
 ) -> int:  # fmt: skip
-    """out[s] = H(thetas[s]) vs[s]; one sample is one task, one row of states, vts and work per worker."""
+    """out[s] = H(thetas[s]) vs[s]; one sample is one task, one row of states, vts, parts and work per worker."""
     status = np.zeros(work.shape[0], dtype=np.int32)
     for worker in numba.prange(work.shape[0]):
         status[worker] = _batch_worker(
-            capi, problem, num_chunks, thetas, vs, out, states[worker].ctypes.data, vts[worker].ctypes.data,
+            capi, problem, num_chunks, thetas, vs, out, states[worker].ctypes.data, vts[worker].ctypes.data, parts[worker],
             work[worker].ctypes.data, counter, cancel,
         )  # fmt: skip
     return status.max()
@@ -153,4 +203,5 @@ def _multiply_batch(
 linearize = {False: serial(_linearize), True: parallel(_linearize)}
 multiply = {False: serial(_multiply), True: parallel(_multiply)}
 jet = {False: serial(_jet), True: parallel(_jet)}
+multiply_block = {False: serial(_multiply_block), True: parallel(_multiply_block)}
 multiply_batch = {False: serial(_multiply_batch), True: parallel(_multiply_batch)}

@@ -12,6 +12,8 @@ from .roundoff import FloatArray
 
 #: Relative room left to the boundary of a ball, where the distance itself is rounded.
 _BALL_MARGIN = 8.0 * float(np.finfo(np.float64).eps)
+#: How far, relative to the distance from the centre, a point may be pulled in to undo rounding.
+_PULLS = (0.0, 1e-15, 1e-14, 1e-12, 1e-9)
 
 
 def interior_point(region: Region) -> FloatArray:
@@ -39,7 +41,7 @@ def settle(region: Region, theta: FloatArray) -> FloatArray:
     """Return the nearest point that is surely inside: the projection, pulled in by rounding errors only."""
     point = np.array(region.project(theta), dtype=np.float64)
     centre = interior_point(region)
-    for pull in (0.0, 1e-15, 1e-14, 1e-12, 1e-9):
+    for pull in _PULLS:
         candidate = point + pull * (centre - point)
         if surely_inside(region, candidate):
             return candidate
@@ -65,12 +67,13 @@ def centred_pair(
         return None
     # Everything becomes a multiple of one unit per coordinate, small enough for sums to be exact.
     unit = _grid_unit(middle, step)
-    m = np.rint(middle / unit) * unit
     d = np.rint(step / unit) * unit
-    first, second = m - d, m + d
-    if not d.any() or not (surely_inside(region, first) and surely_inside(region, second)):
-        return None
-    return m, d, first, second
+    centre = interior_point(region)
+    for pull in _PULLS if d.any() else ():
+        m = np.rint((middle + pull * (centre - middle)) / unit) * unit
+        if surely_inside(region, m - d) and surely_inside(region, m + d):
+            return m, d, m - d, m + d
+    return None
 
 
 def _grid_unit(middle: FloatArray, step: FloatArray) -> FloatArray:
@@ -80,15 +83,13 @@ def _grid_unit(middle: FloatArray, step: FloatArray) -> FloatArray:
 
 def _room_for(region: Region, theta: FloatArray, step: FloatArray) -> FloatArray | None:
     """Return a point near theta (the nearest one, for a box) from which moves of +-step stay inside, or None."""
-    unit = _grid_unit(theta, step)
     if isinstance(region, Box):
-        slack = np.abs(step) + 2.0 * unit
+        slack = np.abs(step) + 2.0 * _grid_unit(theta, step)
         low, high = region.low + slack, region.high - slack
         return None if np.any(low > high) else np.clip(theta, low, high)
-    longer = step + 2.0 * np.copysign(unit, step)
 
     def fits(middle: FloatArray) -> bool:
-        return surely_inside(region, middle - longer) and surely_inside(region, middle + longer)
+        return surely_inside(region, middle - step) and surely_inside(region, middle + step)
 
     centre = interior_point(region)
     if fits(theta):

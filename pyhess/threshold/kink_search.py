@@ -44,6 +44,8 @@ _RANKED_ROWS = 1024
 _PAIRS_PER_RANKING = 3
 #: How far boundary points are pulled towards a random interior point.
 _PULL = 0.02
+#: The same while crossing a kink, which may pass close by the boundary.
+_APPROACH = (0.02, 0.02, 1e-3, 1e-6, 1e-10)
 
 
 def find_kink(
@@ -131,10 +133,6 @@ class _Search:
         point = self.region.project(theta)
         return np.asarray(point + pull * (self._random_point(0.5) - point))
 
-    def _far(self, theta: FloatArray, direction: FloatArray) -> FloatArray:
-        """The far end of the region in a direction, slightly inside."""
-        return self._inside(self._boundary(theta, direction))
-
     def _boundary(self, theta: FloatArray, direction: FloatArray) -> FloatArray:
         """The boundary point that going from theta very far in a direction and projecting back leads to."""
         length = float(np.linalg.norm(direction))
@@ -157,7 +155,8 @@ class _Search:
         output = int(self.rng.integers(net.widths[-1]))
         sign = float(self.rng.choice((-1.0, 1.0)))
         for _ in range(3):
-            theta = self._far(theta, sign * unit_gradient(self.obj, theta, datum, net.num_layers - 1, output))
+            uphill = unit_gradient(self.obj, theta, datum, net.num_layers - 1, output)
+            theta = self._inside(self._boundary(theta, sign * uphill))
         return theta
 
     def _ranked_pairs(self, theta: FloatArray, layer: int) -> list[tuple[int, int]]:
@@ -277,8 +276,9 @@ class _Search:
             return placed
         here = self._pre_activation(theta, datum, layer, unit)
         other = theta
-        for _ in range(4):
-            other = self._far(other, -np.sign(here) * unit_gradient(self.obj, other, datum, layer, unit))
+        for pull in _APPROACH:
+            uphill = unit_gradient(self.obj, other, datum, layer, unit)
+            other = self._inside(self._boundary(other, -np.sign(here) * uphill), pull)
             if here * self._pre_activation(other, datum, layer, unit) < 0.0:
                 break
         else:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _AGREEMENT = 0.01
 #: The first step of the finite differences, as a share of the estimated distance to the next gate.
 _FIRST_STEP = 0.3
-_SHRINKS = 8
+_SHRINKS = 16
 
 
 @dataclass(frozen=True, eq=False)
