@@ -1,0 +1,114 @@
+"""The tuned products against the plain loops that stay in the core as their oracle, for every instruction set and BLAS choice."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from pyhess import _core, _native
+from pyhess.kernels import products
+from pyhess.linearization import capi
+
+ACTIVATIONS = range(6)
+LOSSES = ((0, 2), (1, 3), (2, 1))
+WIDTHS = ([3], [5, 4], [7, 70, 9], [3, 8, 8, 8, 8])
+AVAILABLE = [level for level in _native.ISA_LEVELS if _core.isa_available(level)]
+
+
+def tuned_products(problem: _core.Problem, single: bool, theta: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+    """All products of the core at theta along v, chunk after chunk in one thread."""
+    dtype = np.float32 if single else np.float64
+    size, chunks = problem.num_params, problem.num_chunks
+    theta, v = theta.astype(dtype), v.astype(dtype)
+    state, vt, work = (
+        _native.aligned_zeros(n, dtype) for n in (problem.state_size, problem.transposed_size, problem.work_size)
+    )
+    work = work.reshape(1, -1)
+    cancel = np.zeros(1, dtype=np.int32)
+
+    def counter() -> np.ndarray:
+        return np.zeros(1, dtype=np.int64)
+
+    def parts() -> np.ndarray:
+        return np.zeros((chunks, size), dtype=dtype)
+
+    values, qs = np.zeros(chunks), np.zeros(chunks)
+    out = {name: np.zeros(size, dtype=dtype) for name in ("gradient", "hvp", "ggn", "jet_hvp", "q_gradient")}
+    args = (problem.address, theta, state)
+    products.linearize[False](capi, *args, values, parts(), out["gradient"], work, counter(), cancel)
+    for name, function in (("hvp", capi.ph_hvp), ("ggn", capi.ph_ggn)):
+        products.multiply[False](capi, function, *args, v, vt, parts(), out[name], work, counter(), cancel)
+    products.jet[False](
+        capi, *args, v, vt, qs, parts(), parts(), out["jet_hvp"], out["q_gradient"], work, counter(), cancel
+    )
+    return {**out, "value": np.array(values.sum()), "q": np.array(qs.sum())}
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["float64", "float32"])
+@pytest.mark.parametrize("isa", AVAILABLE)
+def test_tuned_equals_naive(isa: str, single: bool) -> None:
+    rng = np.random.default_rng(71)
+    tolerance = 2e-5 if single else 2e-12
+    for activation, (loss, outputs), hidden, n in product(ACTIVATIONS, LOSSES, WIDTHS, (1, 37, 700)):
+        widths = [*hidden, outputs]
+        depth = len(widths) - 1
+        x = rng.standard_normal((n, widths[0])).astype(np.float32).astype(np.float64)
+        if loss == 0:
+            target = rng.standard_normal((n, outputs))
+        elif loss == 1:
+            target = rng.dirichlet(np.ones(outputs), n)
+        else:
+            target = rng.integers(0, 2, (n, 1)).astype(float)
+        weight = rng.random(n) + 0.1
+        blas = rng.integers(2) * (_native.BLAS.sgemm if single else _native.BLAS.dgemm)
+        problem = _core.Problem(
+            widths=widths,
+            activations=[activation] * (depth - 1),
+            betas=[1.7] * (depth - 1),
+            scales=[1.0 if rng.random() < 0.5 else 1.0 / np.sqrt(w) for w in widths[:-1]],
+            bias=bool(rng.integers(2)),
+            loss=loss,
+            x=x,
+            target=target,
+            weight=weight / weight.sum(),
+            single=single,
+            blas=int(blas),
+            blas_int_bytes=_native.BLAS.int_bytes,
+            isa=isa,
+        )
+        # theta, v and x are numbers that float32 holds exactly, so that both sides see the same problem.
+        theta = (0.3 * rng.standard_normal(problem.num_params)).astype(np.float32).astype(np.float64)
+        v = rng.standard_normal(problem.num_params).astype(np.float32).astype(np.float64)
+        want = problem.naive_products(theta, v)
+        want["jet_hvp"] = want["hvp"]
+        got = tuned_products(problem, single, theta, v)
+        # q is a sum of terms of either sign: its scale is |v| |Hv|, not its value.
+        # Its gradient is one factor |v| further: with few data (1 - 2p) and the like may nearly vanish in it.
+        along = np.linalg.norm(v) * np.linalg.norm(want["hvp"])
+        scales = {"q": along, "q_gradient": np.linalg.norm(want["q_gradient"]) + 0.1 * along}
+        for name, value in got.items():
+            scale = scales.get(name, np.linalg.norm(want[name]))
+            error = np.linalg.norm(value.astype(np.float64) - want[name])
+            assert error <= tolerance * scale, (name, widths, activation, loss, n)
+
+
+def test_blas_self_test_refuses_a_wrong_width() -> None:
+    assert _core.gemm_agrees(_native.BLAS.dgemm, _native.BLAS.int_bytes, False)
+    assert _core.gemm_agrees(_native.BLAS.sgemm, _native.BLAS.int_bytes, True)
+    assert _core.gemm_agrees(0, 4, False), "the portable kernels must agree with themselves"
+
+
+def test_problem_refuses_shapes_that_do_not_belong_together() -> None:
+    keywords = {
+        "widths": [2, 1], "activations": [], "betas": [], "scales": [1.0], "bias": True, "loss": 0, "x": np.ones((3, 2)),
+        "target": np.ones((3, 1)), "weight": np.full(3, 1 / 3), "single": False, "blas": 0, "blas_int_bytes": 4, "isa": "base",
+    }  # fmt: skip
+    assert _core.Problem(**keywords).num_params == 3
+    for name, bad in (("x", np.ones((3, 5))), ("target", np.ones((2, 1))), ("weight", np.ones(4)), ("loss", 7), ("scales", [])):
+        with pytest.raises(ValueError, match="match|loss|belong"):
+            _core.Problem(**{**keywords, name: bad})
+    with pytest.raises(ValueError, match="cannot run"):
+        _core.Problem(**{**keywords, "isa": "v9"})
+    with pytest.raises(TypeError):
+        _core.Problem(**{**keywords, "x": np.ones((3, 2), dtype=np.float32)})
