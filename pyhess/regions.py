@@ -174,9 +174,8 @@ class Box(Region):
         return clipped
 
     def _sample(self, count: int, rng: np.random.Generator) -> FloatArray:
-        points = rng.uniform(self.low, self.high, (count, int(self.low.size)))
-        # low + (high - low) u can round to just above high.
-        return np.minimum(points, self.high, out=points)
+        # Rounding cannot lead out: u <= 1 - 2^-53, so the rounded (high - low) u is at most the exact width.
+        return rng.uniform(self.low, self.high, (count, int(self.low.size)))
 
     def _defining_vectors(self) -> tuple[FloatArray, ...]:
         return self.low, self.high
@@ -344,7 +343,7 @@ def as_region(region: object) -> Region:
     if not isinstance(region, Region):
         raise InputTypeError(
             f"region is {shown(region)} ({type(region).__name__}); allowed is one convex set, "
-            "pyhess.Box(low, high) or pyhess.Ball(center, radius). A union of sets is not convex: treat its parts "
-            "one by one."
+            "pyhess.Box(low, high) or pyhess.Ball(center, radius). A union of sets is not convex: treat "
+            "its parts one by one."
         )
     return region

@@ -45,15 +45,15 @@ def test_arrays_are_contiguous_read_only_copies():
     assert (data.X[0, 0], data.y[0, 0], data.weights[0]) == (0.0, 1.0, 1.0)
     for array in (data.X, data.y, data.weights):
         assert array.flags.c_contiguous
-        with pytest.raises(ValueError, match="read-only"):
+        with pytest.raises(ValueError, match=r"read-only"):
             array[0] = 7.0
 
 
 def test_data_sets_are_immutable():
     data = Dataset(X3, [0, 2, 1])
-    with pytest.raises(AttributeError, match="Dataset is immutable.*instead of setting X"):
+    with pytest.raises(AttributeError, match=r"Dataset is immutable.*instead of setting X"):
         data.X = X3
-    with pytest.raises(AttributeError, match="immutable"):
+    with pytest.raises(AttributeError, match=r"immutable"):
         del data.y
 
 
@@ -115,7 +115,7 @@ def test_inputs_must_be_a_matrix():
         Dataset(np.ones(3), np.ones(3))
     with pytest.raises(InputError, match=r"X has 3 dimensions.*X.reshape\(len\(X\), -1\)"):
         Dataset(np.ones((3, 8, 8)), np.ones(3))
-    with pytest.raises(InputError, match="X has 0 dimensions"):
+    with pytest.raises(InputError, match=r"X has 0 dimensions"):
         Dataset(1.0, 1.0)
 
 
@@ -143,9 +143,9 @@ def test_targets_of_other_kinds():
     for y in (["a", "b", "a"], np.array(["a", "b", "a"], dtype=object), None):
         with pytest.raises(InputTypeError, match=r"y has dtype .*np.unique\(y, return_inverse=True\)"):
             Dataset(X3, y)
-    with pytest.raises(InputTypeError, match="y has dtype complex128"):
+    with pytest.raises(InputTypeError, match=r"y has dtype complex128"):
         Dataset(X3, [1j, 2j, 3j])
-    with pytest.raises(InputTypeError, match="y cannot be turned into an array"):
+    with pytest.raises(InputTypeError, match=r"y cannot be turned into an array"):
         Dataset(X3, [[1.0], [2.0, 3.0], [4.0]])
     with pytest.raises(InputError, match=r"y\[1\] is 18446744073709551615; allowed are labels up to"):
         Dataset(X3, np.array([0, 2**64 - 1, 1], dtype=np.uint64))
@@ -153,14 +153,14 @@ def test_targets_of_other_kinds():
 
 @pytest.mark.parametrize("x", [X3.astype(complex), X3.astype(object), X3.astype(str), None, {"a": 1}])
 def test_inputs_of_other_kinds(x):
-    with pytest.raises(InputTypeError, match="X has dtype .*allowed are real numbers"):
+    with pytest.raises(InputTypeError, match=r"X has dtype .*allowed are real numbers"):
         Dataset(x, [0, 1, 2])
 
 
 def test_masked_data_are_refused():
-    with pytest.raises(InputError, match="X has 1 masked entries"):
+    with pytest.raises(InputError, match=r"X has 1 masked entries"):
         Dataset(np.ma.array(X3, mask=X3 == 3.0), [0, 1, 2])
-    with pytest.raises(InputError, match="y has 1 masked entries"):
+    with pytest.raises(InputError, match=r"y has 1 masked entries"):
         Dataset(X3, np.ma.array([0, 1, 2], mask=[0, 0, 1]))
 
 
@@ -170,15 +170,15 @@ def test_weights():
             Dataset(X3, [0, 1, 2], weights=wrong)
     with pytest.raises(InputError, match=r"weights\[1\] is -0.5; allowed are weights >= 0"):
         Dataset(X3, [0, 1, 2], weights=[1.0, -0.5, -1.0])
-    with pytest.raises(InputError, match="all 3 weights are zero; .*at least one"):
+    with pytest.raises(InputError, match=r"all 3 weights are zero; .*at least one"):
         Dataset(X3, [0, 1, 2], weights=[0, 0, 0])
-    with pytest.raises(InputTypeError, match="weights has dtype"):
+    with pytest.raises(InputTypeError, match=r"weights has dtype"):
         Dataset(X3, [0, 1, 2], weights=["a", "b", "c"])
 
 
 @pytest.mark.parametrize("name", [5, b"x", ["x"]])
 def test_names_are_strings(name):
-    with pytest.raises(InputTypeError, match="name is .*string or None"):
+    with pytest.raises(InputTypeError, match=r"name is .*string or None"):
         Dataset(X3, [0, 1, 2], name=name)
 
 
@@ -198,9 +198,11 @@ def test_squared_error_takes_real_targets():
 
 
 def test_squared_error_needs_one_target_per_output():
-    with pytest.raises(InputError, match="2 targets per datum but the network has 3 outputs.*network with 2 outputs"):
+    with pytest.raises(
+        InputError, match=r"2 targets per datum but the network has 3 outputs.*network with 2 outputs"
+    ):
         resolve_targets(Dataset(X3, X3), "squared_error", 3)
-    with pytest.raises(InputError, match="1 target per datum but the network has 2 outputs"):
+    with pytest.raises(InputError, match=r"1 target per datum but the network has 2 outputs"):
         resolve_targets(Dataset(X3, [0.0, 1.0, 2.0]), "squared_error", 2)
     with pytest.raises(InputError, match=r"one-hot rows \(N, 3\), or use loss='cross_entropy'"):
         resolve_targets(Dataset(X3, [0, 1, 2]), "squared_error", 3)
@@ -219,13 +221,17 @@ def test_cross_entropy_takes_probability_rows():
 
 @pytest.mark.parametrize(("labels", "place", "value"), [([0, 3, 4], 1, 3), ([2, 1, -1], 2, -1)])
 def test_cross_entropy_names_the_first_label_out_of_range(labels, place, value):
-    with pytest.raises(InputError, match=rf"y\[{place}\] is {value}; allowed for 3 outputs are labels 0 … 2\."):
+    with pytest.raises(
+        InputError, match=rf"y\[{place}\] is {value}; allowed for 3 outputs are labels 0 … 2\."
+    ):
         resolve_targets(Dataset(X3, labels), "cross_entropy", 3)
 
 
 @pytest.mark.parametrize("row", [[0.5, 0.5 + 2e-9], [-0.1, 1.1], [0.0, 0.0], [2.0, -1.0], [0.5, 0.4]])
 def test_cross_entropy_names_the_first_row_that_is_no_distribution(row):
-    with pytest.raises(InputError, match="row 1 of y has smallest entry .* and sum .*Divide each row by its sum"):
+    with pytest.raises(
+        InputError, match=r"row 1 of y has smallest entry .* and sum .*Divide each row by its sum"
+    ):
         resolve_targets(Dataset(X3, [[0.5, 0.5], row, row]), "cross_entropy", 2)
 
 
@@ -234,7 +240,7 @@ def test_cross_entropy_needs_fitting_columns_and_two_outputs():
         resolve_targets(Dataset(X3, [[0.5, 0.5]] * 3), "cross_entropy", 3)
     with pytest.raises(InputError, match=r"y has 1 column but .*y.ravel\(\).astype\(int\)"):
         resolve_targets(Dataset(X3, [0.0, 1.0, 2.0]), "cross_entropy", 3)
-    with pytest.raises(InputError, match="the network has 1 output; .*loss='logistic'"):
+    with pytest.raises(InputError, match=r"the network has 1 output; .*loss='logistic'"):
         resolve_targets(Dataset(X3, [0, 1, 0]), "cross_entropy", 1)
 
 
@@ -250,15 +256,15 @@ def test_logistic_names_the_first_other_target(y):
 
 
 def test_logistic_needs_one_output_and_one_target():
-    with pytest.raises(InputError, match="network has 2 outputs and y 1 column; .*loss='cross_entropy'"):
+    with pytest.raises(InputError, match=r"network has 2 outputs and y 1 column; .*loss='cross_entropy'"):
         resolve_targets(Dataset(X3, [0, 1, 1]), "logistic", 2)
-    with pytest.raises(InputError, match="network has 1 output and y 2 columns"):
+    with pytest.raises(InputError, match=r"network has 1 output and y 2 columns"):
         resolve_targets(Dataset(X3, [[0.0, 1.0]] * 3), "logistic", 1)
 
 
 def test_unknown_losses():
-    with pytest.raises(InputError, match="Did you mean 'squared_error'"):
+    with pytest.raises(InputError, match=r"Did you mean 'squared_error'"):
         resolve_targets(Dataset(X3, [0, 1, 2]), "square_error", 1)
-    with pytest.raises(InputTypeError, match="loss is None"):
+    with pytest.raises(InputTypeError, match=r"loss is None"):
         resolve_targets(Dataset(X3, [0, 1, 2]), None, 1)
     assert LOSSES == ("squared_error", "cross_entropy", "logistic")

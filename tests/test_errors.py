@@ -53,9 +53,11 @@ def test_not_converged_keeps_its_result():
 
 def test_choice_names_what_is_allowed_and_the_nearest_name():
     assert _checks.choice("loss", "logistic", ["squared_error", "logistic"]) == "logistic"
-    with pytest.raises(InputError, match=r"loss='logistics'.*squared_error, logistic.*Did you mean 'logistic'\?"):
+    with pytest.raises(
+        InputError, match=r"loss='logistics'.*squared_error, logistic.*Did you mean 'logistic'\?"
+    ):
         _checks.choice("loss", "logistics", ["squared_error", "logistic"])
-    with pytest.raises(InputError, match="Did you mean 'squared_error'"):
+    with pytest.raises(InputError, match=r"Did you mean 'squared_error'"):
         _checks.choice("loss", "Squared-Error", ["squared_error", "logistic"])
     with pytest.raises(InputError) as far:
         _checks.choice("loss", "zzz", ["squared_error", "logistic"])
@@ -64,7 +66,7 @@ def test_choice_names_what_is_allowed_and_the_nearest_name():
 
 @pytest.mark.parametrize("value", [None, 3, b"logistic", ["logistic"]])
 def test_choice_takes_strings_only(value):
-    with pytest.raises(InputTypeError, match="loss is .*pass one of the strings"):
+    with pytest.raises(InputTypeError, match=r"loss is .*pass one of the strings"):
         _checks.choice("loss", value, ["logistic"])
 
 
@@ -77,13 +79,13 @@ def test_positive_int_accepts_all_integers(value):
 
 @pytest.mark.parametrize("value", [True, np.True_, 2.0, np.float64(2.0), "2", None, [2], np.array([2, 3])])
 def test_positive_int_refuses_other_kinds(value):
-    with pytest.raises(InputTypeError, match="n is .*pass an integer >= 1"):
+    with pytest.raises(InputTypeError, match=r"n is .*pass an integer >= 1"):
         _checks.positive_int("n", value)
 
 
 @pytest.mark.parametrize("value", [0, -3])
 def test_positive_int_refuses_other_values(value):
-    with pytest.raises(InputError, match=f"n is {value}; allowed are integers >= 1"):
+    with pytest.raises(InputError, match=rf"n is {value}; allowed are integers >= 1"):
         _checks.positive_int("n", value)
 
 
@@ -96,17 +98,19 @@ def test_positive_float_accepts_real_numbers(value):
 
 @pytest.mark.parametrize("value", [True, np.True_, "2", b"2", None, 2j, [2.0], np.array([2.0]), object()])
 def test_positive_float_refuses_other_kinds(value):
-    with pytest.raises(InputTypeError, match="r is .*pass a positive number"):
+    with pytest.raises(InputTypeError, match=r"r is .*pass a positive number"):
         _checks.positive_float("r", value)
 
 
 @pytest.mark.parametrize("value", [0, -0.0, -1.5, float("nan"), float("inf"), -np.inf, 10**400])
 def test_positive_float_refuses_other_values(value):
-    with pytest.raises(InputError, match="r is .*allowed are finite numbers > 0"):
+    with pytest.raises(InputError, match=r"r is .*allowed are finite numbers > 0"):
         _checks.positive_float("r", value)
 
 
-@pytest.mark.parametrize("value", [["a"], [1j], [None], [object()], np.array(["2020-03-05"], "M8[D]"), {"a": 2}, 10**30])
+@pytest.mark.parametrize(
+    "value", [["a"], [1j], [None], [object()], np.array(["2020-03-05"], "M8[D]"), {"a": 2}, 10**30]
+)
 def test_arrays_of_other_things_than_real_numbers(value):
     with pytest.raises(InputTypeError, match=r"x has dtype .*allowed are real numbers.*Convert it"):
         _checks.as_real("x", value)
@@ -118,7 +122,7 @@ def test_ragged_lists():
 
 
 def test_masked_entries_are_not_silently_unmasked():
-    with pytest.raises(InputError, match="x has 2 masked entries"):
+    with pytest.raises(InputError, match=r"x has 2 masked entries"):
         _checks.as_real("x", np.ma.array([1.0, 2.0, 3.0], mask=[True, False, True]))
     nothing_masked = np.ma.array([1.0, 2.0], mask=[False, False])
     np.testing.assert_array_equal(_checks.as_real("x", nothing_masked), [1.0, 2.0])
@@ -140,7 +144,7 @@ def test_the_first_bad_entry_is_named(bad):
         _checks.as_matrix("A", array)
     with pytest.raises(InputError, match=rf"b\[3\] is {bad}"):
         _checks.as_vector("b", [1.0, 2.0, 3.0, bad], 4)
-    with pytest.raises(InputError, match=f"c is {bad}"):
+    with pytest.raises(InputError, match=rf"c is {bad}"):
         _checks.check_finite("c", np.array(bad))
 
 
@@ -160,12 +164,12 @@ def test_shapes_of_vectors_and_matrices():
         _checks.as_vector("x", 3.0, 4)
     with pytest.raises(InputError, match=r"A has shape \(3,\).*A.reshape\(-1, 1\).*A.reshape\(1, -1\)"):
         _checks.as_matrix("A", np.ones(3))
-    with pytest.raises(InputError, match="A has 3 dimensions.*flatten each sample"):
+    with pytest.raises(InputError, match=r"A has 3 dimensions.*flatten each sample"):
         _checks.as_matrix("A", np.ones((2, 2, 2)))
-    with pytest.raises(InputError, match="A has 0 dimensions"):
+    with pytest.raises(InputError, match=r"A has 0 dimensions"):
         _checks.as_matrix("A", 5.0)
     for shape in [(0, 3), (3, 0)]:
-        with pytest.raises(InputError, match="is empty; pass at least one row"):
+        with pytest.raises(InputError, match=r"is empty; pass at least one row"):
             _checks.as_matrix("A", np.empty(shape))
 
 
@@ -197,7 +201,7 @@ def test_rng_of_the_wrong_kind(rng):
 
 
 def test_rng_with_a_negative_seed():
-    with pytest.raises(InputError, match="rng is -4; .*Pass a seed >= 0"):
+    with pytest.raises(InputError, match=r"rng is -4; .*Pass a seed >= 0"):
         _checks.as_rng(-4)
 
 

@@ -131,11 +131,11 @@ def test_networks_differ_in_every_argument():
 
 def test_networks_are_immutable():
     net = MLP([2, 3, 1])
-    with pytest.raises(AttributeError, match="MLP is immutable.*instead of setting widths"):
+    with pytest.raises(AttributeError, match=r"MLP is immutable.*instead of setting widths"):
         net.widths = (2, 4, 1)
-    with pytest.raises(AttributeError, match="immutable"):
+    with pytest.raises(AttributeError, match=r"immutable"):
         net.note = "new"
-    with pytest.raises(AttributeError, match="immutable; bias cannot be deleted"):
+    with pytest.raises(AttributeError, match=r"immutable; bias cannot be deleted"):
         del net.bias
 
 
@@ -156,7 +156,7 @@ def test_widths_must_be_a_list(widths):
 
 @pytest.mark.parametrize("widths", [[], [3]])
 def test_widths_must_have_two_entries(widths):
-    with pytest.raises(InputError, match="allowed are two or more entries"):
+    with pytest.raises(InputError, match=r"allowed are two or more entries"):
         MLP(widths)
 
 
@@ -179,18 +179,22 @@ def test_widths_must_be_positive(bad, place):
 
 
 def test_networks_that_no_memory_can_hold():
-    with pytest.raises(InputError, match="the network has .* parameters; allowed are at most .*smaller widths"):
+    with pytest.raises(
+        InputError, match=r"the network has .* parameters; allowed are at most .*smaller widths"
+    ):
         MLP([10**10, 10**10])
 
 
 def test_unknown_activations():
-    with pytest.raises(InputError, match=r"activation='tahn' is not known; allowed: tanh, relu.*Did you mean 'tanh'\?"):
+    with pytest.raises(
+        InputError, match=r"activation='tahn' is not known; allowed: tanh, relu.*Did you mean 'tanh'\?"
+    ):
         MLP([2, 3, 1], "tahn")
     with pytest.raises(InputError, match=r"Did you mean 'relu'"):
         MLP([2, 3, 1], "ReLU")
     with pytest.raises(InputError, match=r"activation\[1\]='sigmiod'.*Did you mean 'sigmoid'"):
         MLP([2, 3, 3, 1], ["tanh", "sigmiod"])
-    with pytest.raises(InputError, match="activation='tahn'"):
+    with pytest.raises(InputError, match=r"activation='tahn'"):
         MLP([2, 1], "tahn")  # checked even where no hidden layer uses it
     with pytest.raises(InputTypeError, match=r"activation is .*tanh"):
         MLP([2, 3, 1], np.tanh)
@@ -206,33 +210,33 @@ def test_one_activation_per_hidden_layer(activation, count):
 
 def test_beta():
     for bad in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="beta is .*finite numbers > 0"):
+        with pytest.raises(InputError, match=r"beta is .*finite numbers > 0"):
             MLP([2, 3, 1], "softplus", beta=bad)
-    with pytest.raises(InputError, match="beta is -1"):
+    with pytest.raises(InputError, match=r"beta is -1"):
         MLP([2, 1], beta=-1.0)
     with pytest.raises(InputError, match=r"beta\[1\] is -2.0"):
         MLP([2, 3, 3, 1], "softplus", beta=[1.0, -2.0])
     with pytest.raises(InputError, match=r"beta has 1 entries; .*\(2\)"):
         MLP([2, 3, 3, 1], "softplus", beta=[1.0])
     for wrong in (True, "2", None):
-        with pytest.raises(InputTypeError, match="beta is .*positive number"):
+        with pytest.raises(InputTypeError, match=r"beta is .*positive number"):
             MLP([2, 3, 1], "softplus", beta=wrong)
 
 
 def test_bias_and_parametrization():
     for wrong in (1, None, "yes"):
-        with pytest.raises(InputTypeError, match="bias is .*True or False"):
+        with pytest.raises(InputTypeError, match=r"bias is .*True or False"):
             MLP([2, 3, 1], bias=wrong)
     with pytest.raises(InputError, match=r"parametrization='NTK'.*standard, ntk.*Did you mean 'ntk'\?"):
         MLP([2, 3, 1], parametrization="NTK")
-    with pytest.raises(InputTypeError, match="parametrization is None"):
+    with pytest.raises(InputTypeError, match=r"parametrization is None"):
         MLP([2, 3, 1], parametrization=None)
 
 
 def test_init_checks_its_rng():
-    with pytest.raises(InputTypeError, match="rng is 'seven'"):
+    with pytest.raises(InputTypeError, match=r"rng is 'seven'"):
         MLP([2, 1]).init(rng="seven")
-    with pytest.raises(InputError, match="rng is -7"):
+    with pytest.raises(InputError, match=r"rng is -7"):
         MLP([2, 1]).init(rng=-7)
 
 
@@ -241,7 +245,7 @@ def test_unpack_checks_theta():
     for shape in [(12,), (14,), (13, 1), (1, 13), ()]:
         with pytest.raises(InputError, match=r"theta has shape .*allowed is \(13,\)"):
             net.unpack(np.zeros(shape))
-    with pytest.raises(InputTypeError, match="theta has dtype complex128"):
+    with pytest.raises(InputTypeError, match=r"theta has dtype complex128"):
         net.unpack(np.zeros(13, dtype=complex))
 
 
@@ -250,22 +254,24 @@ def test_pack_checks_its_layers():
     w1, b1, w2, b2 = np.ones((3, 2)), np.ones(3), np.ones((1, 3)), np.ones(1)
     assert net.pack([[w1, b1], (w2, b2)]).shape == (13,)
     for wrong in (None, 5, "layers"):
-        with pytest.raises(InputTypeError, match="layers is .*list of pairs"):
+        with pytest.raises(InputTypeError, match=r"layers is .*list of pairs"):
             net.pack(wrong)
-    with pytest.raises(InputError, match="layers has 1 entries; allowed is one .* per layer, 2"):
+    with pytest.raises(InputError, match=r"layers has 1 entries; allowed is one .* per layer, 2"):
         net.pack([(w1, b1)])
     for wrong in (w2, (w2,), (w2, b2, b2), None):
         with pytest.raises(InputTypeError, match=r"layers\[1\] is .*pass a pair"):
             net.pack([(w1, b1), wrong])
-    with pytest.raises(InputError, match=r"W1 has shape \(2, 3\); allowed is \(3, 2\) \(out, in\). Transpose it"):
+    with pytest.raises(
+        InputError, match=r"W1 has shape \(2, 3\); allowed is \(3, 2\) \(out, in\). Transpose it"
+    ):
         net.pack([(w1.T, b1), (w2, b2)])
     with pytest.raises(InputError, match=r"W2 has shape \(3,\); allowed is \(1, 3\)"):
         net.pack([(w1, b1), (w2[0], b2)])
     with pytest.raises(InputError, match=r"b2 has shape \(3,\); allowed is \(1,\)"):
         net.pack([(w1, b1), (w2, b1)])
-    with pytest.raises(InputError, match="b1 is missing"):
+    with pytest.raises(InputError, match=r"b1 is missing"):
         net.pack([(w1, None), (w2, b2)])
-    with pytest.raises(InputError, match="b1 was given to a network without biases"):
+    with pytest.raises(InputError, match=r"b1 was given to a network without biases"):
         MLP([2, 3, 1], bias=False).pack([(w1, b1), (w2, None)])
-    with pytest.raises(InputTypeError, match="W1 has dtype"):
+    with pytest.raises(InputTypeError, match=r"W1 has dtype"):
         net.pack([(w1 * 1j, b1), (w2, b2)])

@@ -152,9 +152,10 @@ class _Run:
     def work(self) -> None:
         """Go through the stages; Ctrl-C ends this early but never escapes."""
         try:
-            for stage in (self._look_for_kinks, self._certify, self._search, self._make_witness):
-                if not self.interrupted or stage == self._make_witness:
-                    stage()
+            self._look_for_kinks()
+            self._certify()
+            self._search()
+            self._make_witness()
         except KeyboardInterrupt:
             self.interrupted = True
             try:

@@ -96,7 +96,12 @@ def _meaning(result: ThresholdResult) -> str:
         )
     if result.lam_upper == 0.0:
         return "the loss is convex on the region as it is; every penalty keeps it so."
-    threshold = number(result.lam_upper) if math.isfinite(result.lam_upper) else "lam*, should it be finite"
+    if math.isfinite(result.lam_upper):
+        threshold = number(result.lam_upper)
+    elif result.scope == "global":
+        threshold = "lam* (finite, but no upper end was computed)"
+    else:
+        threshold = "lam*, should it be finite,"
     text = {
         "sign": (
             f"above {threshold} the penalised objective has a single minimiser on the region, and for this network it is the "

@@ -38,16 +38,32 @@ def sigmoid(s: Any) -> Any:
     return 1.0 / (1.0 + np.exp(-s))
 
 
-def maximum_over_circle(function: Callable[[float], float]) -> float:
-    """Largest value over angles in [0, 2 pi): a grid, then a golden-section search around the best grid point."""
-    grid = np.linspace(0.0, 2.0 * math.pi, 2001)
+def maximum(function: Callable[[float], float], start: float, stop: float, points: int = 121) -> float:
+    """Largest value on an interval: a grid, then a golden-section search around the best grid point."""
+    grid = np.linspace(start, stop, points)
     best = grid[int(np.argmax([function(t) for t in grid]))]
-    low, high = best - grid[1], best + grid[1]
+    low, high = best - (grid[1] - grid[0]), best + (grid[1] - grid[0])
     shrink = (math.sqrt(5.0) - 1.0) / 2.0
-    for _ in range(80):
+    for _ in range(45):
         left, right = high - shrink * (high - low), low + shrink * (high - low)
         low, high = (low, right) if function(left) > function(right) else (left, high)
     return function(0.5 * (low + high))
+
+
+def maximum_over_circle(function: Callable[[float], float]) -> float:
+    """Largest value over angles."""
+    return maximum(function, 0.0, 2.0 * math.pi)
+
+
+def largest_norm(a: Any, d: Any, radius: float) -> float:
+    """max |a b + d| over |b| <= radius: (mu - a'a) b = a'd with mu above the spectrum and |b| = radius."""
+    values, vectors = np.linalg.eigh(a.T @ a)
+    g = vectors.T @ (a.T @ d)
+    low, high = values[-1], values[-1] + float(np.linalg.norm(g)) / radius
+    for _ in range(200):
+        mu = 0.5 * (low + high)
+        low, high = (mu, high) if np.linalg.norm(g / (mu - values)) > radius else (low, mu)
+    return float(np.linalg.norm(a @ (vectors @ (g / (high - values))) + d))
 
 
 def unit(angle: float) -> Any:
@@ -78,8 +94,7 @@ def deep_linear_cases() -> list[Exact]:
     data = ph.Dataset(FOUR_X, FOUR_Y)
     cases = []
     for hidden, radius in ((2, 1.5), (5, 1.0), (3, 3.0)):
-        reach = radius**2 / 2
-        psi = -maximum_over_circle(lambda t, reach=reach: float(np.linalg.norm(reach * (s @ unit(t)) - c)))
+        psi = -largest_norm(s, -c, radius**2 / 2)
         cases.append(
             Exact(f"C1 R={radius}", ph.Objective(linear_net(2, hidden, 1), data), ph.Ball(0.0, radius), psi)
         )
@@ -87,15 +102,12 @@ def deep_linear_cases() -> list[Exact]:
     cases.append(Exact("C2", ph.Objective(linear_net(2, 3, 1), data), ph.Box(-0.5, 0.5), float(psi)))
 
     with_one = np.hstack([FOUR_X, np.ones((n, 1))])
-    cross, mean, right = with_one.T @ FOUR_X / n, with_one.mean(axis=0), with_one.T @ FOUR_Y / n
+    moments, mean, right = with_one.T @ with_one / n, with_one.mean(axis=0), with_one.T @ FOUR_Y / n
 
     def with_output_bias(offset: float) -> float:
-        reach = (1.5**2 - offset**2) / 2
-        return maximum_over_circle(
-            lambda t: float(np.linalg.norm(reach * (cross @ unit(t)) + offset * mean - right))
-        )
+        return largest_norm(moments, offset * mean - right, (1.5**2 - offset**2) / 2)
 
-    psi = -max(with_output_bias(offset) for offset in np.linspace(-0.9, 0.9, 37))
+    psi = -maximum(with_output_bias, -1.4, 1.4, 15)
     cases.append(
         Exact("C3", ph.Objective(linear_net(2, 3, 1, bias=True), data), ph.Ball(0.0, 1.5), float(psi))
     )
@@ -121,10 +133,7 @@ def deep_linear_cases() -> list[Exact]:
             lambda t: float(np.linalg.norm(1.6**2 / 2 * np.outer(unit(left), s @ unit(t)) - corner, 2))
         )
 
-    grid = np.linspace(0.0, math.pi, 61)
-    best = grid[int(np.argmax([rank_one(t) for t in grid]))]
-    fine = np.linspace(best - grid[1], best + grid[1], 61)
-    psi = -max(rank_one(t) for t in fine)
+    psi = -maximum(rank_one, 0.0, math.pi, 15)
     two_outputs = ph.Objective(linear_net(2, 4, 2), ph.Dataset(FOUR_X, targets))
     cases.append(Exact("C6", two_outputs, ph.Ball(0.0, 1.6), float(psi)))
     return cases
