@@ -81,10 +81,9 @@ py::dict naive(const PyProblem& self, const Array64& theta, const Array64& v) {
         part = Array64(static_cast<py::ssize_t>(self.mlp.num_params));
         std::fill(part.mutable_data(), part.mutable_data() + part.size(), 0.0);
     }
-    NaiveProducts out{0.0, 0.0, parts[0].mutable_data(), parts[1].mutable_data(), parts[2].mutable_data(),
-                      parts[3].mutable_data()};
-    const double *t = theta.data(), *u = v.data(), *x = self.x.data(), *y = self.target.data(),
-                 *w = self.weight.data();
+    NaiveProducts out{
+        0.0, 0.0, parts[0].mutable_data(), parts[1].mutable_data(), parts[2].mutable_data(), parts[3].mutable_data()};
+    const double *t = theta.data(), *u = v.data(), *x = self.x.data(), *y = self.target.data(), *w = self.weight.data();
     const auto n = static_cast<index_t>(self.x.shape(0));
     {
         py::gil_scoped_release release;

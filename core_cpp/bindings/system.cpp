@@ -54,17 +54,20 @@ void bind_system(py::module_& m) {
 #else
     m.attr("compiler") = "unknown";
 #endif
-    m.def("capi", [] {
-        py::dict out;
-        out["ph_prepare"] = address(ph_prepare);
-        out["ph_transpose"] = address(ph_transpose);
-        out["ph_linearize"] = address(ph_linearize);
-        out["ph_hvp"] = address(ph_hvp);
-        out["ph_ggn"] = address(ph_ggn);
-        out["ph_jet"] = address(ph_jet);
-        out["ph_fetch_add"] = address(ph_fetch_add);
-        return out;
-    }, "Addresses of the C ABI by name.");
+    m.def(
+        "capi",
+        [] {
+            py::dict out;
+            out["ph_prepare"] = address(ph_prepare);
+            out["ph_transpose"] = address(ph_transpose);
+            out["ph_linearize"] = address(ph_linearize);
+            out["ph_hvp"] = address(ph_hvp);
+            out["ph_ggn"] = address(ph_ggn);
+            out["ph_jet"] = address(ph_jet);
+            out["ph_fetch_add"] = address(ph_fetch_add);
+            return out;
+        },
+        "Addresses of the C ABI by name.");
     m.def("best_isa", [] { return std::string(best_isa()); }, "Highest instruction-set level this processor runs.");
     m.def("isa_available", [](const std::string& name) { return isa_available(name.c_str()); }, py::arg("name"));
     m.def(

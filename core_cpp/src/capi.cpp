@@ -41,8 +41,8 @@ int32_t ph_transpose(int64_t problem, int64_t v, int64_t vt) {
     });
 }
 
-int32_t ph_linearize(int64_t problem, int64_t theta, int64_t state, int64_t chunk_begin, int64_t chunk_end, int64_t value,
-                     int64_t grad, int64_t work, int64_t cancel) {
+int32_t ph_linearize(int64_t problem, int64_t theta, int64_t state, int64_t chunk_begin, int64_t chunk_end,
+                     int64_t value, int64_t grad, int64_t work, int64_t cancel) {
     return dispatch(problem, [&](const auto& p, auto zero) {
         using T = decltype(zero);
         return linearize<T>(p, at<T>(theta), at<T>(state), chunk_begin, chunk_end, at<double>(value), at<T>(grad),
@@ -68,8 +68,8 @@ int32_t ph_ggn(int64_t problem, int64_t theta, int64_t state, int64_t v, int64_t
     });
 }
 
-int32_t ph_jet(int64_t problem, int64_t theta, int64_t state, int64_t v, int64_t vt, int64_t q, int64_t hv, int64_t grad,
-               int64_t chunk_begin, int64_t chunk_end, int64_t work, int64_t cancel) {
+int32_t ph_jet(int64_t problem, int64_t theta, int64_t state, int64_t v, int64_t vt, int64_t q, int64_t hv,
+               int64_t grad, int64_t chunk_begin, int64_t chunk_end, int64_t work, int64_t cancel) {
     return dispatch(problem, [&](const auto& p, auto zero) {
         using T = decltype(zero);
         return jet<T>(p, at<T>(theta), at<T>(state), at<T>(v), at<T>(vt), at<double>(q), at<T>(hv), at<T>(grad),

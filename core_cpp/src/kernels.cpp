@@ -1,17 +1,17 @@
-// Built once per instruction-set level; PYHESS_KERNEL_ISA names the level. Only <cstdint> and <cmath> may be included and
-// everything but the two table functions has internal linkage (kernels.hpp gives the reason).
+// Built once per instruction-set level; PYHESS_KERNEL_ISA names the level. Only <cstdint> and <cmath> may be included
+// and everything but the two table functions has internal linkage (kernels.hpp gives the reason).
+#include "pyhess/kernels.hpp"
+
 #include <cmath>
 #include <cstdint>
-
-#include "pyhess/kernels.hpp"
 
 namespace pyhess {
 namespace {
 
 // ---- exponentials -------------------------------------------------------------------------------------------------
-// x = k ln2 + r with |r| <= ln2/2, k read off the low bits of x*log2(e) + 1.5*2^mantissa; the Taylor series of expm1(r) is
-// exact to rounding at the degree used. No table and no branch, so the loops below vectorise at every level. Clamps are
-// written as (x < floor ? floor : x), which lets a NaN through.
+// x = k ln2 + r with |r| <= ln2/2, k read off the low bits of x*log2(e) + 1.5*2^mantissa; the Taylor series of expm1(r)
+// is exact to rounding at the degree used. No table and no branch, so the loops below vectorise at every level. Clamps
+// are written as (x < floor ? floor : x), which lets a NaN through.
 
 template <class T>
 struct Format;
@@ -251,12 +251,12 @@ struct Gelu {
         for (index_t i = 0; i < n; ++i) out[i] = slope[i] * x[i];
     }
     static void hvp_backward(index_t n, const LayerState<T>& layer, const T* __restrict s1, T* __restrict x) {
-        const T *__restrict slope = layer.slope, *__restrict curve = layer.curve, *__restrict bar = layer.bar;
+        const T* __restrict slope = layer.slope, * __restrict curve = layer.curve, * __restrict bar = layer.bar;
         for (index_t i = 0; i < n; ++i) x[i] = slope[i] * x[i] + curve[i] * bar[i] * s1[i];
     }
     static void jet_forward(index_t n, const LayerState<T>& layer, const T* __restrict s1, const T* __restrict s2,
                             T* __restrict a1, T* __restrict a2) {
-        const T *__restrict slope = layer.slope, *__restrict curve = layer.curve;
+        const T* __restrict slope = layer.slope, * __restrict curve = layer.curve;
         for (index_t i = 0; i < n; ++i) {
             a1[i] = slope[i] * s1[i];
             a2[i] = slope[i] * s2[i] + curve[i] * s1[i] * s1[i];
@@ -264,8 +264,8 @@ struct Gelu {
     }
     static void jet_backward(index_t n, const LayerState<T>& layer, const T* __restrict s1, const T* __restrict s2,
                              T* __restrict x1, T* __restrict x0) {
-        const T *__restrict slope = layer.slope, *__restrict curve = layer.curve;
-        const T *__restrict third = layer.third, *__restrict bar = layer.bar;
+        const T* __restrict slope = layer.slope, * __restrict curve = layer.curve;
+        const T* __restrict third = layer.third, * __restrict bar = layer.bar;
         for (index_t i = 0; i < n; ++i) {
             const T u = s1[i], y1 = x1[i];
             x1[i] = slope[i] * y1 + curve[i] * bar[i] * u;
@@ -276,14 +276,14 @@ struct Gelu {
 
 // ---- one entry per kernel: choose the activation once per block ---------------------------------------------------
 
-#define PYHESS_FOR_EACH_ACTIVATION(CALL)                    \
-    switch (act) {                                          \
-        case Activation::identity: CALL(Identity); break;   \
-        case Activation::tanh: CALL(Tanh); break;           \
-        case Activation::relu: CALL(Relu); break;           \
-        case Activation::softplus: CALL(Softplus); break;   \
-        case Activation::sigmoid: CALL(Sigmoid); break;     \
-        case Activation::gelu: break;                       \
+#define PYHESS_FOR_EACH_ACTIVATION(CALL)                  \
+    switch (act) {                                        \
+        case Activation::identity: CALL(Identity); break; \
+        case Activation::tanh: CALL(Tanh); break;         \
+        case Activation::relu: CALL(Relu); break;         \
+        case Activation::softplus: CALL(Softplus); break; \
+        case Activation::sigmoid: CALL(Sigmoid); break;   \
+        case Activation::gelu: break;                     \
     }
 
 template <class T>
@@ -319,7 +319,8 @@ void hvp_backward(Activation act, T beta, index_t n, const LayerState<T>& layer,
 }
 
 template <class T>
-void jet_forward(Activation act, T beta, index_t n, const LayerState<T>& layer, const T* s1, const T* s2, T* a1, T* a2) {
+void jet_forward(Activation act, T beta, index_t n, const LayerState<T>& layer, const T* s1, const T* s2, T* a1,
+                 T* a2) {
     if (act == Activation::gelu) return Gelu<T>::jet_forward(n, layer, s1, s2, a1, a2);
 #define PYHESS_CALL(Phi) Loops<T, Phi>::jet_forward(beta, n, layer, s1, s2, a1, a2)
     PYHESS_FOR_EACH_ACTIVATION(PYHESS_CALL)
@@ -327,7 +328,8 @@ void jet_forward(Activation act, T beta, index_t n, const LayerState<T>& layer, 
 }
 
 template <class T>
-void jet_backward(Activation act, T beta, index_t n, const LayerState<T>& layer, const T* s1, const T* s2, T* x1, T* x0) {
+void jet_backward(Activation act, T beta, index_t n, const LayerState<T>& layer, const T* s1, const T* s2, T* x1,
+                  T* x0) {
     if (act == Activation::gelu) return Gelu<T>::jet_backward(n, layer, s1, s2, x1, x0);
 #define PYHESS_CALL(Phi) Loops<T, Phi>::jet_backward(beta, n, layer, s1, s2, x1, x0)
     PYHESS_FOR_EACH_ACTIVATION(PYHESS_CALL)
@@ -362,8 +364,8 @@ void add_column_sums(index_t rows, index_t m, index_t ld, T scale, const T* __re
 // ---- portable matrix products: the fallback where the BLAS is unknown, and the test oracle --------------------------
 
 template <class T, bool kTransposed>
-void gemm(index_t m, index_t n, index_t k, T alpha, const T* __restrict a, index_t lda, const T* __restrict b, index_t ldb,
-          T beta, T* __restrict c, index_t ldc) {
+void gemm(index_t m, index_t n, index_t k, T alpha, const T* __restrict a, index_t lda, const T* __restrict b,
+          index_t ldb, T beta, T* __restrict c, index_t ldc) {
     for (index_t j = 0; j < n; ++j) {
         T* __restrict column = c + j * ldc;
         if (beta == T(0)) {
@@ -381,8 +383,8 @@ void gemm(index_t m, index_t n, index_t k, T alpha, const T* __restrict a, index
 
 template <class T>
 constexpr Kernels<T> make_table() {
-    return Kernels<T>{activate<T>,      backward<T>,     apply_slope<T>,     hvp_backward<T>,  jet_forward<T>,
-                      jet_backward<T>,  fill_rows<T>,    add_column_sums<T>, gemm<T, false>,   gemm<T, true>};
+    return Kernels<T>{activate<T>,     backward<T>,  apply_slope<T>,     hvp_backward<T>, jet_forward<T>,
+                      jet_backward<T>, fill_rows<T>, add_column_sums<T>, gemm<T, false>,  gemm<T, true>};
 }
 
 const Kernels<double> kTable64 = make_table<double>();

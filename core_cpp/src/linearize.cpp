@@ -26,7 +26,9 @@ Status linearize(const Problem<T>& problem, const T* theta, T* state, index_t ch
     const index_t depth = problem.mlp().depth(), last = depth - 1;
     const Workspace<T> space(problem, work);
     const Kernels<T>& kernels = problem.kernels();
-    const auto at = [&](index_t offset, index_t l, index_t row) { return state + offset + row * problem.layer(l).ld_out; };
+    const auto at = [&](index_t offset, index_t l, index_t row) {
+        return state + offset + row * problem.layer(l).ld_out;
+    };
 
     return for_each_block(problem, chunk_begin, chunk_end, cancel, [&](index_t row, index_t rows) {
         for (index_t l = 0; l < last; ++l) {
@@ -64,9 +66,9 @@ Status linearize(const Problem<T>& problem, const T* theta, T* state, index_t ch
     });
 }
 
-#define PYHESS_INSTANTIATE(T)                                                                                      \
-    template void transpose_weights<T>(const Problem<T>&, const T*, T*);                                           \
-    template Status linearize<T>(const Problem<T>&, const T*, T*, index_t, index_t, double*, T*, T*,               \
+#define PYHESS_INSTANTIATE(T)                                                                        \
+    template void transpose_weights<T>(const Problem<T>&, const T*, T*);                             \
+    template Status linearize<T>(const Problem<T>&, const T*, T*, index_t, index_t, double*, T*, T*, \
                                  const volatile std::int32_t*);
 PYHESS_INSTANTIATE(double)
 PYHESS_INSTANTIATE(float)

@@ -9,8 +9,8 @@ namespace {
 // log(1 + exp(f)) without overflow on either side.
 double softplus(double f) { return std::max(f, 0.0) + std::log1p(std::exp(-std::fabs(f))); }
 
-// A sigmoid p is kept as the smaller of p and 1 - p, negative where p is the larger one: p (1 - p) and 1 - 2 p then lose no
-// digits in saturation, where 1 - p would.
+// A sigmoid p is kept as the smaller of p and 1 - p, negative where p is the larger one: p (1 - p) and 1 - 2 p then
+// lose no digits in saturation, where 1 - p would.
 double folded_sigmoid(double f) {
     const double e = std::exp(-std::fabs(f)), small = e / (1.0 + e);
     return f < 0.0 ? small : -small;
@@ -142,9 +142,9 @@ double loss_jet(Loss loss, const LossBlock<T>& block, const T* delta, const T* u
     return total;
 }
 
-#define PYHESS_INSTANTIATE(T)                                                     \
-    template double loss_forward<T>(Loss, const LossBlock<T>&, const T*, T*);     \
-    template void loss_curvature<T>(Loss, const LossBlock<T>&, T*);               \
+#define PYHESS_INSTANTIATE(T)                                                 \
+    template double loss_forward<T>(Loss, const LossBlock<T>&, const T*, T*); \
+    template void loss_curvature<T>(Loss, const LossBlock<T>&, T*);           \
     template double loss_jet<T>(Loss, const LossBlock<T>&, const T*, const T*, const T*, T*, T*);
 PYHESS_INSTANTIATE(double)
 PYHESS_INSTANTIATE(float)

@@ -5,8 +5,8 @@
 namespace pyhess {
 namespace {
 
-// OpenBLAS has packing-free kernels up to m n k = 1e6, which win 25-50 % for layers between about 96 and 200 units; larger
-// layers want longer blocks. The upper ends keep one block's working set inside a 2 MB second-level cache.
+// OpenBLAS has packing-free kernels up to m n k = 1e6, which win 25-50 % for layers between about 96 and 200 units;
+// larger layers want longer blocks. The upper ends keep one block's working set inside a 2 MB second-level cache.
 constexpr index_t kSmallGemm = 1000000;
 constexpr index_t kSmallWidth = 200;
 constexpr index_t kCacheBytes = 1 << 20;
@@ -93,7 +93,8 @@ void Problem<T>::lay_out() {
     }
     state_size_ = offset;
 
-    // Per block: four tangents of every layer's output (s1, a1, s2, a2) and two pairs of cotangents of the widest layer.
+    // Per block: four tangents of every layer's output (s1, a1, s2, a2) and two pairs of cotangents of the widest
+    // layer.
     offset = 0;
     for (const Layer& layer : mlp_.layers) take(4 * round_up(block_rows_ * layer.ld_out, kAlign));
     take(4 * round_up(block_rows_ * mlp_.max_ld, kAlign));

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._checks import as_rng, positive_float
+from .._threads import num_workers
 from ..certify import Certificate, certify, relu_kink_status
 from ..errors import InputTypeError, NumericalError
 from ..objective import Objective
 from ..penalties import L2, as_penalty
 from ..regions import Region, as_region
-from .._checks import as_rng, positive_float
 from .description import describe_problem, describe_rng
 from .kink_search import find_kink
 from .kinks import KinkWitness
@@ -109,9 +110,7 @@ def lambda_threshold(
     as_penalty(penalty)
     limit = None if time_limit is None else positive_float("time_limit", time_limit)
     if certificate is not None and not isinstance(certificate, str):
-        raise InputTypeError(
-            f"certificate is {certificate!r}; pass 'auto', the name of a method, or None for no upper end."
-        )
+        raise InputTypeError(f"certificate is {certificate!r}; pass 'auto', the name of a method, or None for no upper end.")
     if progress is not None and not callable(progress):
         raise InputTypeError(f"progress is a {type(progress).__name__}; pass a function that takes a dict, or None.")
     generator = as_rng(rng)
@@ -272,6 +271,7 @@ class _Run:
             "seed": self.seed,
             "interrupted": self.interrupted,
             "relu_kinks": self.relu_kinks,
+            "threads": num_workers(self.obj.num_params),
             "num_matvecs": 0,
             "num_jets": 0,
             "num_starts": 0,

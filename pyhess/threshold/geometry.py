@@ -10,6 +10,8 @@ from ..errors import NumericalError
 from ..regions import Ball, Box, Region
 from .roundoff import FloatArray
 
+#: The midpoint m, the half difference d, and the ends m - d and m + d of a segment.
+CentredPair = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 #: Relative room left to the boundary of a ball, where the distance itself is rounded.
 _BALL_MARGIN = 8.0 * float(np.finfo(np.float64).eps)
 #: How far, relative to the distance from the centre, a point may be pulled in to undo rounding.
@@ -22,8 +24,8 @@ def interior_point(region: Region) -> FloatArray:
         return region.low + 0.5 * (region.high - region.low)
     if isinstance(region, Ball):
         return np.array(region.center, dtype=np.float64)
-    points: FloatArray = region.sample(64, rng=np.random.default_rng(5))
-    return points.mean(axis=0)
+    mean: FloatArray = region.sample(64, rng=np.random.default_rng(5)).mean(axis=0)
+    return mean
 
 
 def surely_inside(region: Region, theta: FloatArray) -> bool:
@@ -51,9 +53,7 @@ def settle(region: Region, theta: FloatArray) -> FloatArray:
     )
 
 
-def centred_pair(
-    region: Region, theta: FloatArray, step: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray] | None:
+def centred_pair(region: Region, theta: FloatArray, step: FloatArray) -> CentredPair | None:
     """Fit the segment ``m - d, m, m + d`` with d close to ``step`` into the region, m as close to theta as it gets.
 
     All three points are exact floating-point numbers, so that m is the exact midpoint of the two ends.
@@ -78,7 +78,8 @@ def centred_pair(
 
 def _grid_unit(middle: FloatArray, step: FloatArray) -> FloatArray:
     size = np.maximum(np.abs(middle) + 2.0 * np.abs(step), 1e-280)
-    return np.ldexp(1.0, np.frexp(size)[1] - 52)
+    unit: FloatArray = np.ldexp(1.0, np.frexp(size)[1] - 52)
+    return unit
 
 
 def _room_for(region: Region, theta: FloatArray, step: FloatArray) -> FloatArray | None:

@@ -42,9 +42,7 @@ def trace(obj: Objective, theta: FloatArray, rows: IndexArray, depth: int | None
     a = [obj.data.X[rows]]
     s: list[FloatArray] = []
     last = obj.net.num_layers - 1 if depth is None else depth
-    for layer, ((w, b), factor) in enumerate(
-        zip(split(obj.net, theta), layer_factors(obj.net, np.float64), strict=True)
-    ):
+    for layer, ((w, b), factor) in enumerate(zip(split(obj.net, theta), layer_factors(obj.net, np.float64), strict=True)):
         s.append(factor * (a[-1] @ w.T + (0.0 if b is None else b)))
         if layer == last:
             break
@@ -140,10 +138,7 @@ def near_kinks(obj: Objective, theta: FloatArray) -> list[KinkSet]:
                     inputs = np.hstack([inputs, np.ones((len(data), 1))])
                 found[layer].append((data + rows.start, units, inputs))
             a = functions.apply(activation, obj.net.betas[layer], s)
-    return [
-        KinkSet(layer, *(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-        for layer, parts in found.items()
-    ]
+    return [KinkSet(layer, *(np.concatenate(columns) for columns in zip(*parts, strict=True))) for layer, parts in found.items()]
 
 
 def shared_surface(kinks: KinkSet, unit: int, datum: int) -> IndexArray | None:
@@ -153,7 +148,8 @@ def shared_surface(kinks: KinkSet, unit: int, datum: int) -> IndexArray | None:
     exactly; any other coincidence of two kinks is rejected.
     """
     members = (kinks.units == unit) & kinks.fed
-    data, inputs = kinks.data[members], kinks.inputs[members]
+    data: IndexArray = kinks.data[members]
+    inputs = kinks.inputs[members]
     if datum not in data:
         return None
     reference = inputs[list(data).index(datum)]
@@ -175,9 +171,7 @@ def only_these(kink_sets: list[KinkSet], layer: int, unit: int, data: IndexArray
     return True
 
 
-def one_sided_slopes(
-    obj: Objective, theta: FloatArray, v: FloatArray, data: IndexArray, kink_sets: list[KinkSet]
-) -> FloatArray:
+def one_sided_slopes(obj: Objective, theta: FloatArray, v: FloatArray, data: IndexArray, kink_sets: list[KinkSet]) -> FloatArray:
     """Return lim (l_i(theta + h v) - l_i(theta))/h for h -> 0+ and every listed datum.
 
     On a kink the derivative of relu(s) along v is max(ds, 0); the chain rule holds for these one-sided derivatives.
@@ -201,9 +195,7 @@ def one_sided_slopes(
     return slopes
 
 
-def jump_along(
-    obj: Objective, theta: FloatArray, v: FloatArray, data: IndexArray, kink_sets: list[KinkSet]
-) -> float:
+def jump_along(obj: Objective, theta: FloatArray, v: FloatArray, data: IndexArray, kink_sets: list[KinkSet]) -> float:
     """Return L'(theta; v) + L'(theta; -v), to which only the data on a kink contribute."""
     both = one_sided_slopes(obj, theta, v, data, kink_sets) + one_sided_slopes(obj, theta, -v, data, kink_sets)
     return float(obj.data.normalized_weights[data] @ both)
@@ -237,7 +229,5 @@ def _phi(obj: Objective, layer: int, s: FloatArray) -> FloatArray:
 
 
 def _slope(obj: Objective, layer: int, s: FloatArray) -> FloatArray:
-    slope = functions.apply_twice_differentiated(
-        obj.net.activations[layer], obj.net.betas[layer], Approx.exact(s)
-    )[1]
+    slope = functions.apply_twice_differentiated(obj.net.activations[layer], obj.net.betas[layer], Approx.exact(s))[1]
     return np.asarray(slope.value, dtype=np.float64)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from .._threads import blas_single_thread
 from ..regions import Box, Region
 from .geometry import interior_point
 from .kink_calculus import (
@@ -85,7 +86,8 @@ def find_kink(
     def stop() -> bool:
         return monotonic() >= limit or (cancel is not None and bool(cancel[0]))
 
-    return _Search(obj, region, rng, stop).run(starts)
+    with blas_single_thread():
+        return _Search(obj, region, rng, stop).run(starts)
 
 
 @dataclass(eq=False)
@@ -215,9 +217,7 @@ class _Search:
             else:
                 return
 
-    def _accept(
-        self, theta: FloatArray, data: IndexArray, layer: int, unit: int, kinks: list[KinkSet]
-    ) -> bool:
+    def _accept(self, theta: FloatArray, data: IndexArray, layer: int, unit: int, kinks: list[KinkSet]) -> bool:
         """Choose the steepest of three directions across the kink; keep the witness if differences confirm it."""
         point = trace(self.obj, theta, data)
         own = row_gradient(self.obj, point, 0, layer, unit)
@@ -244,9 +244,7 @@ class _Search:
         self.best = KinkWitness(theta, tuple(int(i) for i in data), layer, unit, v, jump, jump / rate)
         return True
 
-    def _with_concave_output(
-        self, theta: FloatArray, data: IndexArray, layer: int, unit: int
-    ) -> Iterator[FloatArray]:
+    def _with_concave_output(self, theta: FloatArray, data: IndexArray, layer: int, unit: int) -> Iterator[FloatArray]:
         """Points whose unit's outgoing weights stand against the loss gradient, the datum still on its kink."""
         point = trace(self.obj, theta, data)
         delta = output_sensitivities(self.obj, theta, data, point)[layer + 1]

@@ -21,6 +21,7 @@ from ..errors import InputError, NumericalError
 from ..regions import Region
 from .geometry import centred_pair
 from .kink_calculus import (
+    IndexArray,
     KinkSet,
     gate_distance,
     jump_along,
@@ -146,7 +147,7 @@ class KinkWitness:
         }
 
 
-def surface_of(kinks: list[KinkSet], layer: int, unit: int, datum: int) -> Any:
+def surface_of(kinks: list[KinkSet], layer: int, unit: int, datum: int) -> IndexArray | None:
     """Return the data (n,) on the kink of the given unit if that is the only kink at the point, else None."""
     here = next((k for k in kinks if k.layer == layer), None)
     if here is None:

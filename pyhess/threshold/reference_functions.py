@@ -195,6 +195,30 @@ def _exp(s: Approx) -> Approx:
     return Approx(value, value.astype(np.float64) * relative + 1e-300)
 
 
+def expm1(s: Approx) -> Approx:
+    """Return exp(s) - 1, accurate for small s."""
+    growth = np.exp(s.magnitude + s.error)
+    return _propagate(np.expm1(s.value), growth, float(growth.max(initial=1.0)), s)
+
+
+def sinh(s: Approx) -> Approx:
+    """Return the hyperbolic sine."""
+    growth = np.cosh(s.magnitude + s.error)
+    return _propagate(np.sinh(s.value), growth, float(growth.max(initial=1.0)), s)
+
+
+def cosh(s: Approx) -> Approx:
+    """Return the hyperbolic cosine."""
+    growth = np.cosh(s.magnitude + s.error)
+    return _propagate(np.cosh(s.value), growth, float(growth.max(initial=1.0)), s)
+
+
+def log1p(s: Approx) -> Approx:
+    """Return log(1 + s) for arguments above -1, accurate for small ones."""
+    slope = 1.0 / (1.0 + np.asarray(s.value - s.error, dtype=np.float64))
+    return _propagate(np.log1p(s.value), slope, float(slope.max(initial=1.0)) ** 2, s)
+
+
 def _log(s: Approx) -> Approx:
     value = np.log(s.value)
     # Used on sums that contain exp(0) = 1, so s >= 1 and the slope is at most 1.

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .._threads import blas_single_thread
 from . import reference_functions as functions
-from .roundoff import AnyFloatArray, Approx, FloatArray, affine, weighted_mean
+from .roundoff import AnyFloatArray, Approx, FloatArray, affine, join, weighted_mean
 
 if TYPE_CHECKING:
     from ..model import MLP
@@ -51,61 +52,58 @@ def quadratic_form(obj: Objective, theta: FloatArray, v: FloatArray) -> Quadrati
     -------
     QuadraticForm
     """
-    layers, directions = split(obj.net, theta), split(obj.net, v)
-    parts: list[Approx] = []
-    for rows in data_blocks(obj):
-        x = Approx.exact(obj.data.X[rows])
-        a, a1, a2 = x, None, None
-        for index, ((w, b), (dw, db), factor) in enumerate(
-            zip(layers, directions, layer_factors(obj.net, np.float64), strict=True)
-        ):
-            s = affine([(a, w)], b, factor)
-            s1 = affine([(a, dw)] if a1 is None else [(a, dw), (a1, w)], db, factor)
-            pairs = [] if a1 is None else [(a1, 2.0 * dw)]
-            pairs += [] if a2 is None else [(a2, w)]
-            s2 = affine(pairs, None, factor) if pairs else Approx.exact(np.zeros_like(s.value))
-            if index + 1 < len(layers):
-                activation, beta = obj.net.activations[index], obj.net.betas[index]
-                a, slope, bend = functions.apply_twice_differentiated(activation, beta, s)
-                a1 = slope * s1
-                a2 = slope * s2
-                if bend is not None:
-                    a2 = a2 + bend * (s1 * s1)
-        parts.append(functions.loss_second_order(obj.loss, s, s1, s2, obj.targets[rows]))
-    q, error = weighted_mean(_join(parts), obj.data.weights)
+    # One BLAS thread: the order of summation, and so every bit of the result, does not depend on the machine's threads.
+    with blas_single_thread():
+        parts = [_second_order(obj, theta, v, rows) for rows in data_blocks(obj)]
+    q, error = weighted_mean(join(parts), obj.data.weights)
     return QuadraticForm(float(q), error)
+
+
+def _second_order(obj: Objective, theta: FloatArray, v: FloatArray, rows: slice) -> Approx:
+    """Return ``s1'A s1 + g's2`` for every datum of a block."""
+    layers, directions = split(obj.net, theta), split(obj.net, v)
+    a, a1, a2 = Approx.exact(obj.data.X[rows]), None, None
+    for index, ((w, b), (dw, db), factor) in enumerate(zip(layers, directions, layer_factors(obj.net, np.float64), strict=True)):
+        s = affine([(a, w)], b, factor)
+        s1 = affine([(a, dw)] if a1 is None else [(a, dw), (a1, w)], db, factor)
+        pairs: list[tuple[Approx, AnyFloatArray]] = [] if a1 is None else [(a1, 2.0 * dw)]
+        pairs += [] if a2 is None else [(a2, w)]
+        s2 = affine(pairs, None, factor) if pairs else Approx.exact(np.zeros_like(s.value))
+        if index + 1 < len(layers):
+            activation, beta = obj.net.activations[index], obj.net.betas[index]
+            a, slope, bend = functions.apply_twice_differentiated(activation, beta, s)
+            a1 = slope * s1
+            a2 = slope * s2
+            if bend is not None:
+                a2 = a2 + bend * (s1 * s1)
+    return functions.loss_second_order(obj.loss, s, s1, s2, obj.targets[rows])
 
 
 def sample_losses(obj: Objective, theta: FloatArray, dtype: FloatType = np.float64) -> Approx:
     """Return the loss of every datum (N,) at theta, computed in ``dtype``, with rounding bounds."""
     layers = split(obj.net, theta.astype(dtype))
     parts = []
-    for rows in data_blocks(obj):
-        s = forward(obj.net, layers, obj.data.X[rows].astype(dtype))[-1]
-        parts.append(functions.loss_values(obj.loss, s, obj.targets[rows]))
-    return _join(parts)
+    with blas_single_thread():
+        for rows in data_blocks(obj):
+            s = network_output(obj.net, layers, obj.data.X[rows].astype(dtype))
+            parts.append(functions.loss_values(obj.loss, s, obj.targets[rows]))
+    return join(parts)
 
 
-def forward(
-    net: MLP, layers: list[tuple[AnyFloatArray, AnyFloatArray | None]], x: AnyFloatArray
-) -> list[Approx]:
-    """Return the pre-activations of every layer, the output last."""
+def network_output(net: MLP, layers: list[tuple[AnyFloatArray, AnyFloatArray | None]], x: AnyFloatArray) -> Approx:
+    """Return f(x) (n, K) for rows x (n, d)."""
     a = Approx.exact(x)
-    trace: list[Approx] = []
     for index, ((w, b), factor) in enumerate(zip(layers, layer_factors(net, x.dtype.type), strict=True)):
-        s = affine([(a, w)], b, factor)
-        trace.append(s)
+        a = affine([(a, w)], b, factor)
         if index + 1 < len(layers):
-            a = functions.apply(net.activations[index], net.betas[index], s)
-    return trace
+            a = functions.apply(net.activations[index], net.betas[index], a)
+    return a
 
 
 def split(net: MLP, theta: AnyFloatArray) -> list[tuple[AnyFloatArray, AnyFloatArray | None]]:
     """Cut a flat vector of any floating type into weight matrices (out, in) and biases (out,)."""
     layers = []
-    for (weights, bias), fan_in, fan_out in zip(
-        net.layer_slices, net.widths[:-1], net.widths[1:], strict=True
-    ):
+    for (weights, bias), fan_in, fan_out in zip(net.layer_slices, net.widths[:-1], net.widths[1:], strict=True):
         layers.append((theta[weights].reshape(fan_out, fan_in), None if bias is None else theta[bias]))
     return layers
 
@@ -122,7 +120,3 @@ def data_blocks(obj: Objective) -> Iterator[slice]:
     size = max(1, BLOCK_ELEMENTS // max(obj.net.widths))
     for start in range(0, obj.data.num_samples, size):
         yield slice(start, min(start + size, obj.data.num_samples))
-
-
-def _join(parts: list[Approx]) -> Approx:
-    return Approx(np.concatenate([p.value for p in parts]), np.concatenate([p.error for p in parts]))

@@ -59,12 +59,7 @@ class Approx:
 
     def __mul__(self, other: Approx) -> Approx:
         value = self.value * other.value
-        error = (
-            self.magnitude * other.error
-            + other.magnitude * self.error
-            + self.error * other.error
-            + _rounding(value)
-        )
+        error = self.magnitude * other.error + other.magnitude * self.error + self.error * other.error + _rounding(value)
         return Approx(value, error)
 
     def scale(self, factor: float) -> Approx:
@@ -93,9 +88,12 @@ def _rounding(value: AnyFloatArray) -> FloatArray:
     return epsilon(value) * np.abs(value).astype(np.float64) + UNDERFLOW
 
 
-def affine(
-    inputs: list[tuple[Approx, AnyFloatArray]], bias: AnyFloatArray | None, factor: np.floating[Any]
-) -> Approx:
+def join(parts: list[Approx]) -> Approx:
+    """Concatenate along the first axis."""
+    return Approx(np.concatenate([p.value for p in parts]), np.concatenate([p.error for p in parts]))
+
+
+def affine(inputs: list[tuple[Approx, AnyFloatArray]], bias: AnyFloatArray | None, factor: np.floating[Any]) -> Approx:
     """Return ``factor * (sum_k a_k W_k' + bias)`` for pairs ``(a_k (n, in), W_k (out, in))`` with exact W and bias.
 
     ``factor`` is a layer scale 1/sqrt(fan-in) computed in the floating type of the operands, so known up to one epsilon.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..regions import Region
-from .geometry import centred_pair
+from .differences import midpoint_gap
+from .geometry import CentredPair, centred_pair
 from .reference_jet import FloatType, sample_losses
 from .roundoff import Approx, FloatArray, weighted_mean
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from ..objective import Objective
 
 #: Half lengths tried, as fractions of the size of the parameters, from long to short.
-STEP_FRACTIONS = tuple(0.5 * 3.0**-k for k in range(22))
+STEP_FRACTIONS = tuple(0.5 * 3.0**-k for k in range(26))
+#: How many times its rounding error a violation must be.
+_CLEAR = 2.0
 
 
 class _Segment(NamedTuple):
@@ -37,9 +40,7 @@ class Segment(_Segment):
     rounding_error: float
 
     @classmethod
-    def create(
-        cls, theta_1: FloatArray, theta_2: FloatArray, violation: float, rounding_error: float
-    ) -> Segment:
+    def create(cls, theta_1: FloatArray, theta_2: FloatArray, violation: float, rounding_error: float) -> Segment:
         """Build a midpoint segment; tuples cannot take the extra field in their constructor."""
         segment = cls(theta_1, theta_2, 0.5, violation)
         segment.rounding_error = rounding_error
@@ -54,9 +55,7 @@ class Bend(NamedTuple):
     squared_step: float
 
 
-def midpoint_bend(
-    obj: Objective, m: FloatArray, d: FloatArray, dtype: FloatType = np.float64
-) -> Bend:
+def midpoint_bend(obj: Objective, m: FloatArray, d: FloatArray, dtype: FloatType = np.float64) -> Bend:
     """Return the midpoint gap of the loss for the exact points m - d, m, m + d."""
     middle = sample_losses(obj, m, dtype)
     first = sample_losses(obj, m - d, dtype)
@@ -66,9 +65,7 @@ def midpoint_bend(
     return Bend(float(gap), error, math.fsum(d * d))
 
 
-def find_segment(
-    obj: Objective, region: Region, theta: FloatArray, v: FloatArray, lam: float
-) -> Segment | None:
+def find_segment(obj: Objective, region: Region, theta: FloatArray, v: FloatArray, lam: float) -> Segment | None:
     """Search for the midpoint segment along v near theta whose violation stands out most from its rounding error.
 
     Parameters
@@ -84,42 +81,41 @@ def find_segment(
     Returns
     -------
     Segment or None
-        None if no step length gives a violation above the rounding error, in float64 or in the widest
-        floating type of the machine.
+        None if no step length gives a violation above the rounding error, neither from the values of the loss nor,
+        on short segments, from its differences (`pyhess.threshold.differences`).
     """
     scale = max(1.0, float(np.linalg.norm(theta))) / float(np.linalg.norm(v))
-    steps = [fraction * scale * v for fraction in STEP_FRACTIONS]
-    wider = np.finfo(np.longdouble).eps < np.finfo(np.float64).eps
-    dtypes: tuple[FloatType, ...] = (np.float64, np.longdouble) if wider else (np.float64,)
-    for dtype in dtypes:
-        best: Segment | None = None
-        best_score = 1.0
-        undecided = []
-        for step in steps:
-            pair = centred_pair(region, theta, step)
-            if pair is None:
-                continue
-            segment = _evaluate(obj, pair, lam, dtype)
-            score = segment.violation / segment.rounding_error
-            if score > -1.0:
-                undecided.append(step)
-            if score > best_score:
-                best, best_score = segment, score
-            elif best is not None and score < 0.1 * best_score:
-                break
-        if best is not None:
-            return best
-        # More digits cannot help a step whose violation is negative beyond doubt.
-        steps = undecided
-    return None
+    pairs = [centred_pair(region, theta, fraction * scale * v) for fraction in STEP_FRACTIONS]
+    best: Segment | None = None
+    best_score, undecided = _CLEAR, []
+    for pair in pairs:
+        if pair is None:
+            continue
+        bend = midpoint_bend(obj, pair[0], pair[1])
+        segment, score = _judge(pair, bend.gap, bend.error, lam)
+        if score > -1.0:
+            undecided.append(pair)
+        if score > best_score:
+            best, best_score = segment, score
+        elif best is not None and score < 0.1 * best_score:
+            break
+    if best is not None:
+        return best
+    # The differences of losses drown in rounding: what is left is decided by carrying the differences themselves.
+    for pair in undecided:
+        accurate = midpoint_gap(obj, pair[0], pair[1])
+        if accurate is not None:
+            segment, score = _judge(pair, *accurate, lam)
+            if score > _CLEAR and (best is None or segment.violation > best.violation):
+                best = segment
+    return best
 
 
-def _evaluate(
-    obj: Objective, pair: tuple[FloatArray, FloatArray, FloatArray, FloatArray], lam: float, dtype: FloatType
-) -> Segment:
-    m, d, first, second = pair
-    bend = midpoint_bend(obj, m, d, dtype)
+def _judge(pair: CentredPair, gap: float, error: float, lam: float) -> tuple[Segment, float]:
+    """Return the segment of a pair with its violation, and the ratio of violation and rounding error."""
+    _, d, first, second = pair
     # |m|² - (|m - d|² + |m + d|²)/2 = -|d|²
-    penalty = lam * bend.squared_step
-    rounding = bend.error + 8.0 * float(np.finfo(np.float64).eps) * penalty
-    return Segment.create(first, second, bend.gap - penalty, rounding)
+    penalty = lam * math.fsum(d * d)
+    rounding = error + 8.0 * float(np.finfo(np.float64).eps) * penalty
+    segment = Segment.create(first, second, gap - penalty, rounding)
+    return segment, segment.violation / segment.rounding_error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """Outcome of a threshold computation; ``status.advice`` says what it means and what to try next.
 
     Members compare equal to their lower-case names, so ``status == "bracketed"`` works and JSON
@@ -26,9 +26,6 @@ class Status(str, Enum):
     UNDECIDED = "undecided"
     INTERRUPTED = "interrupted"
 
-    def __str__(self) -> str:
-        return self.value
-
     @property
     def advice(self) -> str:
         """One or two sentences: the meaning of this status and the next step."""
@@ -41,9 +38,7 @@ _ADVICE = {
         "To narrow it, search longer (more starts, a larger time_limit) or shrink the region: the certificate "
         "tightens quickly on small regions."
     ),
-    Status.EXACT: (
-        "Both ends agree to six digits or better, so the threshold is known. Nothing more to do for this region."
-    ),
+    Status.EXACT: ("Both ends agree to six digits or better, so the threshold is known. Nothing more to do for this region."),
     Status.INFINITE: (
         "No finite penalty makes this objective convex on the region: a ReLU kink that bends downwards lies in its "
         "interior (see the kink witness). Use a smooth activation such as softplus, a region small enough to keep "

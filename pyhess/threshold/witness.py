@@ -113,9 +113,7 @@ class Witness:
         if self.obj.dtype == "float64":
             core = float(self.obj.curvature(self.theta, self.v).q)
             if abs(core - (eigval - allowance)) > 1e3 * allowance + 1e-9 * abs(core):
-                raise NumericalError(
-                    f"the compiled core finds v'Hv = {core!r}, the reference {eigval - allowance!r}."
-                )
+                raise NumericalError(f"the compiled core finds v'Hv = {core!r}, the reference {eigval - allowance!r}.")
         return True
 
     def to_dict(self) -> dict[str, Any]:

@@ -95,9 +95,7 @@ def deep_linear_cases() -> list[Exact]:
     cases = []
     for hidden, radius in ((2, 1.5), (5, 1.0), (3, 3.0)):
         psi = -largest_norm(s, -c, radius**2 / 2)
-        cases.append(
-            Exact(f"C1 R={radius}", ph.Objective(linear_net(2, hidden, 1), data), ph.Ball(0.0, radius), psi)
-        )
+        cases.append(Exact(f"C1 R={radius}", ph.Objective(linear_net(2, hidden, 1), data), ph.Ball(0.0, radius), psi))
     psi = -max(np.linalg.norm(s @ np.array([a, b]) - c) for a in (-0.75, 0.75) for b in (-0.75, 0.75))
     cases.append(Exact("C2", ph.Objective(linear_net(2, 3, 1), data), ph.Box(-0.5, 0.5), float(psi)))
 
@@ -108,14 +106,10 @@ def deep_linear_cases() -> list[Exact]:
         return largest_norm(moments, offset * mean - right, (1.5**2 - offset**2) / 2)
 
     psi = -maximum(with_output_bias, -1.4, 1.4, 15)
-    cases.append(
-        Exact("C3", ph.Objective(linear_net(2, 3, 1, bias=True), data), ph.Ball(0.0, 1.5), float(psi))
-    )
+    cases.append(Exact("C3", ph.Objective(linear_net(2, 3, 1, bias=True), data), ph.Ball(0.0, 1.5), float(psi)))
 
     labels = np.array([1, 0, 1, 0])
-    psi = -maximum_over_circle(
-        lambda t: float(np.linalg.norm(FOUR_X.T @ (sigmoid(2.0 * (FOUR_X @ unit(t))) - labels)) / n)
-    )
+    psi = -maximum_over_circle(lambda t: float(np.linalg.norm(FOUR_X.T @ (sigmoid(2.0 * (FOUR_X @ unit(t))) - labels)) / n))
     logistic = ph.Objective(linear_net(2, 3, 1), ph.Dataset(FOUR_X, labels), loss="logistic")
     cases.append(Exact("C4", logistic, ph.Ball(0.0, 2.0), psi))
 
@@ -129,9 +123,7 @@ def deep_linear_cases() -> list[Exact]:
     corner = targets.T @ FOUR_X / n
 
     def rank_one(left: float) -> float:
-        return maximum_over_circle(
-            lambda t: float(np.linalg.norm(1.6**2 / 2 * np.outer(unit(left), s @ unit(t)) - corner, 2))
-        )
+        return maximum_over_circle(lambda t: float(np.linalg.norm(1.6**2 / 2 * np.outer(unit(left), s @ unit(t)) - corner, 2)))
 
     psi = -maximum(rank_one, 0.0, math.pi, 15)
     two_outputs = ph.Objective(linear_net(2, 4, 2), ph.Dataset(FOUR_X, targets))

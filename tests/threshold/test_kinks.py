@@ -117,7 +117,7 @@ def test_random_networks(
     region = {"box": ph.Box(-0.5, 0.5), "ball": ph.Ball(0.0, 1.0), "local": ph.Box.around(centre, 0.05)}[where]
     kink = look(obj, region)
     assert kink is not None
-    assert "relu" == obj.net.activations[kink.layer]
+    assert obj.net.activations[kink.layer] == "relu"
     assert region.bind(obj).interior_contains(kink.theta)
     assert kink.verify(obj, region)
     assert kink.jump < 0.0 and kink.beta < 0.0

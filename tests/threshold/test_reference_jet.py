@@ -80,9 +80,7 @@ def test_quadratic_form_matches_automatic_differentiation(
 ) -> None:
     widths = [*widths[:-1], 1] if loss == "logistic" else widths
     beta = 3.0 if activation == "softplus" else 1.0
-    obj = problem(
-        widths, activation, loss, weighted=bias, bias=bias, parametrization=parametrization, beta=beta
-    )
+    obj = problem(widths, activation, loss, weighted=bias, bias=bias, parametrization=parametrization, beta=beta)
     rng = np.random.default_rng(31)
     theta, v = 1.5 * rng.standard_normal((2, obj.num_params))
     f = jax_loss(obj)
@@ -110,9 +108,7 @@ def test_data_blocks_do_not_change_the_result(problem: Any, monkeypatch: pytest.
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "softplus", "sigmoid", "gelu", "identity"])
 @pytest.mark.parametrize("loss", ["squared_error", "cross_entropy", "logistic"])
-def test_error_bounds_of_the_losses_cover_the_difference_to_wider_arithmetic(
-    problem: Any, activation: str, loss: str
-) -> None:
+def test_error_bounds_of_the_losses_cover_the_difference_to_wider_arithmetic(problem: Any, activation: str, loss: str) -> None:
     if np.finfo(np.longdouble).eps == np.finfo(np.float64).eps:
         pytest.skip("long double is no wider than double here")
     widths = [5, 8, 8, 1 if loss == "logistic" else 3]
@@ -143,9 +139,7 @@ def test_derivative_triples_are_consistent_with_wide_differences(activation: str
     points = [apply(activation, 2.0, Approx.exact(s.astype(np.longdouble) + k * h)).value for k in (-1, 0, 1)]
     np.testing.assert_allclose(value.value, points[1].astype(float), rtol=1e-14, atol=1e-15)
     np.testing.assert_allclose(first.value, ((points[2] - points[0]) / (2 * h)).astype(float), atol=1e-7)
-    np.testing.assert_allclose(
-        second.value, ((points[2] - 2 * points[1] + points[0]) / h**2).astype(float), atol=1e-6
-    )
+    np.testing.assert_allclose(second.value, ((points[2] - 2 * points[1] + points[0]) / h**2).astype(float), atol=1e-6)
 
 
 def test_propagated_errors_cover_shifted_arguments() -> None:
@@ -167,7 +161,9 @@ def test_affine_error_covers_integer_arithmetic() -> None:
     w = rng.standard_normal((5, 40)) * 10.0 ** rng.uniform(-6, 6, (5, 40))
     exact = np.array([[sum(_ratio(x) * _ratio(y) for x, y in zip(r, q, strict=True)) for q in w] for r in a])
     result = affine([(Approx.exact(a), w)], None, np.float64(1.0))
-    gap = np.array([[abs(float(_ratio(v) - e)) for v, e in zip(vs, es, strict=True)] for vs, es in zip(result.value, exact, strict=True)])
+    gap = np.array(
+        [[abs(float(_ratio(v) - e)) for v, e in zip(vs, es, strict=True)] for vs, es in zip(result.value, exact, strict=True)]
+    )
     assert np.all(gap <= result.error)
     assert gap.max() > 0.0
 

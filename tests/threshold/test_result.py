@@ -85,7 +85,13 @@ def test_infinite_card(problem: Any) -> None:
     obj = problem([3, 4, 2], "relu", "squared_error")
     kink = KinkWitness(np.zeros(26), (3, 5), 0, 2, np.eye(26)[0], -0.5, -0.25)
     t = result(
-        obj, ph.Box(-1.0, 1.0), lam_lower=math.inf, lam_upper=math.inf, status=Status.INFINITE, scope="almost everywhere", kink=kink
+        obj,
+        ph.Box(-1.0, 1.0),
+        lam_lower=math.inf,
+        lam_upper=math.inf,
+        status=Status.INFINITE,
+        scope="almost everywhere",
+        kink=kink,
     )
     card = " ".join(str(t).split())
     for phrase in ("infinite (INFINITE)", "necessary, not sufficient", "datum 3, 5 at hidden layer 0, unit 2", "lam >= 25"):

@@ -12,7 +12,9 @@ import pytest
 
 import pyhess as ph
 from pyhess.errors import InputError, NumericalError
+from pyhess.threshold.differences import midpoint_gap
 from pyhess.threshold.geometry import centred_pair, interior_point, settle, surely_inside
+from pyhess.threshold.segment import find_segment, midpoint_bend
 from pyhess.threshold.witness import Witness, make_witness
 
 
@@ -42,7 +44,7 @@ def test_closed_forms_are_attained(two_parameter_problems: Any) -> None:
         assert witness.check()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.99, 0.999, 0.9999])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.99, 0.999, 0.9999, 1.0 - 1e-6, 1.0 - 1e-9])
 def test_segments_break_convexity(two_parameter_problems: Any, share: float) -> None:
     for case in two_parameter_problems:
         witness = at_minimiser(case)
@@ -100,10 +102,32 @@ def test_unresolvable_segment_is_admitted(two_parameter_problems: Any) -> None:
         witness.segment(math.nextafter(witness.lam_lower, 0.0))
 
 
+@pytest.mark.parametrize("activation", ["tanh", "relu", "softplus", "sigmoid", "gelu", "identity"])
+@pytest.mark.parametrize("loss", ["squared_error", "cross_entropy", "logistic"])
+def test_differences_agree_with_values_in_wider_arithmetic(problem: Any, activation: str, loss: str) -> None:
+    widths = [3, 5, 4, 1 if loss == "logistic" else 3]
+    beta = 3.0 if activation == "softplus" else 1.0
+    obj = problem(widths, activation, loss, weighted=True, beta=beta, parametrization="ntk")
+    rng = np.random.default_rng(43)
+    compared = 0
+    for exponent in (-1.0, -2.0, -3.0, -4.0, -7.0):
+        m = rng.uniform(-1.0, 1.0, obj.num_params)
+        step = 10.0**exponent * rng.standard_normal(obj.num_params)
+        pair = centred_pair(ph.Box(-2.0, 2.0).bind(obj), m, step)
+        assert pair is not None
+        accurate = midpoint_gap(obj, pair[0], pair[1])
+        if accurate is None:
+            assert exponent > -2.0
+            continue
+        wide = midpoint_bend(obj, pair[0], pair[1], np.longdouble)
+        assert abs(accurate[0] - wide.gap) <= accurate[1] + wide.error
+        assert accurate[1] < 1e-11 * float(pair[1] @ pair[1]) or activation == "relu"
+        compared += 1
+    assert compared >= 3
+
+
 def test_segment_would_not_be_found_above_the_threshold(two_parameter_problems: Any) -> None:
     # The closed form says the penalised objective is convex there, so the finder must come back empty-handed.
-    from pyhess.threshold.segment import find_segment
-
     for case in two_parameter_problems:
         theta, v = minimiser(case)
         region = case.region.bind(case.obj)

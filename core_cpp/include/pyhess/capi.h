@@ -17,16 +17,16 @@ int32_t ph_prepare(int64_t problem, int64_t theta, int64_t state);
 /* vt <- transposed weights of v; once per vector, before the products */
 int32_t ph_transpose(int64_t problem, int64_t v, int64_t vt);
 /* forward and backward pass over the chunks; value double[1], grad T[P] or 0 */
-int32_t ph_linearize(int64_t problem, int64_t theta, int64_t state, int64_t chunk_begin, int64_t chunk_end, int64_t value,
-                     int64_t grad, int64_t work, int64_t cancel);
+int32_t ph_linearize(int64_t problem, int64_t theta, int64_t state, int64_t chunk_begin, int64_t chunk_end,
+                     int64_t value, int64_t grad, int64_t work, int64_t cancel);
 /* out T[P] */
 int32_t ph_hvp(int64_t problem, int64_t theta, int64_t state, int64_t v, int64_t vt, int64_t out, int64_t chunk_begin,
                int64_t chunk_end, int64_t work, int64_t cancel);
 int32_t ph_ggn(int64_t problem, int64_t theta, int64_t state, int64_t v, int64_t vt, int64_t out, int64_t chunk_begin,
                int64_t chunk_end, int64_t work, int64_t cancel);
 /* q double[1], hv T[P], grad T[P] */
-int32_t ph_jet(int64_t problem, int64_t theta, int64_t state, int64_t v, int64_t vt, int64_t q, int64_t hv, int64_t grad,
-               int64_t chunk_begin, int64_t chunk_end, int64_t work, int64_t cancel);
+int32_t ph_jet(int64_t problem, int64_t theta, int64_t state, int64_t v, int64_t vt, int64_t q, int64_t hv,
+               int64_t grad, int64_t chunk_begin, int64_t chunk_end, int64_t work, int64_t cancel);
 /* atomic: returns the old value of the int64 at `counter` and adds `increment` */
 int64_t ph_fetch_add(int64_t counter, int64_t increment);
 

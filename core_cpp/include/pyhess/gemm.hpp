@@ -1,5 +1,5 @@
-// The one seam to BLAS. The binding hands in the address of dgemm/sgemm and the width of its integers; without an address
-// the portable kernels serve. Only the layouts NN and NT exist: TN is up to three times slower at small sizes.
+// The one seam to BLAS. The binding hands in the address of dgemm/sgemm and the width of its integers; without an
+// address the portable kernels serve. Only the layouts NN and NT exist: TN is up to three times slower at small sizes.
 #pragma once
 
 #include "pyhess/kernels.hpp"

@@ -7,8 +7,8 @@
 
 namespace pyhess {
 
-// Writes each W' (in, ld_out) of `theta` one after the other into `out` (transposed_size elements). Called once per theta
-// with out = state, and once per vector: it turns the forward products into the fast layout.
+// Writes each W' (in, ld_out) of `theta` one after the other into `out` (transposed_size elements). Called once per
+// theta with out = state, and once per vector: it turns the forward products into the fast layout.
 template <class T>
 void transpose_weights(const Problem<T>& problem, const T* theta, T* out);
 
@@ -17,7 +17,8 @@ template <class T>
 Status linearize(const Problem<T>& problem, const T* theta, T* state, index_t chunk_begin, index_t chunk_end,
                  double* value, T* grad, T* work, const volatile std::int32_t* cancel);
 
-// s = scale (W a + b) for one block: out (rows, ld_out). `add` keeps what out holds; the bias is skipped where b is null.
+// s = scale (W a + b) for one block: out (rows, ld_out). `add` keeps what out holds; the bias is skipped where b is
+// null.
 template <class T>
 void affine(const Problem<T>& problem, index_t l, index_t rows, const T* transposed, const T* b, const T* a, bool add,
             T* out) {

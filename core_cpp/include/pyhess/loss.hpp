@@ -1,5 +1,5 @@
-// The three losses on one block of rows: value, gradient, Hessian times a direction, third derivative along a direction.
-// Every derivative carries the datum's weight, so the sums over rows are the weighted mean's derivatives.
+// The three losses on one block of rows: value, gradient, Hessian times a direction, third derivative along a
+// direction. Every derivative carries the datum's weight, so the sums over rows are the weighted mean's derivatives.
 #pragma once
 
 #include "pyhess/types.hpp"
@@ -12,7 +12,7 @@ struct LossBlock {
     const T* weight;     // (rows)  w_i / sum w
     const double* mass;  // (rows)  w_i / sum w times sum_k y_ik for cross_entropy, else the weight
     const T* target;     // (rows, num_outputs), dense
-    T* prob;             // (rows, ld)  softmax of the outputs, or the folded sigmoid (loss.cpp); unused for squared_error
+    T* prob;  // (rows, ld)  softmax of the outputs, or the folded sigmoid (loss.cpp); unused for squared_error
 };
 
 // Returns the weighted sum of losses; writes delta = dL/df and, where there is one, prob.

@@ -10,9 +10,9 @@ namespace pyhess {
 
 struct Layer {
     index_t in = 0, out = 0;
-    index_t ld_in = 0, ld_out = 0;   // leading dimensions of the activations on both sides
-    index_t w = 0, b = -1;           // offsets into theta; b = -1 without biases
-    index_t wt = 0, ld_wt = 0;       // offset and leading dimension of the transposed copy of W
+    index_t ld_in = 0, ld_out = 0;  // leading dimensions of the activations on both sides
+    index_t w = 0, b = -1;          // offsets into theta; b = -1 without biases
+    index_t wt = 0, ld_wt = 0;      // offset and leading dimension of the transposed copy of W
     double scale = 1.0;
     Activation act = Activation::identity;  // of this layer's output; the last layer has none
     double beta = 1.0;

@@ -1,5 +1,5 @@
-// Every product by plain loops over data and units, in double: the oracle of the tuned code. It shares only the description
-// of the network with it (no blocks, no BLAS, no cached state, the C library's functions).
+// Every product by plain loops over data and units, in double: the oracle of the tuned code. It shares only the
+// description of the network with it (no blocks, no BLAS, no cached state, the C library's functions).
 #pragma once
 
 #include "pyhess/mlp.hpp"
@@ -8,12 +8,12 @@
 namespace pyhess {
 
 struct NaiveProducts {
-    double value = 0.0;   // L
-    double q = 0.0;       // v'Hv
-    double* gradient;     // (P) dL/dtheta
-    double* hvp;          // (P) H v
-    double* ggn;          // (P) G v
-    double* q_gradient;   // (P) d(v'Hv)/dtheta
+    double value = 0.0;  // L
+    double q = 0.0;      // v'Hv
+    double* gradient;    // (P) dL/dtheta
+    double* hvp;         // (P) H v
+    double* ggn;         // (P) G v
+    double* q_gradient;  // (P) d(v'Hv)/dtheta
 };
 
 // x (n, d_in), target (n, num_outputs), weight (n) as given to Problem. Adds to the four arrays.

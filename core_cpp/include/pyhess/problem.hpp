@@ -1,7 +1,8 @@
 // A network, a loss and a data set, with everything that does not depend on theta: block sizes, memory layout, kernels.
 //
-// Data is walked in blocks of `block_rows` rows; blocks are grouped into `num_chunks` chunks, the unit of parallel work.
-// Both depend on the sizes alone, never on the number of threads, so that sums have one order and results one value.
+// Data is walked in blocks of `block_rows` rows; blocks are grouped into `num_chunks` chunks, the unit of parallel
+// work. Both depend on the sizes alone, never on the number of threads, so that sums have one order and results one
+// value.
 #pragma once
 
 #include <cstddef>
@@ -15,11 +16,12 @@
 
 namespace pyhess {
 
-// Where the arrays of one layer lie in the state, in elements of T from its (aligned) beginning; -1 where there is none.
+// Where the arrays of one layer lie in the state, in elements of T from its (aligned) beginning; -1 where there is
+// none.
 struct StateLayout {
-    index_t a = -1, delta = -1;                             // every hidden layer; delta also for the output layer
-    index_t slope = -1, curve = -1, third = -1, bar = -1;   // GELU only
-    index_t prob = -1;                                      // output layer of cross_entropy and logistic
+    index_t a = -1, delta = -1;                            // every hidden layer; delta also for the output layer
+    index_t slope = -1, curve = -1, third = -1, bar = -1;  // GELU only
+    index_t prob = -1;                                     // output layer of cross_entropy and logistic
 };
 
 template <class T>
@@ -41,9 +43,9 @@ public:
     index_t first_block(index_t chunk) const { return chunk * num_blocks_ / num_chunks_; }
 
     // Sizes of the caller's buffers in elements of T; each buffer starts on a 64-byte boundary.
-    index_t state_size() const { return state_size_; }            // one per theta
+    index_t state_size() const { return state_size_; }                // one per theta
     index_t transposed_size() const { return mlp_.transposed_size; }  // one per vector
-    index_t work_size() const { return work_size_; }              // one per worker
+    index_t work_size() const { return work_size_; }                  // one per worker
 
     const T* inputs(index_t row) const { return x_.data() + row * mlp_.layers.front().ld_in; }
     const StateLayout& layout(index_t l) const { return layout_[static_cast<std::size_t>(l)]; }
@@ -73,10 +75,11 @@ const T* layer_input(const Problem<T>& problem, const T* state, index_t l, index
     return state + problem.layout(l - 1).a + row * problem.layer(l).ld_in;
 }
 
-// Runs body(row, rows) over the blocks of chunks [chunk_begin, chunk_end); stops between blocks once *cancel is non-zero.
+// Runs body(row, rows) over the blocks of chunks [chunk_begin, chunk_end); stops between blocks once *cancel is
+// non-zero.
 template <class T, class Body>
-Status for_each_block(const Problem<T>& problem, index_t chunk_begin, index_t chunk_end, const volatile std::int32_t* cancel,
-                      Body body) {
+Status for_each_block(const Problem<T>& problem, index_t chunk_begin, index_t chunk_end,
+                      const volatile std::int32_t* cancel, Body body) {
     for (index_t block = problem.first_block(chunk_begin); block < problem.first_block(chunk_end); ++block) {
         if (cancel && *cancel) return Status::cancelled;
         const index_t row = block * problem.block_rows();

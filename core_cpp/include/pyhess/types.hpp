@@ -33,8 +33,6 @@ enum class Loss : std::int32_t {
 // Elements to which every array inside a workspace is aligned: one cache line of float32.
 constexpr index_t kAlign = 16;
 
-constexpr index_t round_up(index_t n, index_t multiple) {
-    return (n + multiple - 1) / multiple * multiple;
-}
+constexpr index_t round_up(index_t n, index_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 }  // namespace pyhess

@@ -11,9 +11,7 @@ public:
     Workspace(const Problem<T>& problem, T* buffer) : problem_(problem), buffer_(buffer) {}
 
     // Tangents of layer l's output, (block_rows, ld_out) each: 0 = s1, 1 = a1, 2 = s2, 3 = a2.
-    T* tangent(index_t l, index_t which) const {
-        return after_layers(l) + which * block(problem_.layer(l).ld_out);
-    }
+    T* tangent(index_t l, index_t which) const { return after_layers(l) + which * block(problem_.layer(l).ld_out); }
 
     // Four cotangent buffers, wide enough for every layer; which = 0 … 3.
     T* cotangent(index_t which) const {

@@ -1,0 +1,53 @@
+# Everything below works on a machine that has Python >= 3.11, a C++ compiler and make; the rest comes from the package index
+# that pip is set up with.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := CMakeLists.txt pyproject.toml $(shell find core_cpp pyhess -name '*.?pp' -o -name '*.h' -o -name '*.py' -o -name '*.pyi')
+
+.PHONY: help demo test lint types examples warnings clean
+
+help:
+	@echo "make demo      set up and bracket the convexity threshold of a digits classifier"
+	@echo "make test      set up and run the tests"
+	@echo "make lint      ruff, clang-format, layers"
+	@echo "make types     mypy --strict"
+	@echo "make examples  the examples in the README and the docstrings"
+	@echo "make warnings  build the core with compiler warnings as errors"
+	@echo "make clean     remove the environment and build products"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# A stamp per set of extras; a plain install, as a user would do it.
+$(VENV)/.installed-%: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet ".[$(subst -,$(comma),$*)]"
+	@touch $@
+comma := ,
+
+demo: $(VENV)/.installed-cli-data
+	$(BIN)/pyhess threshold --data digits --widths 64,16,10 --activation tanh --box 0.5
+
+# A fresh Numba cache: a stale one can hide an edited kernel.
+test: $(VENV)/.installed-test
+	rm -rf build/numba-cache && mkdir -p build/numba-cache
+	NUMBA_CACHE_DIR=$(CURDIR)/build/numba-cache $(BIN)/pytest tests $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	find core_cpp -name '*.?pp' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run -Werror
+	cd build && PYTHONPATH= ../$(BIN)/lint-imports --config ../pyproject.toml
+
+types: $(VENV)/.installed-test-lint
+	$(BIN)/mypy
+
+examples: $(VENV)/.installed-test
+	$(BIN)/pytest --doctest-modules --doctest-glob='*.md' -p no:cacheprovider README.md docs $$($(BIN)/python -c "import os; os.chdir('/'); import pyhess; print(pyhess.__path__[0])")
+
+warnings: $(BIN)/python
+	PYHESS_WERROR=ON $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/warnings .
+
+clean:
+	rm -rf $(VENV) build
