@@ -147,6 +147,9 @@ _GENERATORS: dict[str, Callable[[int, np.random.Generator], Arrays]] = {
     "xor": _xor,
 }
 
+#: Sets that are generated, and so depend on a seed.
+GENERATED = tuple(_GENERATORS)
+
 
 def load(name: str, *, n: int | None = None, standardize: bool | None = None, rng: Any = None) -> Dataset:
     """A data set by name, without any download.

@@ -141,6 +141,7 @@ class _Run:
     certificate: Certificate | None = None
     found: SearchResult | None = None
     witness: Witness | None = None
+    problem: dict[str, Any] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -151,6 +152,7 @@ class _Run:
     def work(self) -> None:
         """Go through the stages; Ctrl-C ends this early but never escapes."""
         try:
+            self.problem = describe_problem(self.obj, self.region, self.penalty)
             self._look_for_kinks()
             self._certify()
             self._search()
@@ -253,7 +255,7 @@ class _Run:
             kink=self.kink,
             certificate=self.certificate,
             stats=self._stats(),
-            problem=describe_problem(self.obj, self.region, self.penalty),
+            problem=self.problem or describe_problem(self.obj, self.region, self.penalty),
         )
 
     def _status(self, lam_lower: float, lam_upper: float) -> Status:
@@ -271,7 +273,6 @@ class _Run:
             "seed": self.seed,
             "interrupted": self.interrupted,
             "relu_kinks": self.relu_kinks,
-            "threads": num_workers(self.obj.num_params),
             "num_matvecs": 0,
             "num_jets": 0,
             "num_starts": 0,
@@ -280,6 +281,7 @@ class _Run:
             stats["num_matvecs"] = int(self.found.num_matvecs)
             stats["num_jets"] = int(self.found.num_jets)
             stats["num_starts"] = int(self.found.num_starts)
+            stats["threads"] = num_workers(self.found.num_starts)
             stats["best_family"] = self.found.best_family
             stats["families"] = self.found.families
         return stats

@@ -140,8 +140,8 @@ def _evidence(result: ThresholdResult) -> list[tuple[str, str]]:
             (
                 "kink",
                 f"datum {data} at hidden layer {kink.layer}, unit {kink.unit} (counted from 0): slope jump {kink.jump:.6g} "
-                f"along a unit direction; convexity on segments of half length 0.01 needs lam >= {kink.lambda_at_scale(0.01):.4g}, "
-                f"of 0.0001 lam >= {kink.lambda_at_scale(0.0001):.4g}",
+                f"along a unit direction; convexity on segments of half length 0.01 needs lam >= "
+                f"{kink.lambda_at_scale(0.01):.4g}, of 0.0001 lam >= {kink.lambda_at_scale(0.0001):.4g}",
             )
         )
     elif result.scope != "global":

@@ -67,6 +67,7 @@ def find_kink(
     region : Region
         Bound region.
     rng : numpy.random.Generator
+        Source of the points to begin with.
     deadline : float, optional
         Time on `time.monotonic` to stop at; ten seconds from now by default.
     cancel : (1,) int32 array, optional

@@ -46,7 +46,8 @@ def quadratic_form(obj: Objective, theta: FloatArray, v: FloatArray) -> Quadrati
     ----------
     obj : Objective
         The objective; only its network, data, targets and loss are used, never its compiled products.
-    theta, v : (P,) arrays
+    theta, v : (P,) array
+        The point and the direction.
 
     Returns
     -------

@@ -71,9 +71,10 @@ def find_segment(obj: Objective, region: Region, theta: FloatArray, v: FloatArra
     Parameters
     ----------
     obj : Objective
+        Network, data and loss.
     region : Region
         Bound region; all returned points lie in it.
-    theta, v : (P,) arrays
+    theta, v : (P,) array
         Where to look and in which direction.
     lam : float
         Penalty strength.

@@ -133,6 +133,7 @@ def make_witness(obj: Objective, region: Region, theta: npt.ArrayLike, v: npt.Ar
     Parameters
     ----------
     obj : Objective
+        Network, data and loss.
     region : Region
         Bound to the network (`Region.bind`).
     theta : (P,) array

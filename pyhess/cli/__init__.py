@@ -1,0 +1,20 @@
+"""The command line; no mathematics here, only the public functions of the package.
+
+Exit codes: 0 done; 2 wrong usage or settings; 3 data that cannot be read or do not fit; 4 numerical failure; 130 interrupted
+(what was found is printed).
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Entry point of ``pyhess``."""
+    try:
+        from .app import app
+    except ImportError as error:
+        if error.name not in ("click", "rich"):
+            raise
+        sys.exit(f"pyhess: the command line needs {error.name}; pip install 'pyhess[cli]'.")
+    app(prog_name="pyhess")

@@ -1,0 +1,23 @@
+"""The command group."""
+
+from __future__ import annotations
+
+import click
+
+from .data import data
+from .doctor import doctor
+from .threshold import threshold
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pyhess")
+def app() -> None:
+    """How large must an L2 penalty be to make a neural network's training objective convex?
+
+    Exit codes: 0 done, 2 wrong usage, 3 unreadable data, 4 numerical failure, 130 interrupted (what was found is printed).
+    """
+
+
+app.add_command(threshold)
+app.add_command(doctor)
+app.add_command(data)

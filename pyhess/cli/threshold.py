@@ -1,0 +1,107 @@
+"""``pyhess threshold``: the bracket for one network, data set and region."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from .common import INTERRUPTED, DataError, exit_codes, json_option, print_json, verbose_option
+
+
+def _numbers(kind: type, name: str) -> Any:
+    def convert(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[Any] | None:
+        if value is None:
+            return None
+        try:
+            return [kind(part) for part in value.split(",")]
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is not a comma-separated list of {name}.") from None
+
+    return convert
+
+
+def _choose_loss(loss: str, data: Any, outputs: int) -> str:
+    """``auto``: the loss that integer labels and the number of outputs suggest."""
+    if loss != "auto":
+        return loss
+    if data.is_labels and outputs > 1:
+        return "cross_entropy"
+    labels = {float(value) for value in data.y.reshape(-1)[:1000]} if outputs == 1 else set()
+    return "logistic" if data.is_labels and labels <= {0.0, 1.0} else "squared_error"
+
+
+@click.command()
+@click.option("--data", "source", required=True, metavar="NAME|FILE.npz", help="A data set (`pyhess data list`) or arrays X, y.")
+@click.option("--widths", required=True, callback=_numbers(int, "integers"), help="d_in,h_1,…,d_out; for example 64,16,10.")
+@click.option("--activation", default="tanh", show_default=True, help="One name, or one per hidden layer, separated by commas.")
+@click.option("--beta", default="1", callback=_numbers(float, "numbers"), help="Sharpness of softplus, one or per layer.")
+@click.option("--bias/--no-bias", default=True, show_default=True, help="Biases in every layer.")
+@click.option("--parametrization", type=click.Choice(["standard", "ntk"]), default="standard", show_default=True)
+@click.option(
+    "--loss", type=click.Choice(["auto", "squared_error", "cross_entropy", "logistic"]), default="auto", show_default=True,
+    help="auto: cross_entropy for labels and several outputs, logistic for labels 0/1 and one output, else squared_error.",
+)  # fmt: skip
+@click.option("--box", type=float, help="Region: every |parameter| <= BOX.")
+@click.option("--ball", type=float, help="Region: Euclidean norm of the parameters <= BALL.")
+@click.option("--n", type=click.IntRange(min=1), help="Use the first N rows.")
+@click.option("--standardize/--no-standardize", default=None, help="Scale the data (`pyhess data show` says how).")
+@click.option("--seed", type=click.IntRange(min=0), default=20261, show_default=True, help="Seed of the search.")
+@click.option("--time-limit", type=float, help="Seconds after which the best so far is printed.")
+@click.option("--starts", type=click.IntRange(min=1), help="Number of starts of the search; by default chosen from the cost.")
+@click.option(
+    "--certificate", type=click.Choice(["auto", "moment", "centre", "none"]), default="auto", show_default=True,
+    help="Method of the upper end.",
+)  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), help="Threads; by default all cores.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+@json_option
+@verbose_option
+def threshold(
+    source: str, widths: list[int], activation: str, beta: list[float], bias: bool, parametrization: str, loss: str,
+    box: float | None, ball: float | None, n: int | None, standardize: bool | None, seed: int, time_limit: float | None,
+    starts: int | None, certificate: str, threads: int | None, quiet: bool, as_json: bool, verbose: bool,
+) -> None:  # fmt: skip
+    """Bracket the penalty strength lam at which L(theta) + lam |theta|² becomes convex on a box or a ball."""
+    if (box is None) == (ball is None):
+        raise click.UsageError("give exactly one region: --box R or --ball R.")
+    with exit_codes(verbose):
+        import numba
+
+        import pyhess as ph
+
+        from .files import load_data
+        from .progress import Reporter
+
+        data = load_data(source, n, standardize, seed)
+        names = activation.split(",")
+        net = ph.MLP(
+            widths,
+            activation=names[0] if len(names) == 1 else names,
+            beta=beta[0] if len(beta) == 1 else beta,
+            bias=bias,
+            parametrization=parametrization,
+        )
+        if net.widths[0] != data.num_features:
+            raise DataError(f"{source} has {data.num_features} features but --widths starts with {net.widths[0]}.")
+        obj = ph.Objective(net, data, loss=_choose_loss(loss, data, net.widths[-1]))
+        region = ph.Box(-box, box) if box is not None else ph.Ball(radius=ball)
+        if threads is not None:
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        with Reporter(quiet) as progress:
+            result = ph.lambda_threshold(
+                obj,
+                region,
+                rng=seed,
+                time_limit=time_limit,
+                starts=starts,
+                certificate=None if certificate == "none" else certificate,
+                progress=progress,
+            )
+        if as_json:
+            print_json(result.to_dict())
+        else:
+            click.echo(str(result))
+    if result.stats["interrupted"]:
+        sys.exit(INTERRUPTED)
