@@ -84,7 +84,8 @@ def next_extreme(alpha: Any, beta: Any, n: int, sign: float, old: float) -> tupl
 
     The last pivot of T_n - x as a function of x is alpha_n - x - psi(x), psi a sum of poles of which the first, ``old``, is
     known. psi is replaced by one pole there and a constant, matched in value and slope; the root of that model approaches the
-    eigenvalue monotonically from below and quadratically, so the pivots stay positive. The slope at the root is -1/s_n^2.
+    eigenvalue monotonically from below and quadratically, so the pivots stay positive. The slope at the root is -1/s_n^2;
+    where rounding hides it, 0 is returned in place of |s_n|.
     """
     a = sign * alpha[n - 1]
     if n == 1:
@@ -103,8 +104,8 @@ def next_extreme(alpha: Any, beta: Any, n: int, sign: float, old: float) -> tupl
             slope = 1.0 + t * t * slope
             pivot = sign * alpha[i] - x - beta[i - 1] * t
         gap = old - x
-        if gap <= 0.0 or not pivot > 0.0:  # at the root up to rounding
-            break
+        if gap <= 0.0 or not pivot > 0.0:  # at the root up to rounding, the slope is not known
+            return x, 0.0
         strength = (slope - 1.0) * gap * gap
         shift = x + pivot + (slope - 1.0) * gap - old
         root = sqrt(shift * shift + 4.0 * strength)

@@ -182,7 +182,11 @@ class _Run:
             self.relu_kinks = relu_kink_status(self.obj.net, self.obj.data, self.obj.loss, self.region)[0]
             if self.relu_kinks == "possible":
                 deadline = None if self.remaining is None else monotonic() + _KINK_SHARE * self.remaining
-                self.kink = find_kink(self.obj, self.region, rng=self.rng.spawn(1)[0], deadline=deadline)
+                rng = self.rng.spawn(1)[0]
+                self.kink = find_kink(self.obj, self.region, rng=rng, deadline=deadline, on_found=self._keep_kink)
+
+    def _keep_kink(self, kink: KinkWitness) -> None:
+        self.kink = kink
 
     def _certify(self) -> None:
         if self.method is None:

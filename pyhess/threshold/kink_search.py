@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 
 _DEFAULT_SECONDS = 10.0
 _MAX_ROUNDS = 48
-#: Rounds still made after the first verified witness, in the hope of a larger jump.
-_EXTRA_ROUNDS = 3
+#: Pairs of datum and unit still tried after the first verified witness, in the hope of a larger jump.
+_EXTRA_TRIES = 24
+#: How much larger the jump of a new witness must be to be worth its verification.
+_GAIN = 1.05
 _RANKED_ROWS = 1024
 _PAIRS_PER_RANKING = 3
 #: How far boundary points are pulled towards a random interior point.
@@ -57,6 +59,7 @@ def find_kink(
     deadline: float | None = None,
     cancel: npt.NDArray[np.int32] | None = None,
     starts: Sequence[FloatArray] = (),
+    on_found: Callable[[KinkWitness], object] | None = None,
 ) -> KinkWitness | None:
     """Look for a concave kink and return the verified witness with the largest jump found, or None.
 
@@ -74,6 +77,8 @@ def find_kink(
         Stops the search soon after it becomes non-zero.
     starts : sequence of (P,) arrays
         Points to begin with, besides random ones.
+    on_found : callable, optional
+        Called with every witness that is better than those before, so that an exception does not lose it.
 
     Returns
     -------
@@ -88,7 +93,7 @@ def find_kink(
         return monotonic() >= limit or (cancel is not None and bool(cancel[0]))
 
     with blas_single_thread():
-        return _Search(obj, region, rng, stop).run(starts)
+        return _Search(obj, region, rng, stop, on_found).run(starts)
 
 
 @dataclass(eq=False)
@@ -97,6 +102,7 @@ class _Search:
     region: Region
     rng: np.random.Generator
     stop: Callable[[], bool]
+    on_found: Callable[[KinkWitness], object] | None = None
     best: KinkWitness | None = None
     centre: FloatArray = field(init=False)
 
@@ -104,17 +110,14 @@ class _Search:
         self.centre = interior_point(self.region)
 
     def run(self, starts: Sequence[FloatArray]) -> KinkWitness | None:
-        extra = _EXTRA_ROUNDS
+        extra = _EXTRA_TRIES
         for theta in self._points(starts):
             for layer in reversed(relu_layers(self.obj)):
                 for datum, unit in self._ranked_pairs(theta, layer):
-                    if self.stop():
+                    if self.stop() or extra == 0:
                         return self.best
                     self._try(theta, datum, layer, unit)
-            if self.best is not None:
-                extra -= 1
-                if extra < 0:
-                    break
+                    extra -= self.best is not None
         return self.best
 
     def _points(self, starts: Sequence[FloatArray]) -> Iterator[FloatArray]:
@@ -234,7 +237,7 @@ class _Search:
             v = direction / np.linalg.norm(direction)
             options.append((jump_along(self.obj, theta, v, data, kinks), v))
         jump, v = min(options, key=lambda option: option[0])
-        if not jump < (0.0 if self.best is None else self.best.jump):
+        if not jump < (0.0 if self.best is None else _GAIN * self.best.jump):
             return False
         if not differences_confirm(self.obj, self.region, theta, v, jump, kinks):
             return False
@@ -243,6 +246,8 @@ class _Search:
         v.setflags(write=False)
         rate = abs(float(full @ v))
         self.best = KinkWitness(theta, tuple(int(i) for i in data), layer, unit, v, jump, jump / rate)
+        if self.on_found is not None:
+            self.on_found(self.best)
         return True
 
     def _with_concave_output(self, theta: FloatArray, data: IndexArray, layer: int, unit: int) -> Iterator[FloatArray]:

@@ -12,6 +12,7 @@ penalty adds nothing to it, so a negative one rules out every finite penalty str
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from ..errors import InputError, NumericalError
 from ..regions import Region
+from .differences import midpoint_gap
 from .geometry import centred_pair
 from .kink_calculus import (
     IndexArray,
@@ -29,12 +31,13 @@ from .kink_calculus import (
     only_these,
     shared_surface,
 )
-from .reference_jet import FloatType
 from .roundoff import FloatArray
-from .segment import Segment, find_segment, midpoint_bend
+from .segment import Segment, find_segment, gap_of_values
 
 if TYPE_CHECKING:
     from ..objective import Objective
+
+GapFunction = Callable[["Objective", FloatArray, FloatArray], tuple[float, float] | None]
 
 #: Relative agreement asked of finite differences and the jump.
 _AGREEMENT = 0.01
@@ -162,16 +165,16 @@ def differences_confirm(
     """Whether second differences of L along v, divided by the step, extrapolate to the jump at two scales.
 
     ``D(h) = (L(theta + hv) + L(theta - hv) - 2 L(theta))/h = jump + c h + O(h²)``, so ``2 D(h/2) - D(h)`` removes the
-    curvature c of the smooth part. Float64 is tried first, the widest floating type next.
+    curvature c of the smooth part. The values of L are tried first; where rounding hides the jump, the differences are
+    carried through the network instead (`pyhess.threshold.differences`).
     """
     reach = gate_distance(obj, theta, v, kinks)
     start = min(_FIRST_STEP * reach, 0.01 * max(1.0, float(np.linalg.norm(theta))))
-    dtypes: tuple[FloatType, ...] = (np.float64, np.longdouble)
-    for dtype in dtypes:
+    for gap in (gap_of_values, midpoint_gap):
         agreeing = 0
         for step in (start * 4.0**-k for k in range(_SHRINKS)):
-            wide = _difference_quotient(obj, region, theta, step * v, dtype)
-            narrow = _difference_quotient(obj, region, theta, 0.5 * step * v, dtype)
+            wide = _difference_quotient(obj, region, theta, step * v, gap)
+            narrow = _difference_quotient(obj, region, theta, 0.5 * step * v, gap)
             if wide is None or narrow is None:
                 continue
             limit = 2.0 * narrow[0] - wide[0]
@@ -186,12 +189,14 @@ def differences_confirm(
 
 
 def _difference_quotient(
-    obj: Objective, region: Region, theta: FloatArray, step: FloatArray, dtype: FloatType
+    obj: Objective, region: Region, theta: FloatArray, step: FloatArray, gap: GapFunction
 ) -> tuple[float, float] | None:
     """Return D(h) and its rounding error, or None where the segment does not fit around theta."""
     pair = centred_pair(region, theta, step)
     if pair is None or float(np.max(np.abs(pair[0] - theta))) > 1e-3 * float(np.max(np.abs(step))):
         return None
-    bend = midpoint_bend(obj, pair[0], pair[1], dtype)
-    length = math.sqrt(bend.squared_step)
-    return -2.0 * bend.gap / length, 2.0 * bend.error / length
+    measured = gap(obj, pair[0], pair[1])
+    if measured is None:
+        return None
+    length = math.sqrt(math.fsum(pair[1] ** 2))
+    return -2.0 * measured[0] / length, 2.0 * measured[1] / length

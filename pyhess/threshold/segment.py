@@ -11,7 +11,7 @@ from ..regions import Region
 from .differences import midpoint_gap
 from .geometry import CentredPair, centred_pair
 from .reference_jet import FloatType, sample_losses
-from .roundoff import Approx, FloatArray, weighted_mean
+from .roundoff import FloatArray, weighted_mean
 
 if TYPE_CHECKING:
     from ..objective import Objective
@@ -47,22 +47,13 @@ class Segment(_Segment):
         return segment
 
 
-class Bend(NamedTuple):
-    """Midpoint gap ``L(m) - (L(m-d) + L(m+d))/2`` of the loss alone, a bound of its error, and |d|²."""
-
-    gap: float
-    error: float
-    squared_step: float
-
-
-def midpoint_bend(obj: Objective, m: FloatArray, d: FloatArray, dtype: FloatType = np.float64) -> Bend:
-    """Return the midpoint gap of the loss for the exact points m - d, m, m + d."""
+def gap_of_values(obj: Objective, m: FloatArray, d: FloatArray, dtype: FloatType = np.float64) -> tuple[float, float]:
+    """Return ``L(m) - (L(m - d) + L(m + d))/2`` from the values of the loss at three points, and a bound of its error."""
     middle = sample_losses(obj, m, dtype)
     first = sample_losses(obj, m - d, dtype)
     second = sample_losses(obj, m + d, dtype)
-    ends = Approx(0.5 * first.value + 0.5 * second.value, 0.5 * (first.error + second.error))
-    gap, error = weighted_mean(middle - ends, obj.data.weights)
-    return Bend(float(gap), error, math.fsum(d * d))
+    gap, error = weighted_mean(middle - (first + second).scale(0.5), obj.data.weights)
+    return float(gap), error
 
 
 def find_segment(obj: Objective, region: Region, theta: FloatArray, v: FloatArray, lam: float) -> Segment | None:
@@ -92,8 +83,7 @@ def find_segment(obj: Objective, region: Region, theta: FloatArray, v: FloatArra
     for pair in pairs:
         if pair is None:
             continue
-        bend = midpoint_bend(obj, pair[0], pair[1])
-        segment, score = _judge(pair, bend.gap, bend.error, lam)
+        segment, score = _judge(pair, *gap_of_values(obj, pair[0], pair[1]), lam)
         if score > -1.0:
             undecided.append(pair)
         if score > best_score:

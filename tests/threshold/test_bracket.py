@@ -252,6 +252,26 @@ def test_time_limit_returns_the_best_so_far(problem: Any) -> None:
     assert t.witness is not None and t.lam_lower > 0.0
 
 
+def test_a_kink_found_before_an_interrupt_is_kept(problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    obj = problem([3, 4, 1], "relu", "squared_error")
+    real = bracket.find_kink
+
+    def interrupted_after_a_find(*args: Any, on_found: Any, **options: Any) -> Any:
+        def found(kink: Any) -> None:
+            on_found(kink)
+            raise KeyboardInterrupt
+
+        return real(*args, on_found=found, **options)
+
+    monkeypatch.setattr(bracket, "find_kink", interrupted_after_a_find)
+    t = lambda_threshold(obj, BOX, rng=7)
+    assert_consistent(t)
+    assert t.status is Status.INFINITE
+    assert t.stats["interrupted"]
+    assert t.kink is not None
+    assert t.kink.verify(obj, BOX)
+
+
 def test_an_infinite_verdict_survives_an_interrupt(problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     obj = problem([3, 4, 1], "relu", "squared_error")
     monkeypatch.setattr(bracket, "search", raise_interrupt)

@@ -262,3 +262,40 @@ def test_dictionary_is_json() -> None:
     assert kink is not None
     content = json.loads(json.dumps(kink.to_dict(), allow_nan=False))
     assert content["datum"] == [0] and content["jump"] == kink.jump
+
+
+def lowest_beta(obj: ph.Objective, box: ph.Box) -> float:
+    """Exact minimum of beta over the concave kinks of a net with one hidden layer and one output, on a box.
+
+    At s_ij = 0 the residual does not depend on unit j, so v_j, the other units' contributions and the output bias all range
+    over independent intervals: beta = v_j r_i / N is smallest at a pair of their ends.
+    """
+    net, x = obj.net, obj.data.X
+    (w_low, b_low), (v_low, c_low) = net.unpack(box.low)
+    (w_high, b_high), (v_high, c_high) = net.unpack(box.high)
+    s_low = np.maximum(x, 0) @ w_low.T + np.minimum(x, 0) @ w_high.T + b_low
+    s_high = np.maximum(x, 0) @ w_high.T + np.minimum(x, 0) @ w_low.T + b_high
+    ends = [v * np.maximum(s, 0) for v in (v_low[0], v_high[0]) for s in (s_low, s_high)]
+    low, high = np.min(ends, axis=0), np.max(ends, axis=0)
+    best = 0.0
+    for i, j in np.argwhere((s_low < 0) & (s_high > 0)):
+        r_low = low[i].sum() - low[i, j] + c_low[0] - obj.targets[i, 0]
+        r_high = high[i].sum() - high[i, j] + c_high[0] - obj.targets[i, 0]
+        best = min(best, *(v * r for v in (v_low[0, j], v_high[0, j]) for r in (r_low, r_high)))
+    return best / len(x)
+
+
+def test_one_hidden_layer_against_the_exact_decision() -> None:
+    rng = np.random.default_rng(77)
+    decided = {True: 0, False: 0}
+    for _ in range(60):
+        units, samples, features = (int(rng.integers(1, top)) for top in (6, 30, 4))
+        x, y = rng.standard_normal((samples, features)), rng.standard_normal(samples)
+        obj = ph.Objective(ph.MLP([features, units, 1], "relu"), ph.Dataset(x, y * rng.choice([0.1, 1.0, 3.0])))
+        box = ph.Box.around(rng.standard_normal(obj.num_params), 10.0 ** rng.uniform(-3.0, -0.3))
+        beta = lowest_beta(obj, box)
+        kink = look(obj, box)
+        assert (kink is not None) == (beta < 0.0)
+        assert kink is None or kink.beta >= beta * (1.0 + 1e-9)
+        decided[kink is not None] += 1
+    assert min(decided.values()) > 10

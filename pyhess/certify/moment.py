@@ -1,0 +1,79 @@
+"""The moment bound: a recursion in the norms of the layers' blocks, with enclosures of everything else.
+
+For a direction v with blocks (V^l, c^l) of sizes t_l the residual part of the Hessian is, per datum,
+
+    v'Rv = sum_{l>=2} 2 delta^l . V^l adot^{l-1} + sum_{l<D} sum_j bar^l_j phi''(s^l_j) (sdot^l_j)^2,
+
+and |sdot^l| <= q_l = |W^l| sup phi' q_{l-1} + |(a^{l-1}, 1)| t_l. The Gauss-Newton part is positive semi-definite and dropped.
+Only the negative part of bar phi'' counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data import Dataset
+from .forms import FormSum
+from .intervals import gamma
+from .propagate import Cell, Propagation, propagate
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Numbers in one block's widest intermediate array.
+_BLOCK_NUMBERS = 2**20
+
+
+def data_blocks(cell: Cell, data: Dataset, targets: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
+    """(x, y, w) for blocks of rows small enough to keep the intermediate arrays in memory."""
+    rows = max(16, _BLOCK_NUMBERS // max(cell.net.widths))
+    weights = data.normalized_weights
+    for begin in range(0, data.num_samples, rows):
+        part = slice(begin, begin + rows)
+        yield data.X[part], targets[part], weights[part]
+
+
+def tangent_forms(cell: Cell, bounds: Propagation) -> list[FloatArray]:
+    """P_l (n, D) with |sdot^l| <= P_l . t; column 0 multiplies y_i instead of t_1."""
+    layers = cell.net.num_layers
+    rows = bounds.entering_norm[0].shape[0]
+    forms = []
+    for layer in range(layers):
+        form = np.zeros((rows, layers))
+        if layer == 0:
+            form[:, 0] = 1.0
+        else:
+            steepest = bounds.slope[layer - 1].magnitude.max(axis=1)
+            form = (cell.blocks[layer].spectral * steepest)[:, None] * forms[-1]
+            form[:, layer] += bounds.entering_norm[layer]
+        forms.append(form * (1.0 + gamma(8)))
+    return forms
+
+
+def residual_forms(cell: Cell, bounds: Propagation) -> FloatArray:
+    """M (n, D, D): v'Rv >= -t'M t for every datum."""
+    layers = cell.net.num_layers
+    tangent = tangent_forms(cell, bounds)
+    total = np.zeros((tangent[0].shape[0], layers, layers))
+    for layer in range(1, layers):
+        steepest = bounds.slope[layer - 1].magnitude.max(axis=1)
+        mixed = (bounds.delta_norm[layer] * steepest)[:, None] * tangent[layer - 1]
+        total[:, layer, :] += mixed
+        total[:, :, layer] += mixed
+    for layer in range(layers - 1):
+        sharpest = np.maximum(0.0, -bounds.curved[layer].lo).max(axis=1)
+        total += sharpest[:, None, None] * tangent[layer][:, :, None] * tangent[layer][:, None, :]
+    return total * (1.0 + gamma(8 * layers + 16))
+
+
+def moment_bound(cell: Cell, data: Dataset, targets: FloatArray, loss: str, cancelled: npt.NDArray[np.int32]) -> float | None:
+    """Lower bound of psi over the cell; None if cancelled."""
+    net = cell.net
+    total = FormSum(net.num_layers, net.widths[0], net.bias)
+    for x, y, w in data_blocks(cell, data, targets):
+        if cancelled[0]:
+            return None
+        total.add(residual_forms(cell, propagate(cell, x, y, loss)), x, w)
+    return -total.bound(np.array(net.layer_scales) * (1.0 + gamma(4)))

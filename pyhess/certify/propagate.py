@@ -1,0 +1,202 @@
+"""Interval propagation through the network, forwards and backwards, over a box or one cell of a ball.
+
+Everything is in effective parameters κ_l W^l, κ_l b^l (the NTK scales are folded into the region), and for a block of data at a
+time. A cell of a ball bounds the Frobenius distance of each layer's block (W^l, b^l) from the centre by rho_l.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..model import MLP
+from ..regions import Ball, Box
+from .intervals import Interval, down, gamma, matmul, norms, up
+from .ranges import derivative_range
+from .spectral import norm_bound
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A layer's weights and biases over the region: entrywise bounds, and the Frobenius radius of a ball's cell (0 for a box)."""
+
+    weight: Interval  # (out, in)
+    bias: Interval  # (out,), zeros without biases
+    rho: float
+    spectral: float  # sup of the spectral norm of W
+    deviation: float  # sup of the spectral norm of W - middle
+    affine: float  # sup of the spectral norm of (W, b)
+    columns: FloatArray  # sup of the Euclidean norms of the columns of W
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A region, or a part of one, ready for propagation."""
+
+    net: MLP
+    blocks: tuple[Block, ...]
+
+    @property
+    def is_ball(self) -> bool:
+        """True if the layers' radii are Euclidean."""
+        return any(block.rho > 0.0 for block in self.blocks)
+
+
+def _layer_interval(net: MLP, layer: int, low: FloatArray, high: FloatArray) -> tuple[Interval, Interval]:
+    scale = net.layer_scales[layer]
+    weight, bias = net.layer_slices[layer]
+    shape = (net.widths[layer + 1], net.widths[layer])
+    exact = scale == 1.0
+
+    def take(where: slice) -> Interval:
+        part = Interval(low[where], high[where])
+        # Two ulp: the product is rounded, and so was κ itself.
+        return part if exact else Interval(down(down(scale * part.lo)), up(up(scale * part.hi)))
+
+    w = take(weight)
+    b = Interval.point(np.zeros(shape[0])) if bias is None else take(bias)
+    return Interval(w.lo.reshape(shape), w.hi.reshape(shape)), b
+
+
+def box_cell(net: MLP, region: Box) -> Cell:
+    """The whole box as one cell."""
+    blocks = []
+    for layer in range(net.num_layers):
+        w, b = _layer_interval(net, layer, region.low, region.high)
+        deviation = norm_bound(w.radius)
+        spectral = min(norm_bound(w.magnitude), (norm_bound(w.middle) + deviation) * (1.0 + gamma(4)))
+        blocks.append(Block(w, b, 0.0, spectral, deviation, norm_bound(_joined(w.magnitude, b.magnitude)), norms(w.magnitude.T)))
+    return Cell(net, tuple(blocks))
+
+
+def ball_cell(net: MLP, region: Ball, radii: FloatArray) -> Cell:
+    """{theta : every layer's block lies within radii[l] of the centre}."""
+    blocks = []
+    for layer in range(net.num_layers):
+        w, b = _layer_interval(net, layer, region.center, region.center)
+        rho = float(radii[layer]) * net.layer_scales[layer] * (1.0 + gamma(8))
+        spectral = (norm_bound(w.middle) + norm_bound(w.radius) + rho) * (1.0 + gamma(8))
+        affine = (norm_bound(_joined(w.middle, b.middle)) + norm_bound(_joined(w.radius, b.radius)) + rho) * (1.0 + gamma(8))
+        columns = (norms(w.magnitude.T) + rho) * (1.0 + gamma(4))
+        deviation = (rho + norm_bound(w.radius)) * (1.0 + gamma(4))
+        blocks.append(Block(w, b, rho, spectral, deviation, affine, columns))
+    return Cell(net, tuple(blocks))
+
+
+def _joined(w: FloatArray, b: FloatArray) -> FloatArray:
+    return np.concatenate([w, b[:, None]], axis=1)
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """Enclosures for a block of n data, layer l = 0 … D-1; hidden layers only where noted.
+
+    ``entering[l]`` activations entering layer l (n, in); ``entering_norm[l]`` sup |(a, 1)| (n,), the 1 only with biases;
+    ``s[l]``, ``slope[l]`` phi', ``bar[l]`` dL/da, ``curved[l]`` bar phi'' (hidden, (n, out)); ``delta[l]`` dL/ds (n, out) and
+    ``delta_norm[l]`` sup |delta| (n,). The loss's cotangents are per datum, without its weight.
+    """
+
+    entering: list[Interval]
+    entering_norm: list[FloatArray]
+    s: list[Interval]
+    slope: list[Interval]
+    bar: list[Interval]
+    curved: list[Interval]
+    delta: list[Interval]
+    delta_norm: list[FloatArray]
+
+
+def _affine(block: Block, a: Interval, a_norm: FloatArray) -> Interval:
+    s = matmul(a, block.weight.T) + Interval(block.bias.lo[None, :], block.bias.hi[None, :])
+    return s if block.rho == 0.0 else s.widened(up(block.rho * a_norm)[:, None])
+
+
+def _with_one(values: FloatArray, bias: bool) -> FloatArray:
+    return np.sqrt(values**2 + 1.0) * (1.0 + gamma(8)) if bias else values
+
+
+def _growth(name: str, beta: float) -> tuple[float, float]:
+    """(|phi(0)|, sup |phi'|), rounded up: |phi(s)| <= |phi(0)| + sup |phi'| |s|."""
+    at_zero = {"sigmoid": 0.5, "softplus": 0.6931471805599454 / beta}.get(name, 0.0)
+    return at_zero * (1.0 + gamma(8)), {"sigmoid": 0.25, "gelu": 1.1289041451619027}.get(name, 1.0)
+
+
+def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Propagation:
+    """Forward and backward intervals for the data x (n, d)."""
+    net = cell.net
+    last = net.num_layers - 1
+    a = Interval.point(x)
+    entering, entering_norm, pre = [a], [_with_one(norms(x), net.bias)], []
+    for layer, block in enumerate(cell.blocks):
+        s = _affine(block, a, entering_norm[-1])
+        # |s| <= |(W, b)| |(a, 1)|: in a ball this beats the entries' intervals for wide layers.
+        s_norm = np.minimum(norms(s.magnitude), block.affine * entering_norm[-1] * (1.0 + gamma(4)))
+        pre.append(s)
+        if layer == last:
+            break
+        name = net.activations[layer]
+        a = derivative_range(name, net.betas[layer], 0, s)
+        at_zero, steepest = _growth(name, net.betas[layer])
+        a_norm = (steepest * s_norm + at_zero * np.sqrt(net.widths[layer + 1])) * (1.0 + gamma(16))
+        entering.append(a)
+        entering_norm.append(_with_one(np.minimum(norms(a.magnitude), a_norm), net.bias))
+    residual, residual_norm = residual_range(loss, pre[-1], targets)
+    if loss == "squared_error":
+        residual_norm = np.minimum(residual_norm, (s_norm + norms(targets)) * (1.0 + gamma(4)))
+
+    slope = [derivative_range(net.activations[layer], net.betas[layer], 1, pre[layer]) for layer in range(last)]
+    delta, delta_norm = [residual], [residual_norm]
+    bar: list[Interval] = []
+    curved: list[Interval] = []
+    for layer in range(last - 1, -1, -1):
+        above = cell.blocks[layer + 1]
+        cotangent = matmul(delta[0], above.weight)
+        if above.rho > 0.0:
+            cotangent = cotangent.widened(up(above.rho * delta_norm[0])[:, None])
+        # |bar_j| <= |W_:j| |delta|
+        limit = up(above.columns[None, :] * delta_norm[0][:, None] * (1.0 + gamma(4)))
+        cotangent = Interval(np.maximum(cotangent.lo, -limit), np.minimum(cotangent.hi, limit))
+        bar.insert(0, cotangent)
+        curved.insert(0, cotangent * derivative_range(net.activations[layer], net.betas[layer], 2, pre[layer]))
+        delta.insert(0, cotangent * slope[layer])
+        # Entrywise intervals, or operator norms: whichever is smaller.
+        recursion = above.spectral * delta_norm[0] * slope[layer].magnitude.max(axis=1) * (1.0 + gamma(8))
+        delta_norm.insert(0, np.minimum(norms(delta[0].magnitude), recursion))
+    return Propagation(entering, entering_norm, pre[:last], slope, bar, curved, delta, delta_norm)
+
+
+def residual_range(loss: str, f: Interval, y: FloatArray) -> tuple[Interval, FloatArray]:
+    """dl/df over the outputs f (n, K), and a bound of its Euclidean norm (n,)."""
+    if loss == "squared_error":
+        r = f - Interval.point(y)
+        return r, norms(r.magnitude)
+    if loss == "logistic":
+        p = derivative_range("sigmoid", 1.0, 0, f)
+        r = Interval(np.maximum(p.lo, 0.0), np.minimum(p.hi, 1.0)) - Interval.point(y)
+        return r, norms(r.magnitude)
+    lower, upper = np.empty_like(f.lo), np.empty_like(f.hi)
+    slack = gamma(8 * f.lo.shape[1] + 64)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        for k in range(f.lo.shape[1]):
+            others = np.arange(f.lo.shape[1]) != k
+            # p_k = 1 / (1 + sum exp(f_j - f_k)) is monotone in every difference. Their rounding moves exp by |difference| u.
+            worst, best = f.hi[:, others] - f.lo[:, k : k + 1], f.lo[:, others] - f.hi[:, k : k + 1]
+            wide = 1.0 + 8.0 * slack
+            upper_sum = (np.exp(worst + np.abs(worst) * slack) * wide).sum(axis=1)
+            lower_sum = (np.exp(best - np.abs(best) * slack) / wide).sum(axis=1)
+            lower[:, k] = 1.0 / (1.0 + upper_sum) / wide
+            upper[:, k] = np.minimum(1.0, 1.0 / (1.0 + lower_sum) * wide)
+    mass = y.sum(axis=1, keepdims=True)
+    p = Interval(np.maximum(0.0, lower), upper) * Interval(mass * (1.0 - gamma(8)), mass * (1.0 + gamma(8)))
+    r = p - Interval.point(y)
+    size = norms(r.magnitude)
+    # For a label the residual is p - e_y with |p - e_y| <= sqrt(2) (1 - p_y).
+    labels = (y == 1.0).any(axis=1) & ((y != 0.0).sum(axis=1) == 1)
+    own = lower[np.arange(y.shape[0]), y.argmax(axis=1)]
+    return r, np.where(labels, np.minimum(size, np.sqrt(2.0) * (1.0 - own) * (1.0 + gamma(16)) + 4e-16), size)
+
+
