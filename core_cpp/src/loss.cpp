@@ -50,7 +50,8 @@ double loss_forward(Loss loss, const LossBlock<T>& block, const T* f, T* delta) 
             }
         } else if (loss == Loss::logistic) {
             const double z = static_cast<double>(row[0]), p = folded_sigmoid(z), target = static_cast<double>(y[0]);
-            const double up = p < 0.0 ? 1.0 + p : p, down = p < 0.0 ? -p : 1.0 - p;  // sigmoid(z) and sigmoid(-z)
+            // sigmoid(z) and sigmoid(-z); the side is told from z, because p is zero on both sides beyond |z| = 745
+            const double up = z < 0.0 ? p : 1.0 + p, down = z < 0.0 ? 1.0 - p : -p;
             value = softplus(z) - target * z;
             block.prob[r * block.ld] = static_cast<T>(p);
             d[0] = static_cast<T>(w * ((1.0 - target) * up - target * down));
