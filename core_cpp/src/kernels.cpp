@@ -176,14 +176,12 @@ struct Softplus {
         return ((z > T(0) ? z : T(0)) + log1p_unit(exp_negative(-absolute(z)))) / beta;
     }
     static T slope(T a, T beta) { return -expm1_negative(-beta * a); }
-    static T curve(T a, T beta) {
-        const T p = slope(a, beta);
-        return beta * p * (T(1) - p);
-    }
-    static T curve_bar(T a, T beta, T delta) { return beta * (T(1) - slope(a, beta)) * delta; }
+    // 1 - phi', with all its digits where phi' is near 1
+    static T rest(T a, T beta) { return exp_negative(-beta * a); }
+    static T curve(T a, T beta) { return beta * slope(a, beta) * rest(a, beta); }
+    static T curve_bar(T a, T beta, T delta) { return beta * rest(a, beta) * delta; }
     static T third_bar(T a, T beta, T delta) {
-        const T p = slope(a, beta);
-        return beta * beta * (T(1) - p) * (T(1) - T(2) * p) * delta;
+        return beta * beta * rest(a, beta) * (rest(a, beta) - slope(a, beta)) * delta;
     }
 };
 
