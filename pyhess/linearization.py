@@ -109,6 +109,17 @@ class Engine:
         self.hvp_flops = float(x.shape[0]) * (4.0 * sizes[0] + 12.0 * sum(sizes[1:]))
         self._pool: list[_Buffers] = []
         self._pool_lock = threading.Lock()
+        self._arguments = (net, loss, x, targets, weights)
+        self._in_float64: Engine | None = None
+
+    def in_float64(self) -> Engine:
+        """The same problem in float64, compiled at the first call; this one if it is."""
+        if self.dtype == np.float64:
+            return self
+        with self._pool_lock:
+            if self._in_float64 is None:
+                self._in_float64 = Engine(*self._arguments, "float64")
+            return self._in_float64
 
     @contextmanager
     def buffers(self) -> Iterator[_Buffers]:
@@ -171,6 +182,17 @@ class Engine:
             call()
         assert status[0] != STATUS_CANCELLED, "only an exception that has already been raised cancels a product"
         raise_for_status(status[0], what)
+
+    def run_long(self, kernel: Callable[[bool, int, npt.NDArray[np.int32]], int], tasks: int, what: str) -> None:
+        """As ``run``, for a call whose length cannot be predicted: it can always be interrupted.
+
+        The kernel is first called with ``cancel`` set, at which it must return at once. That compiles it in the calling
+        thread, where Ctrl-C reaches the compiler.
+        """
+        workers = num_workers(tasks)
+        with PARALLEL_LOCK:
+            kernel(workers > 1, workers, np.ones(1, dtype=np.int32))
+        self.run(kernel, tasks, np.inf, what)
 
 
 class Linearization:

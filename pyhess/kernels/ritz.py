@@ -30,7 +30,7 @@ RUNNING, CONVERGED, MAX_ITERATIONS, NONFINITE, STAGNATED, NOT_SYMMETRIC, CANCELL
 NEXT, RESTART, LOCK, EXTRACT = 0, 1, 2, 3
 
 #: Attempts to meet the tolerance by a fresh product after the recurrence has met it.
-_MAX_RETRIES = 3
+MAX_RETRIES = 3
 
 STATE = np.dtype(
     [
@@ -258,7 +258,7 @@ def judge(run: Any) -> bool:
         state.status = CONVERGED
         return False
     more = state.matvecs < state.max_matvecs and state.step + 1 < run.remainder.size and run.beta[state.step] != 0.0
-    if state.wanted > 1 or state.retries == _MAX_RETRIES or not more:
+    if state.wanted > 1 or state.retries == MAX_RETRIES or not more:
         state.status = STAGNATED
         return False
     state.retries += 1
