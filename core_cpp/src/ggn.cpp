@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "pyhess/linearize.hpp"
+#include "pyhess/linear.hpp"
 #include "pyhess/workspace.hpp"
 
 namespace pyhess {
@@ -19,18 +19,18 @@ Status ggn(const Problem<T>& problem, const T* theta, const T* state, const T* v
         for (index_t l = 0; l <= last; ++l) {
             const Layer& layer = problem.layer(l);
             T* s1 = l < last ? next : d1;
-            affine(problem, l, rows, vt, bias_of(problem, l, v), layer_input(problem, state, l, row), false, s1);
-            if (l > 0) affine<T>(problem, l, rows, state, nullptr, space.tangent(l - 1, 1), true, s1);
+            tangent(problem, l, rows, theta, state, v, vt, layer_input(problem, state, l, row),
+                    l > 0 ? space.tangent(l - 1, 1) : nullptr, s1);
             if (l < last)
                 kernels.apply_slope(layer.act, static_cast<T>(layer.beta), rows * layer.ld_out,
                                     problem.layer_state(state, l, row), s1, space.tangent(l, 1));
         }
-        loss_curvature(problem.loss(), problem.loss_block(const_cast<T*>(state), row, rows), d1);
+        output_curvature(problem, problem.loss_block(const_cast<T*>(state), row, rows), d1);
         for (index_t l = last; l >= 0; --l) {
-            add_outer(problem, l, rows, T(1), d1, layer_input(problem, state, l, row), out);
-            add_bias(problem, l, rows, d1, out);
+            add_outer<T, 1>(problem, l, rows, T(1), {{{d1, layer_input(problem, state, l, row)}}}, out);
+            add_bias(problem, l, rows, T(1), d1, out);
             if (l == 0) break;
-            pull_back(problem, l, rows, theta, d1, false, next);
+            pull_back<T, 1>(problem, l, rows, {{{theta, nullptr, d1}}}, next);
             const Layer& below = problem.layer(l - 1);
             kernels.apply_slope(below.act, static_cast<T>(below.beta), rows * below.ld_out,
                                 problem.layer_state(state, l - 1, row), next, next);

@@ -2,34 +2,10 @@
 
 #include <utility>
 
-#include "pyhess/linearize.hpp"
+#include "pyhess/linear.hpp"
 #include "pyhess/workspace.hpp"
 
 namespace pyhess {
-namespace {
-
-// s2 = scale (W a2 + 2 V a1): the doubled term first, so that the second product can add to it.
-template <class T>
-void second_tangent(const Problem<T>& problem, index_t l, index_t rows, const T* state, const T* vt, const T* a1,
-                    const T* a2, T* s2) {
-    const Layer& layer = problem.layer(l);
-    const T scale = static_cast<T>(layer.scale);
-    problem.gemm().nn(layer.out, rows, layer.in, T(2) * scale, vt + layer.wt, layer.ld_wt, a1, layer.ld_in, T(0), s2,
-                      layer.ld_out);
-    affine<T>(problem, l, rows, state, nullptr, a2, true, s2);
-}
-
-// y0 = scale (W' x0 + 2 V' x1)
-template <class T>
-void second_cotangent(const Problem<T>& problem, index_t l, index_t rows, const T* theta, const T* v, const T* x1,
-                      const T* x0, T* y0) {
-    const Layer& layer = problem.layer(l);
-    problem.gemm().nn(layer.in, rows, layer.out, T(2) * static_cast<T>(layer.scale), v + layer.w, layer.in, x1,
-                      layer.ld_out, T(0), y0, layer.ld_in);
-    pull_back(problem, l, rows, theta, x0, true, y0);
-}
-
-}  // namespace
 
 template <class T>
 Status jet(const Problem<T>& problem, const T* theta, const T* state, const T* v, const T* vt, double* q, T* hv,
@@ -42,40 +18,43 @@ Status jet(const Problem<T>& problem, const T* theta, const T* state, const T* v
         for (index_t l = 0; l <= last; ++l) {
             const Layer& layer = problem.layer(l);
             const index_t n = rows * layer.ld_out;
-            T *s1 = space.tangent(l, 0), *s2 = space.tangent(l, 2);
-            affine(problem, l, rows, vt, bias_of(problem, l, v), layer_input(problem, state, l, row), false, s1);
-            if (l > 0) {
-                affine<T>(problem, l, rows, state, nullptr, space.tangent(l - 1, 1), true, s1);
-                second_tangent<T>(problem, l, rows, state, vt, space.tangent(l - 1, 1), space.tangent(l - 1, 3), s2);
-            } else {
+            T* s1 = space.tangent(l, 0);
+            T* s2 = space.tangent(l, 2);
+            const T* a1 = l > 0 ? space.tangent(l - 1, 1) : nullptr;
+            tangent(problem, l, rows, theta, state, v, vt, layer_input(problem, state, l, row), a1, s1);
+            if (l > 0)
+                affine<T, 2>(problem, l, rows, nullptr, {{{theta, state, space.tangent(l - 1, 3)}, {v, vt, a1}}}, s2);
+            else if (l < last)
+                s2 = nullptr;  // zeros: the inputs have no tangent
+            else
                 for (index_t i = 0; i < n; ++i) s2[i] = T(0);
-            }
             if (l < last)
                 kernels.jet_forward(layer.act, static_cast<T>(layer.beta), n, problem.layer_state(state, l, row), s1,
                                     s2, space.tangent(l, 1), space.tangent(l, 3));
         }
         T *x1 = space.cotangent(0), *y1 = space.cotangent(1), *x0 = space.cotangent(2), *y0 = space.cotangent(3);
-        *q += loss_jet<T>(problem.loss(), problem.loss_block(const_cast<T*>(state), row, rows),
-                          problem.layer_state(state, last, row).delta, space.tangent(last, 0), space.tangent(last, 2),
-                          x1, x0);
+        const LossBlock<T> loss = problem.loss_block(const_cast<T*>(state), row, rows);
+        *q += output_jet(problem, loss, problem.layer_state(state, last, row).delta, space.tangent(last, 0),
+                         space.tangent(last, 2), x1, x0);
         for (index_t l = last; l >= 0; --l) {
             const T* a = layer_input(problem, state, l, row);
-            add_outer(problem, l, rows, T(1), x1, a, hv);
-            add_outer(problem, l, rows, T(1), x0, a, grad);
-            add_bias(problem, l, rows, x1, hv);
-            add_bias(problem, l, rows, x0, grad);
-            if (l == 0) break;
+            add_bias(problem, l, rows, T(1), x1, hv);
+            add_bias(problem, l, rows, T(2), x0, grad);
+            if (l == 0) {
+                add_outer<T, 1>(problem, l, rows, T(1), {{{x1, a}}}, hv);
+                add_outer<T, 1>(problem, l, rows, T(2), {{{x0, a}}}, grad);
+                break;
+            }
             const T* delta = problem.layer_state(state, l, row).delta;
-            add_outer<T>(problem, l, rows, T(1), delta, space.tangent(l - 1, 1), hv);
-            add_outer<T>(problem, l, rows, T(2), x1, space.tangent(l - 1, 1), grad);
-            add_outer<T>(problem, l, rows, T(1), delta, space.tangent(l - 1, 3), grad);
-            pull_back(problem, l, rows, theta, x1, false, y1);
-            pull_back(problem, l, rows, v, delta, true, y1);
-            second_cotangent<T>(problem, l, rows, theta, v, x1, x0, y0);
+            const T *a1 = space.tangent(l - 1, 1), *a2 = space.tangent(l - 1, 3);
+            add_outer<T, 2>(problem, l, rows, T(1), {{{x1, a}, {delta, a1}}}, hv);
+            add_outer<T, 3>(problem, l, rows, T(2), {{{x0, a}, {x1, a1}, {delta, a2}}}, grad);
+            pull_back<T, 2>(problem, l, rows, {{{theta, nullptr, x1}, {v, nullptr, delta}}}, y1);
+            pull_back<T, 2>(problem, l, rows, {{{theta, nullptr, x0}, {v, nullptr, x1}}}, y0);
             const Layer& below = problem.layer(l - 1);
             kernels.jet_backward(below.act, static_cast<T>(below.beta), rows * below.ld_out,
                                  problem.layer_state(state, l - 1, row), space.tangent(l - 1, 0),
-                                 space.tangent(l - 1, 2), y1, y0);
+                                 l > 1 ? space.tangent(l - 1, 2) : nullptr, y1, y0);
             std::swap(x1, y1);
             std::swap(x0, y0);
         }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "pyhess/linear.hpp"
 #include "pyhess/workspace.hpp"
 
 namespace pyhess {
@@ -9,6 +10,7 @@ namespace pyhess {
 template <class T>
 void transpose_weights(const Problem<T>& problem, const T* theta, T* out) {
     constexpr index_t tile = 32;  // both sides of a tile stay in the first-level cache
+    if (problem.lanes()) return;
     for (const Layer& layer : problem.mlp().layers) {
         const T* w = theta + layer.w;
         T* wt = out + layer.wt;
@@ -35,30 +37,31 @@ Status linearize(const Problem<T>& problem, const T* theta, T* state, index_t ch
             const Layer& layer = problem.layer(l);
             const StateLayout& where = problem.layout(l);
             T* s = at(where.a, l, row);
-            affine(problem, l, rows, state, bias_of(problem, l, theta), layer_input(problem, state, l, row), false, s);
+            affine<T, 1>(problem, l, rows, bias_of(problem, l, theta),
+                         {{{theta, state, layer_input(problem, state, l, row)}}}, s);
             const bool kept = where.slope >= 0;
             kernels.activate(layer.act, static_cast<T>(layer.beta), rows * layer.ld_out, s,
                              kept ? at(where.slope, l, row) : nullptr, kept ? at(where.curve, l, row) : nullptr,
                              kept ? at(where.third, l, row) : nullptr);
         }
         T* f = space.cotangent(0);
-        affine(problem, last, rows, state, bias_of(problem, last, theta), layer_input(problem, state, last, row), false,
-               f);
-        *value += loss_forward(problem.loss(), problem.loss_block(state, row, rows), f,
-                               at(problem.layout(last).delta, last, row));
+        affine<T, 1>(problem, last, rows, bias_of(problem, last, theta),
+                     {{{theta, state, layer_input(problem, state, last, row)}}}, f);
+        *value +=
+            output_loss(problem, problem.loss_block(state, row, rows), f, at(problem.layout(last).delta, last, row));
 
         for (index_t l = last; l >= 0; --l) {
             const T* delta = at(problem.layout(l).delta, l, row);
             if (grad) {
-                add_outer(problem, l, rows, T(1), delta, layer_input(problem, state, l, row), grad);
-                add_bias(problem, l, rows, delta, grad);
+                add_outer<T, 1>(problem, l, rows, T(1), {{{delta, layer_input(problem, state, l, row)}}}, grad);
+                add_bias(problem, l, rows, T(1), delta, grad);
             }
             if (l == 0) break;
             const Layer& below = problem.layer(l - 1);
             const StateLayout& where = problem.layout(l - 1);
             const index_t n = rows * below.ld_out;
             T* bar = at(where.delta, l - 1, row);
-            pull_back(problem, l, rows, theta, delta, false, bar);
+            pull_back<T, 1>(problem, l, rows, {{{theta, nullptr, delta}}}, bar);
             if (where.bar >= 0) std::copy(bar, bar + n, at(where.bar, l - 1, row));
             kernels.backward(below.act, static_cast<T>(below.beta), n, at(where.a, l - 1, row),
                              where.slope >= 0 ? at(where.slope, l - 1, row) : nullptr, bar);

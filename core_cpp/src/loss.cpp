@@ -116,7 +116,7 @@ double loss_jet(Loss loss, const LossBlock<T>& block, const T* delta, const T* u
         } else if (loss == Loss::logistic) {
             const T p = block.prob[at], curvature = w * folded_slope(p);
             x1[at] = curvature * u[at];
-            x0[at] = curvature * (folded_asymmetry(p) * u[at] * u[at] + s2[at]);
+            x0[at] = curvature * (T(0.5) * folded_asymmetry(p) * u[at] * u[at] + s2[at]);
         } else {
             const T mass = static_cast<T>(block.mass[r]);
             const index_t top = at + largest(block.prob + at, k_end);
@@ -133,12 +133,12 @@ double loss_jet(Loss loss, const LossBlock<T>& block, const T* delta, const T* u
             for (index_t k = at; k < at + k_end; ++k) {
                 const T centred = (u[k] - u[top]) - mean;
                 x1[k] = mass * block.prob[k] * centred;
-                x0[k] = mass * block.prob[k] * (centred * centred - variance + (s2[k] - s2[top]) - mean2);
+                x0[k] = mass * block.prob[k] * (T(0.5) * (centred * centred - variance) + (s2[k] - s2[top]) - mean2);
             }
         }
         for (index_t k = at; k < at + k_end; ++k)
             total += static_cast<double>(u[k] - origin) * static_cast<double>(x1[k]) +
-                     static_cast<double>(delta[k]) * static_cast<double>(s2[k]);
+                     2.0 * (static_cast<double>(delta[k]) * static_cast<double>(s2[k]));
     }
     return total;
 }

@@ -12,6 +12,9 @@ constexpr index_t kSmallWidth = 200;
 constexpr index_t kCacheBytes = 1 << 20;
 constexpr index_t kMinRows = 32, kMaxRows = 1024;
 
+// With lanes across data: the same bound, and enough lanes to pay for the sums across them.
+constexpr index_t kLaneBytes = 3 << 19, kMinLanes = 32, kMaxLanes = 272;
+
 // A chunk should cost well over the few microseconds it takes to hand it to a thread, and the chunks' accumulators
 // (num_params each) should neither outweigh the products nor fill the memory.
 constexpr double kChunkFlops = 2e7;
@@ -24,24 +27,52 @@ template <class T>
 Problem<T>::Problem(Mlp mlp, Loss loss, index_t num_samples, const T* x, const T* target, const double* weight,
                     Gemm<T> gemm, const Kernels<T>* kernels)
     : mlp_(std::move(mlp)), loss_(loss), gemm_(gemm), kernels_(kernels), num_samples_(num_samples) {
-    const index_t d = mlp_.num_inputs(), ld = mlp_.layers.front().ld_in, k_end = mlp_.num_outputs();
-    x_.assign(static_cast<std::size_t>(num_samples * ld), T(0));
-    for (index_t i = 0; i < num_samples; ++i) std::copy(x + i * d, x + (i + 1) * d, x_.data() + i * ld);
-    target_.assign(target, target + num_samples * k_end);
-    weight_.resize(static_cast<std::size_t>(num_samples));
-    mass_.resize(static_cast<std::size_t>(num_samples));
-    for (index_t i = 0; i < num_samples; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        weight_[at] = static_cast<T>(weight[i]);
-        mass_[at] = weight[i];
-        if (loss == Loss::cross_entropy) {
-            double sum = 0.0;
-            for (index_t k = 0; k < k_end; ++k) sum += static_cast<double>(target[i * k_end + k]);
-            mass_[at] = weight[i] * sum;
-        }
-    }
+    choose_layout();
     choose_blocks();
     lay_out();
+    copy_data(x, target, weight);
+}
+
+template <class T>
+void Problem<T>::choose_layout() {
+    // The inputs count like any layer: their products with the first layer's weights are the same kernels' work.
+    index_t widest = mlp_.num_inputs();
+    for (const Layer& layer : mlp_.layers) widest = std::max(widest, layer.out);
+    lanes_ = widest <= kernels_->lane_width;
+    if (!lanes_) return;
+    for (Layer& layer : mlp_.layers) {  // rows are features: nothing is padded, nothing transposed
+        layer.ld_in = layer.in;
+        layer.ld_out = layer.out;
+    }
+    mlp_.transposed_size = 0;
+}
+
+template <class T>
+void Problem<T>::copy_data(const T* x, const T* target, const double* weight) {
+    const index_t d = mlp_.num_inputs(), ld = mlp_.layers.front().ld_in, k_end = mlp_.num_outputs();
+    x_.assign(static_cast<std::size_t>(padded_samples_ * ld), T(0));
+    target_.assign(static_cast<std::size_t>(padded_samples_ * k_end), T(0));
+    weight_.assign(static_cast<std::size_t>(padded_samples_), T(0));
+    mass_.assign(static_cast<std::size_t>(padded_samples_), 0.0);
+    for (index_t row = 0; row < num_samples_; row += block_rows_) {
+        const index_t rows = rows_of_block(row);
+        for (index_t r = 0; r < rows; ++r) {
+            const index_t datum = std::min(row + r, num_samples_ - 1);
+            T* to_x = x_.data() + row * ld + (lanes_ ? r : r * ld);
+            T* to_target = target_.data() + row * k_end + (lanes_ ? r : r * k_end);
+            const index_t stride = lanes_ ? rows : 1;
+            double sum = 0.0;
+            for (index_t j = 0; j < d; ++j) to_x[j * stride] = x[datum * d + j];
+            for (index_t k = 0; k < k_end; ++k) {
+                to_target[k * stride] = target[datum * k_end + k];
+                sum += static_cast<double>(target[datum * k_end + k]);
+            }
+            if (row + r >= num_samples_) continue;  // padding weighs nothing
+            const auto at = static_cast<std::size_t>(row + r);
+            weight_[at] = static_cast<T>(weight[datum]);
+            mass_[at] = loss_ == Loss::cross_entropy ? weight[datum] * sum : weight[datum];
+        }
+    }
 }
 
 template <class T>
@@ -55,9 +86,17 @@ void Problem<T>::choose_blocks() {
         params += static_cast<double>(layer.in) * static_cast<double>(layer.out);
     }
     const index_t row_bytes = 4 * width_sum * static_cast<index_t>(sizeof(T));
-    rows = std::min(rows, std::max<index_t>(kCacheBytes / row_bytes / 4 * 4, 4 * kMinRows));
-    block_rows_ = std::min(std::max(rows, kMinRows), num_samples_);
+    if (lanes_) {
+        const index_t most = std::min(std::max(kLaneBytes / row_bytes, kMinLanes), kMaxLanes);
+        const index_t blocks = (num_samples_ + most - 1) / most;
+        block_rows_ = round_lanes((num_samples_ + blocks - 1) / blocks);
+    } else {
+        rows = std::min(rows, std::max<index_t>(kCacheBytes / row_bytes / 4 * 4, 4 * kMinRows));
+        block_rows_ = std::min(std::max(rows, kMinRows), num_samples_);
+    }
     num_blocks_ = (num_samples_ + block_rows_ - 1) / block_rows_;
+    const index_t last = (num_blocks_ - 1) * block_rows_;
+    padded_samples_ = last + rows_of_block(last);
 
     const double flops = 12.0 * static_cast<double>(num_samples_) * params;
     const index_t by_work = static_cast<index_t>(std::min(flops / kChunkFlops, 1e6));
@@ -77,7 +116,7 @@ void Problem<T>::lay_out() {
     layout_.resize(static_cast<std::size_t>(depth));
     for (index_t l = 0; l < depth; ++l) {
         StateLayout& at = layout_[static_cast<std::size_t>(l)];
-        const index_t size = num_samples_ * layer(l).ld_out;
+        const index_t size = padded_samples_ * layer(l).ld_out;
         at.delta = take(size);
         if (l + 1 == depth) {
             if (loss_ != Loss::squared_error) at.prob = take(size);

@@ -3,12 +3,17 @@
 // Data is walked in blocks of `block_rows` rows; blocks are grouped into `num_chunks` chunks, the unit of parallel
 // work. Both depend on the sizes alone, never on the number of threads, so that sums have one order and results one
 // value.
+//
+// There are two layouts of a block. Rows of data: (rows, features) with a leading dimension, for GEMM. Lanes across
+// data: (features, lanes), for narrow networks and the fused kernels; the last block is padded with copies of the last
+// datum of weight zero, so that every row of lanes fills whole cache lines.
 #pragma once
 
 #include <cstddef>
 #include <memory>
 #include <vector>
 
+#include "pyhess/aligned.hpp"
 #include "pyhess/gemm.hpp"
 #include "pyhess/loss.hpp"
 #include "pyhess/mlp.hpp"
@@ -36,10 +41,16 @@ public:
     const Gemm<T>& gemm() const { return gemm_; }
     const Kernels<T>& kernels() const { return *kernels_; }
 
+    bool lanes() const { return lanes_; }
     index_t num_samples() const { return num_samples_; }
     index_t block_rows() const { return block_rows_; }
     index_t num_blocks() const { return num_blocks_; }
     index_t num_chunks() const { return num_chunks_; }
+    // Rows, or lanes, of the block that begins at `row`.
+    index_t rows_of_block(index_t row) const {
+        const index_t left = num_samples_ - row;
+        return left >= block_rows_ ? block_rows_ : (lanes_ ? round_lanes(left) : left);
+    }
     index_t first_block(index_t chunk) const { return chunk * num_blocks_ / num_chunks_; }
 
     // Sizes of the caller's buffers in elements of T; each buffer starts on a 64-byte boundary.
@@ -54,16 +65,26 @@ public:
     LayerState<T> layer_state(const T* state, index_t l, index_t row) const;
 
 private:
+    // Whole cache lines; an odd number of them once there are many, so that rows do not fall onto the same cache sets.
+    static index_t round_lanes(index_t n) {
+        constexpr index_t line = 64 / static_cast<index_t>(sizeof(T));
+        const index_t lines = (n + line - 1) / line;
+        return (lines > 8 ? lines | 1 : lines) * line;
+    }
+    void choose_layout();
     void choose_blocks();
+    void copy_data(const T* x, const T* target, const double* weight);
     void lay_out();
 
     Mlp mlp_;
     Loss loss_;
     Gemm<T> gemm_;
     const Kernels<T>* kernels_;
-    index_t num_samples_, block_rows_ = 0, num_blocks_ = 0, num_chunks_ = 0;
+    bool lanes_ = false;
+    index_t num_samples_, padded_samples_ = 0, block_rows_ = 0, num_blocks_ = 0, num_chunks_ = 0;
     index_t state_size_ = 0, work_size_ = 0;
-    std::vector<T> x_, target_, weight_;
+    std::vector<T, AlignedAllocator<T>> x_;
+    std::vector<T> target_, weight_;
     std::vector<double> mass_;
     std::vector<StateLayout> layout_;
 };
@@ -83,8 +104,7 @@ Status for_each_block(const Problem<T>& problem, index_t chunk_begin, index_t ch
     for (index_t block = problem.first_block(chunk_begin); block < problem.first_block(chunk_end); ++block) {
         if (cancel && *cancel) return Status::cancelled;
         const index_t row = block * problem.block_rows();
-        const index_t left = problem.num_samples() - row;
-        body(row, left < problem.block_rows() ? left : problem.block_rows());
+        body(row, problem.rows_of_block(row));
     }
     return Status::ok;
 }
