@@ -38,12 +38,16 @@ void pull_back(const Problem<T>& problem, index_t l, index_t rows, const T* thet
                       layer.ld_out, add ? T(1) : T(0), out, layer.ld_in);
 }
 
-// W-block of out += factor scale delta a'
+// W-block of out += factor scale delta a'. In float32 the rows are added up in pieces, because a running sum over
+// thousands of like terms loses the last digits of every one of them.
 template <class T>
 void add_outer(const Problem<T>& problem, index_t l, index_t rows, T factor, const T* delta, const T* a, T* out) {
     const Layer& layer = problem.layer(l);
-    problem.gemm().nt(layer.in, layer.out, rows, factor * static_cast<T>(layer.scale), a, layer.ld_in, delta,
-                      layer.ld_out, T(1), out + layer.w, layer.in);
+    const index_t piece = sizeof(T) == sizeof(float) ? kRowsPerSum : rows;
+    for (index_t row = 0; row < rows; row += piece)
+        problem.gemm().nt(layer.in, layer.out, rows - row < piece ? rows - row : piece,
+                          factor * static_cast<T>(layer.scale), a + row * layer.ld_in, layer.ld_in,
+                          delta + row * layer.ld_out, layer.ld_out, T(1), out + layer.w, layer.in);
 }
 
 // b-block of out += scale (sum of delta over rows), where there are biases
