@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+
 from pyhess import _core, _native
 from pyhess.kernels import products
 from pyhess.linearization import capi
@@ -21,9 +22,7 @@ def tuned_products(problem: _core.Problem, single: bool, theta: np.ndarray, v: n
     dtype = np.float32 if single else np.float64
     size, chunks = problem.num_params, problem.num_chunks
     theta, v = theta.astype(dtype), v.astype(dtype)
-    state, vt, work = (
-        _native.aligned_zeros(n, dtype) for n in (problem.state_size, problem.transposed_size, problem.work_size)
-    )
+    state, vt, work = (_native.aligned_zeros(n, dtype) for n in (problem.state_size, problem.transposed_size, problem.work_size))
     work = work.reshape(1, -1)
     cancel = np.zeros(1, dtype=np.int32)
 
@@ -39,9 +38,7 @@ def tuned_products(problem: _core.Problem, single: bool, theta: np.ndarray, v: n
     products.linearize[False](capi, *args, values, parts(), out["gradient"], work, counter(), cancel)
     for name, function in (("hvp", capi.ph_hvp), ("ggn", capi.ph_ggn)):
         products.multiply[False](capi, function, *args, v, vt, parts(), out[name], work, counter(), cancel)
-    products.jet[False](
-        capi, *args, v, vt, qs, parts(), parts(), out["jet_hvp"], out["q_gradient"], work, counter(), cancel
-    )
+    products.jet[False](capi, *args, v, vt, qs, parts(), parts(), out["jet_hvp"], out["q_gradient"], work, counter(), cancel)
     return {**out, "value": np.array(values.sum()), "q": np.array(qs.sum())}
 
 
@@ -93,7 +90,8 @@ def test_tuned_equals_naive(isa: str, single: bool) -> None:
             assert error <= tolerance * scale, (name, widths, activation, loss, n)
 
 
-def test_blas_self_test_refuses_a_wrong_width() -> None:
+def test_blas_self_test_tells_right_from_wrong() -> None:
+    assert not _core.gemm_agrees(_native.BLAS.sgemm, _native.BLAS.int_bytes, False), "single precision taken for double"
     assert _core.gemm_agrees(_native.BLAS.dgemm, _native.BLAS.int_bytes, False)
     assert _core.gemm_agrees(_native.BLAS.sgemm, _native.BLAS.int_bytes, True)
     assert _core.gemm_agrees(0, 4, False), "the portable kernels must agree with themselves"
@@ -106,7 +104,7 @@ def test_problem_refuses_shapes_that_do_not_belong_together() -> None:
     }  # fmt: skip
     assert _core.Problem(**keywords).num_params == 3
     for name, bad in (("x", np.ones((3, 5))), ("target", np.ones((2, 1))), ("weight", np.ones(4)), ("loss", 7), ("scales", [])):
-        with pytest.raises(ValueError, match="match|loss|belong"):
+        with pytest.raises(ValueError, match=r"match|loss|belong"):
             _core.Problem(**{**keywords, name: bad})
     with pytest.raises(ValueError, match="cannot run"):
         _core.Problem(**{**keywords, "isa": "v9"})
