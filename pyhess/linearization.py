@@ -222,7 +222,7 @@ class Linearization:
         self.value = float(values.sum())
 
     def multiply(self, function: int, v: AnyArray, out: AnyArray) -> None:
-        """out = A v for contiguous (P,) arrays of the engine's dtype; ``function`` is the address of ph_hvp or ph_ggn."""
+        """Write A v to ``out``, contiguous (P,) arrays of the engine's dtype; ``function`` is the address of ph_hvp or ph_ggn."""
         engine = self.engine
         with engine.buffers() as buffers:
 

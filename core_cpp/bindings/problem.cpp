@@ -30,7 +30,8 @@ struct PyProblem {
 
 template <class T>
 std::unique_ptr<Problem<T>> build(const Mlp& mlp, Loss loss, const Array64& x, const Array64& target,
-                                  const Array64& weight, std::uintptr_t blas, int int_bytes, const std::string& isa) {
+                                  const Array64& weight, std::uintptr_t blas, int int_bytes, const std::string& isa,
+                                  index_t lane_width) {
     const Kernels<T>* kernels = find_kernels<T>(isa.c_str());
     if (!kernels) throw py::value_error("instruction-set level '" + isa + "' cannot run on this processor");
     const Gemm<T> gemm(kernels, blas, int_bytes);
@@ -39,13 +40,14 @@ std::unique_ptr<Problem<T>> build(const Mlp& mlp, Loss loss, const Array64& x, c
             throw py::value_error("a layer is wider than the BLAS can address (2^31 - 1 units)");
     const auto n = static_cast<index_t>(x.shape(0));
     const std::vector<T> xs(x.data(), x.data() + x.size()), ys(target.data(), target.data() + target.size());
-    return std::make_unique<Problem<T>>(mlp, loss, n, xs.data(), ys.data(), weight.data(), gemm, kernels);
+    return std::make_unique<Problem<T>>(mlp, loss, n, xs.data(), ys.data(), weight.data(), gemm, kernels, lane_width);
 }
 
 std::unique_ptr<PyProblem> make_problem(const std::vector<index_t>& widths, const std::vector<int>& acts,
                                         const std::vector<double>& betas, const std::vector<double>& scales, bool bias,
                                         int loss, const Array64& x, const Array64& target, const Array64& weight,
-                                        bool single, std::uintptr_t blas, int int_bytes, const std::string& isa) {
+                                        bool single, std::uintptr_t blas, int int_bytes, const std::string& isa,
+                                        index_t lane_width) {
     const std::size_t depth = widths.size() - 1;
     if (widths.size() < 2 || acts.size() != depth - 1 || betas.size() != depth - 1 || scales.size() != depth)
         throw py::value_error("widths, activations, betas and scales do not belong together");
@@ -66,9 +68,9 @@ std::unique_ptr<PyProblem> make_problem(const std::vector<index_t>& widths, cons
     out->target = target;
     out->weight = weight;
     if (single)
-        out->any.f32 = build<float>(out->mlp, out->loss, x, target, weight, blas, int_bytes, isa);
+        out->any.f32 = build<float>(out->mlp, out->loss, x, target, weight, blas, int_bytes, isa, lane_width);
     else
-        out->any.f64 = build<double>(out->mlp, out->loss, x, target, weight, blas, int_bytes, isa);
+        out->any.f64 = build<double>(out->mlp, out->loss, x, target, weight, blas, int_bytes, isa, lane_width);
     return out;
 }
 
@@ -101,11 +103,14 @@ void bind_problem(py::module_& m) {
         .def(py::init(&make_problem), py::kw_only(), py::arg("widths"), py::arg("activations"), py::arg("betas"),
              py::arg("scales"), py::arg("bias"), py::arg("loss"), py::arg("x").noconvert(),
              py::arg("target").noconvert(), py::arg("weight").noconvert(), py::arg("single"), py::arg("blas"),
-             py::arg("blas_int_bytes"), py::arg("isa"))
+             py::arg("blas_int_bytes"), py::arg("isa"), py::arg("lane_width") = -1)
         .def_property_readonly(
             "address", [](const PyProblem& self) { return reinterpret_cast<std::uintptr_t>(&self.any); },
             "Address of the problem for the C ABI; valid while this object lives.")
         .def_property_readonly("num_params", [](const PyProblem& self) { return self.mlp.num_params; })
+        .def_property_readonly(
+            "lanes", [](const PyProblem& self) { return self.with([](auto& p) { return p.lanes(); }); },
+            "Do blocks hold lanes across data (narrow networks) instead of rows?")
         .def_property_readonly("num_chunks",
                                [](const PyProblem& self) { return self.with([](auto& p) { return p.num_chunks(); }); })
         .def_property_readonly("block_rows",

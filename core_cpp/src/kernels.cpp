@@ -81,18 +81,24 @@ void fill_rows(index_t rows, index_t m, index_t ld, T scale, const T* __restrict
 
 template <class T>
 void add_column_sums(index_t rows, index_t m, index_t ld, T scale, const T* __restrict x, T* __restrict out) {
-    // Strips of eight columns keep the partial sums in registers and fix the order of addition.
-    index_t j = 0;
-    for (; j + 8 <= m; j += 8) {
-        T sum[8] = {};
-        for (index_t r = 0; r < rows; ++r)
-            for (index_t c = 0; c < 8; ++c) sum[c] += x[r * ld + j + c];
-        for (index_t c = 0; c < 8; ++c) out[j + c] += scale * sum[c];
-    }
-    for (; j < m; ++j) {
-        T sum = T(0);
-        for (index_t r = 0; r < rows; ++r) sum += x[r * ld + j];
-        out[j] += scale * sum;
+    // Strips of eight columns keep the partial sums in registers and fix the order of addition; pieces of rows are
+    // added up in double, so that a long sum in float32 keeps its digits.
+    for (index_t j = 0; j < m; j += 8) {
+        const index_t width = m - j < 8 ? m - j : 8;
+        double total[8] = {};
+        for (index_t begin = 0; begin < rows; begin += kRowsPerSum) {
+            const index_t end = rows - begin < kRowsPerSum ? rows : begin + kRowsPerSum;
+            T sum[8] = {};
+            if (width == 8) {
+                for (index_t r = begin; r < end; ++r)
+                    for (index_t c = 0; c < 8; ++c) sum[c] += x[r * ld + j + c];
+            } else {
+                for (index_t r = begin; r < end; ++r)
+                    for (index_t c = 0; c < width; ++c) sum[c] += x[r * ld + j + c];
+            }
+            for (index_t c = 0; c < width; ++c) total[c] += static_cast<double>(sum[c]);
+        }
+        for (index_t c = 0; c < width; ++c) out[j + c] += static_cast<T>(static_cast<double>(scale) * total[c]);
     }
 }
 

@@ -6,8 +6,10 @@
 namespace pyhess {
 namespace {
 
-// log(1 + exp(f)) without overflow on either side.
-double softplus(double f) { return std::max(f, 0.0) + std::log1p(std::exp(-std::fabs(f))); }
+// log(1 + exp(f)) - target f, without overflow on either side and without cancellation where the target is met.
+double logistic_loss(double f, double target) {
+    return std::log1p(std::exp(-std::fabs(f))) + (f > 0.0 ? (1.0 - target) * f : -target * f);
+}
 
 // A sigmoid p is kept as the smaller of p and 1 - p, negative where p is the larger one: p (1 - p) and 1 - 2 p then
 // lose no digits in saturation, where 1 - p would.
@@ -52,7 +54,7 @@ double loss_forward(Loss loss, const LossBlock<T>& block, const T* f, T* delta) 
             const double z = static_cast<double>(row[0]), p = folded_sigmoid(z), target = static_cast<double>(y[0]);
             // sigmoid(z) and sigmoid(-z); the side is told from z, because p is zero on both sides beyond |z| = 745
             const double up = z < 0.0 ? p : 1.0 + p, down = z < 0.0 ? 1.0 - p : -p;
-            value = softplus(z) - target * z;
+            value = logistic_loss(z, target);
             block.prob[r * block.ld] = static_cast<T>(p);
             d[0] = static_cast<T>(w * ((1.0 - target) * up - target * down));
         } else {

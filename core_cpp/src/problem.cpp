@@ -25,20 +25,20 @@ constexpr index_t kAccumulatorBytes = index_t{1} << 28;
 
 template <class T>
 Problem<T>::Problem(Mlp mlp, Loss loss, index_t num_samples, const T* x, const T* target, const double* weight,
-                    Gemm<T> gemm, const Kernels<T>* kernels)
+                    Gemm<T> gemm, const Kernels<T>* kernels, index_t lane_width)
     : mlp_(std::move(mlp)), loss_(loss), gemm_(gemm), kernels_(kernels), num_samples_(num_samples) {
-    choose_layout();
+    choose_layout(lane_width);
     choose_blocks();
     lay_out();
     copy_data(x, target, weight);
 }
 
 template <class T>
-void Problem<T>::choose_layout() {
+void Problem<T>::choose_layout(index_t lane_width) {
     // The inputs count like any layer: their products with the first layer's weights are the same kernels' work.
     index_t widest = mlp_.num_inputs();
     for (const Layer& layer : mlp_.layers) widest = std::max(widest, layer.out);
-    lanes_ = widest <= kernels_->lane_width;
+    lanes_ = widest <= (lane_width < 0 ? kernels_->lane_width : lane_width);
     if (!lanes_) return;
     for (Layer& layer : mlp_.layers) {  // rows are features: nothing is padded, nothing transposed
         layer.ld_in = layer.in;

@@ -7,6 +7,7 @@ Assumed: IEEE double arithmetic rounding to nearest, and matrix products with th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,13 @@ class Interval:
         """Transpose."""
         return Interval(self.lo.T, self.hi.T)
 
+    def __getitem__(self, where: Any) -> Interval:
+        return Interval(self.lo[where], self.hi[where])
+
+    def reshape(self, *shape: int) -> Interval:
+        """The same entries in another shape."""
+        return Interval(self.lo.reshape(shape), self.hi.reshape(shape))
+
     def __add__(self, other: Interval) -> Interval:
         return Interval(down(self.lo + other.lo), up(self.hi + other.hi))
 
@@ -85,21 +93,21 @@ class Interval:
         """factor x for a factor >= 0."""
         return Interval(down(factor * self.lo), up(factor * self.hi))
 
-    def distance(self, x: FloatArray) -> FloatArray:
-        """max |y - x| over y in the interval, rounded up."""
-        return up(np.maximum(self.hi - x, x - self.lo))
+    def distance(self, other: Interval) -> FloatArray:
+        """max |x - y| over x here and y in the other, rounded up."""
+        return up(np.maximum(np.maximum(self.hi - other.lo, other.hi - self.lo), 0.0))
 
 
 def matmul(a: Interval, b: Interval) -> Interval:
-    """Enclosure of A B for matrices (n, k) and (k, m), in midpoint–radius form."""
-    inner = a.lo.shape[1]
+    """Enclosure of A B for (stacks of) matrices (n, k) and (k, m), in midpoint–radius form."""
+    inner = a.lo.shape[-1]
     mid_a, mid_b, rad_a, rad_b = a.middle, b.middle, a.radius, b.radius
     size_a, size_b = np.abs(mid_a), np.abs(mid_b)
     # |AB - mid mid| <= |mid_a| rad_b + rad_a (|mid_b| + rad_b); the product of the middles adds gamma |mid_a| |mid_b|. The
     # bound's own roundings are relative, as all its terms are non-negative.
     error = size_a @ (rad_b + gamma(inner + 2) * size_b)
     if rad_a.any():
-        error += rad_a @ (size_b + rad_b)
+        error = error + rad_a @ (size_b + rad_b)
     error = error * (1.0 + gamma(inner + 16)) + inner * TINY
     middle = mid_a @ mid_b
     return Interval(down(middle - error), up(middle + error))

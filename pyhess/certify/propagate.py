@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InputTypeError
 from ..model import MLP
-from ..regions import Ball, Box
+from ..regions import Ball, Box, Region
 from .intervals import Interval, down, gamma, matmul, norms, up
 from .ranges import derivative_range
 from .spectral import norm_bound
@@ -28,7 +29,6 @@ class Block:
     bias: Interval  # (out,), zeros without biases
     rho: float
     spectral: float  # sup of the spectral norm of W
-    deviation: float  # sup of the spectral norm of W - middle
     affine: float  # sup of the spectral norm of (W, b)
     columns: FloatArray  # sup of the Euclidean norms of the columns of W
 
@@ -39,11 +39,6 @@ class Cell:
 
     net: MLP
     blocks: tuple[Block, ...]
-
-    @property
-    def is_ball(self) -> bool:
-        """True if the layers' radii are Euclidean."""
-        return any(block.rho > 0.0 for block in self.blocks)
 
 
 def _layer_interval(net: MLP, layer: int, low: FloatArray, high: FloatArray) -> tuple[Interval, Interval]:
@@ -66,11 +61,22 @@ def box_cell(net: MLP, region: Box) -> Cell:
     """The whole box as one cell."""
     blocks = []
     for layer in range(net.num_layers):
-        w, b = _layer_interval(net, layer, region.low, region.high)
-        deviation = norm_bound(w.radius)
-        spectral = min(norm_bound(w.magnitude), (norm_bound(w.middle) + deviation) * (1.0 + gamma(4)))
-        blocks.append(Block(w, b, 0.0, spectral, deviation, norm_bound(_joined(w.magnitude, b.magnitude)), norms(w.magnitude.T)))
+        blocks.append(_interval_block(*_layer_interval(net, layer, region.low, region.high)))
     return Cell(net, tuple(blocks))
+
+
+def point_cell(net: MLP, theta: FloatArray) -> Cell:
+    """A single point as a cell; its intervals are as wide as the rounding of the scales."""
+    return Cell(net, tuple(_interval_block(*_layer_interval(net, layer, theta, theta)) for layer in range(net.num_layers)))
+
+
+def _interval_block(w: Interval, b: Interval) -> Block:
+    spectral = min(norm_bound(w.magnitude), (norm_bound(w.middle) + norm_bound(w.radius)) * (1.0 + gamma(4)))
+    affine = min(
+        norm_bound(joined(w.magnitude, b.magnitude)),
+        (norm_bound(joined(w.middle, b.middle)) + norm_bound(joined(w.radius, b.radius))) * (1.0 + gamma(4)),
+    )
+    return Block(w, b, 0.0, spectral, affine, norms(w.magnitude.T))
 
 
 def ball_cell(net: MLP, region: Ball, radii: FloatArray) -> Cell:
@@ -80,14 +86,29 @@ def ball_cell(net: MLP, region: Ball, radii: FloatArray) -> Cell:
         w, b = _layer_interval(net, layer, region.center, region.center)
         rho = float(radii[layer]) * net.layer_scales[layer] * (1.0 + gamma(8))
         spectral = (norm_bound(w.middle) + norm_bound(w.radius) + rho) * (1.0 + gamma(8))
-        affine = (norm_bound(_joined(w.middle, b.middle)) + norm_bound(_joined(w.radius, b.radius)) + rho) * (1.0 + gamma(8))
+        affine = (norm_bound(joined(w.middle, b.middle)) + norm_bound(joined(w.radius, b.radius)) + rho) * (1.0 + gamma(8))
         columns = (norms(w.magnitude.T) + rho) * (1.0 + gamma(4))
-        deviation = (rho + norm_bound(w.radius)) * (1.0 + gamma(4))
-        blocks.append(Block(w, b, rho, spectral, deviation, affine, columns))
+        blocks.append(Block(w, b, rho, spectral, affine, columns))
     return Cell(net, tuple(blocks))
 
 
-def _joined(w: FloatArray, b: FloatArray) -> FloatArray:
+def whole_cell(net: MLP, region: Region) -> Cell:
+    """The region as one cell.
+
+    Raises
+    ------
+    InputTypeError
+        If certificates do not know this kind of region.
+    """
+    if isinstance(region, Box):
+        return box_cell(net, region)
+    if isinstance(region, Ball):
+        return ball_cell(net, region, np.full(net.num_layers, region.radius))
+    raise InputTypeError(f"certificates know Box and Ball, not {type(region).__name__}; enclose the region in one of them.")
+
+
+def joined(w: FloatArray, b: FloatArray) -> FloatArray:
+    """(W, b) as one matrix."""
     return np.concatenate([w, b[:, None]], axis=1)
 
 
@@ -96,8 +117,8 @@ class Propagation:
     """Enclosures for a block of n data, layer l = 0 … D-1; hidden layers only where noted.
 
     ``entering[l]`` activations entering layer l (n, in); ``entering_norm[l]`` sup |(a, 1)| (n,), the 1 only with biases;
-    ``s[l]``, ``slope[l]`` phi', ``bar[l]`` dL/da, ``curved[l]`` bar phi'' (hidden, (n, out)); ``delta[l]`` dL/ds (n, out) and
-    ``delta_norm[l]`` sup |delta| (n,). The loss's cotangents are per datum, without its weight.
+    ``s[l]`` pre-activations; ``slope[l]`` phi', ``bar[l]`` dL/da, ``curved[l]`` bar phi'' (hidden, (n, out)); ``delta[l]`` dL/ds
+    (n, out) and ``delta_norm[l]`` sup |delta| (n,). The loss's cotangents are per datum, without its weight.
     """
 
     entering: list[Interval]
@@ -166,7 +187,7 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
         # Entrywise intervals, or operator norms: whichever is smaller.
         recursion = above.spectral * delta_norm[0] * slope[layer].magnitude.max(axis=1) * (1.0 + gamma(8))
         delta_norm.insert(0, np.minimum(norms(delta[0].magnitude), recursion))
-    return Propagation(entering, entering_norm, pre[:last], slope, bar, curved, delta, delta_norm)
+    return Propagation(entering, entering_norm, pre, slope, bar, curved, delta, delta_norm)
 
 
 def residual_range(loss: str, f: Interval, y: FloatArray) -> tuple[Interval, FloatArray]:
@@ -178,6 +199,19 @@ def residual_range(loss: str, f: Interval, y: FloatArray) -> tuple[Interval, Flo
         p = derivative_range("sigmoid", 1.0, 0, f)
         r = Interval(np.maximum(p.lo, 0.0), np.minimum(p.hi, 1.0)) - Interval.point(y)
         return r, norms(r.magnitude)
+    soft = softmax_range(f)
+    mass = y.sum(axis=1, keepdims=True)
+    slack = gamma(y.shape[1] + 4)
+    r = soft * Interval(mass * (1.0 - slack), mass * (1.0 + slack)) - Interval.point(y)
+    size = norms(r.magnitude)
+    # For a label the residual is p - e_y with |p - e_y| <= sqrt(2) (1 - p_y).
+    labels = (y == 1.0).any(axis=1) & ((y != 0.0).sum(axis=1) == 1)
+    own = soft.lo[np.arange(y.shape[0]), y.argmax(axis=1)]
+    return r, np.where(labels, np.minimum(size, np.sqrt(2.0) * (1.0 - own) * (1.0 + gamma(16)) + 4e-16), size)
+
+
+def softmax_range(f: Interval) -> Interval:
+    """Enclosure of softmax(f) for outputs f (n, K)."""
     lower, upper = np.empty_like(f.lo), np.empty_like(f.hi)
     slack = gamma(8 * f.lo.shape[1] + 64)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -190,13 +224,4 @@ def residual_range(loss: str, f: Interval, y: FloatArray) -> tuple[Interval, Flo
             lower_sum = (np.exp(best - np.abs(best) * slack) / wide).sum(axis=1)
             lower[:, k] = 1.0 / (1.0 + upper_sum) / wide
             upper[:, k] = np.minimum(1.0, 1.0 / (1.0 + lower_sum) * wide)
-    mass = y.sum(axis=1, keepdims=True)
-    p = Interval(np.maximum(0.0, lower), upper) * Interval(mass * (1.0 - gamma(8)), mass * (1.0 + gamma(8)))
-    r = p - Interval.point(y)
-    size = norms(r.magnitude)
-    # For a label the residual is p - e_y with |p - e_y| <= sqrt(2) (1 - p_y).
-    labels = (y == 1.0).any(axis=1) & ((y != 0.0).sum(axis=1) == 1)
-    own = lower[np.arange(y.shape[0]), y.argmax(axis=1)]
-    return r, np.where(labels, np.minimum(size, np.sqrt(2.0) * (1.0 - own) * (1.0 + gamma(16)) + 4e-16), size)
-
-
+    return Interval(np.maximum(0.0, lower), upper)

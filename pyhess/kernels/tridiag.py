@@ -221,7 +221,7 @@ def arrow_to_tridiagonal(theta: Any, arm: Any, alpha: Any, beta: Any) -> Any:
 
 @serial
 def log_polynomial(alpha: Any, beta: Any, begin: int, end: int, x: float) -> tuple[float, float]:
-    """log |p(x)| and d log|p|/dx of the Lanczos polynomial p with p(T) e_begin = e_end, for x outside T[begin:end]'s spectrum.
+    """Log |p(x)| and d log|p|/dx of the Lanczos polynomial p with p(T) e_begin = e_end, for x outside T[begin:end]'s spectrum.
 
     p is the product of pivots over off-diagonals (the last of them ``beta[end - 1]``). Inside the spectrum: (-inf, 0).
     """
@@ -249,19 +249,19 @@ def log_polynomial(alpha: Any, beta: Any, begin: int, end: int, x: float) -> tup
 
 
 @serial
-def probable_lower(alpha: Any, beta: Any, n: int, lowest: float, start: float, log_inverse: float) -> float:
-    """The point left of ``lowest``, the lowest eigenvalue of T_n, where log |p_n| reaches ``log_inverse`` = log(1/delta).
+def probable_lower(alpha: Any, beta: Any, begin: int, end: int, lowest: float, start: float, log_inverse: float) -> float:
+    """The point left of ``lowest``, the lowest eigenvalue of T[begin:end], where log |p| reaches ``log_inverse`` = log(1/delta).
 
-    If the start vector has a component of at least delta along an eigenvector, |p_n| is at most 1/delta at its eigenvalue: no
-    eigenvalue lies further left. Newton's method in log(lowest - x), in which log |p_n| is convex and increasing; ``start`` is
+    If the start vector has a component of at least delta along an eigenvector, |p| is at most 1/delta at its eigenvalue: no
+    eigenvalue lies further left. Newton's method in log(lowest - x), in which log |p| is convex and increasing; ``start`` is
     a first guess of lowest - x.
     """
-    if beta[n - 1] == 0.0 or not start > 0.0:
+    if beta[end - 1] == 0.0 or not start > 0.0:
         return lowest
     t = log(start)
     for _ in range(100):
         width = exp(t)
-        value, slope = log_polynomial(alpha, beta, 0, n, lowest - width)
+        value, slope = log_polynomial(alpha, beta, begin, end, lowest - width)
         if value == -np.inf:  # ``lowest`` carries rounding errors
             t += 1.0
             continue

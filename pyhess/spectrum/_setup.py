@@ -12,12 +12,12 @@ from scipy.special import betaincinv
 
 from .._checks import choice, positive_float, positive_int
 from ..errors import InputError, MemoryLimitError
-from ..kernels import ritz
-from ..kernels.lanczos import BLOCK
+from ..kernels import run as codes
+from ..kernels.lanczos import attach
 
 AnyArray = npt.NDArray[Any]
 
-WHICH = {"SA": ritz.SA, "LA": ritz.LA, "LM": ritz.LM, "BE": ritz.BE}
+WHICH = {"SA": codes.SA, "LA": codes.LA, "LM": codes.LM, "BE": codes.BE}
 ON_FAILURE = ("raise", "return", "warn")
 
 #: Basis vectors kept before a thick restart, as long as their number does not make the restart itself slow.
@@ -85,10 +85,57 @@ class Request:
         return min(fits, wished)
 
 
+class Runs:
+    """The memory of S runs on some workers: arrays with a leading axis samples or workers, and the records that point there.
+
+    ``state`` (S, 1), ``vectors`` (S, k, P), ``values`` and ``residuals`` (S, k) belong to the samples; ``basis``
+    (workers, m, P), ``product`` (workers, P) and the scratch arrays to the workers, as do the records ``run`` (workers, 1).
+    """
+
+    def __init__(self, samples: int, workers: int, size: int, capacity: int, k: int, dtype: npt.DTypeLike) -> None:
+        blocks, width = -(-size // codes.BLOCK), max(2, capacity) + 2
+        turned = capacity if capacity == size and k > 1 else max(k + 3, capacity // 3)
+        try:
+            self.state = np.zeros((samples, 1), dtype=codes.STATE)
+            self.vectors = np.zeros((samples, k, size), dtype=dtype)
+            self.values = np.zeros((samples, k))
+            self.residuals = np.zeros((samples, k))
+            self.basis = np.empty((workers, capacity, size), dtype=dtype)
+            self.product = np.zeros((workers, size), dtype=dtype)
+            self._scratch = {
+                "alpha": np.zeros((workers, capacity)),
+                "beta": np.zeros((workers, capacity)),
+                "known": np.zeros((workers, capacity)),
+                "remainder": np.empty((workers, size)),
+                "partial": np.empty((workers, blocks, width)),
+                "sums": np.empty((workers, width)),
+                "small": np.zeros((workers, 4, width)),
+                "weights": np.empty((workers, capacity, turned)),
+            }
+        except MemoryError as error:
+            gib = (workers * capacity + samples * k) * size * np.dtype(dtype).itemsize / 2**30
+            raise MemoryLimitError(
+                f"{gib:.1f} GiB for the basis and the eigenvectors cannot be had; lower max_bytes, ask for fewer pairs or "
+                "samples, or use dtype='float32'."
+            ) from error
+        self.run = np.zeros((workers, 1), dtype=codes.RUN)
+        record = self.run[:, 0]
+        record["size"], record["capacity"], record["blocks"] = size, capacity, blocks
+        record["width"], record["turned"] = width, turned
+        for name, array in {**self._scratch, "basis": self.basis, "product": self.product}.items():
+            record[name] = [row.ctypes.data for row in array]
+        for name in ("state", "vectors", "values", "residuals"):
+            record[name] = getattr(self, name)[0].ctypes.data
+
+    def compile(self, spread: bool) -> Any:
+        """Attach the compiled code for one core, or for all on each vector, and return the step."""
+        return attach(self.run, self.basis.dtype, spread)
+
+
 def make_runs(
     request: Request, seeds: npt.NDArray[np.int64], workers: int, dtype: npt.DTypeLike, noise: float, checks: int
-) -> ritz.Run:
-    """Arrays of len(seeds) runs at their beginning; the fields have a leading axis samples or workers.
+) -> Runs:
+    """One run per seed, at its beginning.
 
     ``noise`` is the relative rounding level of the products, ``checks`` the number of final products per vector.
     """
@@ -98,10 +145,9 @@ def make_runs(
             f"max_matvecs is {request.max_matvecs}; {k} pairs need {checks * k} products for the final check alone. "
             f"Use max_matvecs > {checks * k}."
         )
-    samples, item = seeds.size, np.dtype(dtype).itemsize
-    run = allocate(samples, workers, size, request.capacity(item, workers), k, dtype)
-    state = run.state
-    state["phase"], state["status"] = ritz.START, ritz.RUNNING
+    runs = Runs(seeds.size, workers, size, request.capacity(np.dtype(dtype).itemsize, workers), k, dtype)
+    state = runs.state
+    state["phase"], state["status"] = codes.START, codes.RUNNING
     state["wanted"], state["which"] = k, request.which
     state["seed"] = seeds[:, None]
     state["max_matvecs"] = request.max_matvecs - checks * k
@@ -114,53 +160,20 @@ def make_runs(
     state["log_start"] = _log_inverse_overlap(size, request.p)
     state["log_copy"] = _log_inverse_overlap(size, _MISS)
     state["probable"] = np.nan
-    return run
+    return runs
 
 
-def allocate(samples: int, workers: int, size: int, capacity: int, k: int, dtype: npt.DTypeLike) -> ritz.Run:
-    """The arrays, of which only those that are read before they are written have been set."""
-    blocks = -(-size // BLOCK)
-    width = max(2, capacity)
-    try:
-        return ritz.Run(
-            state=np.zeros((samples, 1), dtype=ritz.STATE),
-            basis=np.empty((workers, capacity, size), dtype=dtype),
-            alpha=np.zeros((workers, capacity)),
-            beta=np.zeros((workers, capacity)),
-            known=np.zeros((workers, capacity)),
-            vectors=np.zeros((samples, k, size), dtype=dtype),
-            values=np.zeros((samples, k)),
-            residuals=np.zeros((samples, k)),
-            remainder=np.empty((workers, size)),
-            partial=np.empty((workers, blocks, width + 2)),
-            coefficients=np.empty((workers, width + 2)),
-            small=np.zeros((workers, 4, width)),
-            last=np.empty((workers, capacity, 1)),
-        )
-    except MemoryError as error:
-        gib = (workers * capacity + samples * k) * size * np.dtype(dtype).itemsize / 2**30
-        raise MemoryLimitError(
-            f"{gib:.1f} GiB for the basis and the eigenvectors cannot be had; lower max_bytes, ask for fewer pairs or samples, "
-            "or use dtype='float32'."
-        ) from error
-
-
-def first(run: ritz.Run) -> ritz.Run:
-    """The only run of one sample and one worker, without the leading axes; the arrays are shared."""
-    return ritz.Run(*(field[0] for field in run))
-
-
-def for_check(run: ritz.Run, workers: int) -> ritz.Run:
+def for_check(runs: Runs, workers: int) -> Runs:
     """Runs in float64 that start with the vectors found and end after the products that check them."""
-    samples, k, size = run.vectors.shape
-    checked = allocate(samples, workers, size, 1, k, np.float64)
-    checked.vectors[:] = run.vectors
-    checked.state[:] = run.state
+    samples, k, size = runs.vectors.shape
+    checked = Runs(samples, workers, size, 1, k, np.float64)
+    checked.vectors[:] = runs.vectors
+    checked.state[:] = runs.state
     state = checked.state
-    usable = state["found"] > 0
-    state["phase"], state["check"], state["step"] = ritz.CHECK, 0, 0
-    state["status"] = np.where(usable & (state["status"] != ritz.MAX_ITERATIONS), ritz.RUNNING, state["status"])
-    state["retries"] = ritz.MAX_RETRIES
+    usable = (state["found"] > 0) & (state["status"] != codes.MAX_ITERATIONS)
+    state["status"] = np.where(usable, codes.RUNNING, state["status"])
+    state["phase"], state["check"], state["step"] = codes.CHECK, 0, 0
+    state["retries"] = codes.MAX_RETRIES
     return checked
 
 

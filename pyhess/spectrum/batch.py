@@ -10,11 +10,10 @@ import numpy.typing as npt
 from .._checks import as_rng, as_vector, choice
 from .._threads import num_workers
 from ..errors import InputError, InputTypeError
-from ..kernels import ritz
 from ..kernels.eigen import solve_batch
 from ..linearization import Engine, capi
 from ..objective import Objective
-from ._setup import AnyArray, Request, draw_seed, for_check, make_runs
+from ._setup import AnyArray, Request, Runs, draw_seed, for_check, make_runs
 from .result import BatchEigenResult, collect, report_failure
 
 _PRODUCTS = {"hessian": capi.ph_hvp, "gauss_newton": capi.ph_ggn}
@@ -104,11 +103,11 @@ def _as_thetas(thetas: npt.ArrayLike, size: int) -> AnyArray:
     return flat.reshape(array.shape)
 
 
-def _solve(engine: Engine, function: int, thetas: AnyArray, runs: ritz.Run) -> None:
+def _solve(engine: Engine, function: int, thetas: AnyArray, runs: Runs) -> None:
     """Carry all runs to their ends inside one kernel."""
     problem = engine.problem
     workers = runs.basis.shape[0]
-    ws = engine.rows_exactly(workers, engine.num_params)
+    step = runs.compile(spread=False)
     states = engine.rows(workers, int(problem.state_size))
     vts = engine.rows(workers, int(problem.transposed_size))
     parts = engine.rows_exactly(workers, engine.num_params)
@@ -117,8 +116,9 @@ def _solve(engine: Engine, function: int, thetas: AnyArray, runs: ritz.Run) -> N
 
     def kernel(spread: bool, _: int, cancel: npt.NDArray[np.int32]) -> int:
         status: int = solve_batch[spread](
-            capi, function, problem.address, engine.num_chunks, thetas, runs, ws, states, vts, parts, work, counter, cancel
-        )
+            capi, step.address, function, problem.address, engine.num_chunks, thetas, runs.run, runs.state, runs.basis,
+            runs.vectors, runs.values, runs.residuals, runs.product, states, vts, parts, work, counter, cancel,
+        )  # fmt: skip
         return status
 
     engine.run_long(kernel, workers, "eigenvalues")

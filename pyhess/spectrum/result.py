@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, NonFiniteError, NotConvergedError, PyhessError
-from ..kernels import ritz
+from ..kernels import run as codes
+from ._setup import Runs
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -57,11 +57,11 @@ _ADVICE = {
 }
 
 _CODES = {
-    ritz.CONVERGED: EigenStatus.CONVERGED,
-    ritz.MAX_ITERATIONS: EigenStatus.MAX_MATVECS,
-    ritz.STAGNATED: EigenStatus.STAGNATED,
-    ritz.NOT_SYMMETRIC: EigenStatus.NOT_SYMMETRIC,
-    ritz.NONFINITE: EigenStatus.NOT_FINITE,
+    codes.CONVERGED: EigenStatus.CONVERGED,
+    codes.MAX_ITERATIONS: EigenStatus.MAX_MATVECS,
+    codes.STAGNATED: EigenStatus.STAGNATED,
+    codes.NOT_SYMMETRIC: EigenStatus.NOT_SYMMETRIC,
+    codes.NONFINITE: EigenStatus.NOT_FINITE,
 }
 
 
@@ -159,7 +159,7 @@ class BatchEigenResult:
         )
 
 
-def collect(run: Any, which: int) -> BatchEigenResult:
+def collect(run: Runs, which: int) -> BatchEigenResult:
     """The result from the arrays of the finished runs, all with a leading axis S; eigenvalues are put in order."""
     records = run.state[:, 0]
     samples, k, size = run.vectors.shape
@@ -175,7 +175,7 @@ def collect(run: Any, which: int) -> BatchEigenResult:
     with np.errstate(over="ignore"):
         lower = records["probable"] / records["sigma"]
         norm = records["scale"] / records["sigma"]
-    if which not in (ritz.SA, ritz.BE):
+    if which not in (codes.SA, codes.BE):
         lower = np.full(samples, np.nan)
     return BatchEigenResult(
         np.take_along_axis(values, order, axis=1),

@@ -6,21 +6,19 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from .._checks import as_matrix, as_rng, as_vector, check_finite, real_array, shown
-from .._threads import PARALLEL_LOCK
+from .._threads import PARALLEL_LOCK, num_workers
 from ..errors import InputError, InputTypeError
-from ..kernels import ritz
 from ..kernels.eigen import solve_one
-from ..kernels.lanczos import BLOCK, DONE, MULTIPLY_BASIS, advance
+from ..kernels.run import BLOCK, DONE, MULTIPLY_BASIS
 from ..linearization import Linearization, capi
 from ..operators import CurvatureOperator
-from ._setup import AnyArray, Request, draw_seed, first, for_check, make_runs
+from ._setup import AnyArray, Request, Runs, draw_seed, for_check, make_runs
 from .result import EigenResult, collect, report_failure
 
 #: Steps of fewer flops than this are over sooner than several threads have been woken.
@@ -125,7 +123,7 @@ def _as_start(v0: npt.ArrayLike, size: int) -> AnyArray:
     return unit
 
 
-def _make_one(request: Request, seed: int, start: AnyArray | None, dtype: npt.DTypeLike, noise: float, checks: int) -> ritz.Run:
+def _make_one(request: Request, seed: int, start: AnyArray | None, dtype: npt.DTypeLike, noise: float, checks: int) -> Runs:
     runs = make_runs(request, np.array([seed]), 1, dtype, noise, checks)
     if start is not None:
         runs.basis[0, 0] = start
@@ -133,7 +131,7 @@ def _make_one(request: Request, seed: int, start: AnyArray | None, dtype: npt.DT
     return runs
 
 
-def _run_native(A: CurvatureOperator, request: Request, seed: int, start: AnyArray | None) -> ritz.Run:
+def _run_native(A: CurvatureOperator, request: Request, seed: int, start: AnyArray | None) -> Runs:
     """A run for an operator of this package; one in float32 is checked in float64."""
     engine = A.engine
     single = engine.dtype == np.float32
@@ -147,21 +145,21 @@ def _run_native(A: CurvatureOperator, request: Request, seed: int, start: AnyArr
     return checked
 
 
-def _solve(lin: Linearization, function: int, runs: ritz.Run) -> None:
+def _solve(lin: Linearization, function: int, runs: Runs) -> None:
     """Carry the only run to its end inside one kernel, on all cores if a step is long enough."""
-    engine, run = lin.engine, first(runs)
-    size = engine.num_params
-    w = engine.zeros(size)
+    engine, size, w = lin.engine, lin.engine.num_params, runs.product[0]
     tasks = 1
     if engine.hvp_flops + 8.0 * _TYPICAL_BASIS * size > _PARALLEL_FLOPS:
         tasks = max(engine.num_chunks, -(-size // BLOCK))
+    step = runs.compile(spread=num_workers(tasks) > 1)
     with engine.buffers() as buffers:
         parts = buffers.parts(w)
 
         def kernel(spread: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
             status: int = solve_one[spread](
-                capi, function, engine.problem.address, lin.theta, lin.state, buffers.vt, parts,
-                buffers.work(min(workers, engine.num_chunks)), buffers.counter, cancel, run, w,
+                capi, step.address, function, engine.problem.address, lin.theta, lin.state, buffers.vt, parts,
+                buffers.work(min(workers, engine.num_chunks)), buffers.counter, cancel, runs.run[0],
+                runs.state[0], runs.basis[0], runs.vectors[0], w,
             )  # fmt: skip
             return status
 
@@ -170,22 +168,21 @@ def _solve(lin: Linearization, function: int, runs: ritz.Run) -> None:
 
 def _run_operator(
     multiply: Callable[[AnyArray], AnyArray], request: Request, seed: int, start: AnyArray | None, noise: float
-) -> ritz.Run:
+) -> Runs:
     """A run for any other operator: Python calls its product and the compiled step in turn."""
     runs = _make_one(request, seed, start, np.float64, noise, 1)
-    run = first(runs)
-    record = run.state[0]
-    w = np.zeros(request.size)
-    spread = 8.0 * _TYPICAL_BASIS * request.size > _PARALLEL_FLOPS and numba.get_num_threads() > 1
-    step = advance[spread]
+    record = runs.state[0, 0]
+    spread = 8.0 * _TYPICAL_BASIS * request.size > _PARALLEL_FLOPS and num_workers(2) > 1
+    step = runs.compile(spread).ctypes
+    address = runs.run.ctypes.data
     lock: AbstractContextManager[Any] = PARALLEL_LOCK if spread else nullcontext()
     with lock:
-        wanted = step(run, w)
+        wanted = step(address)
     while wanted != DONE:
-        x = run.basis[record["step"]] if wanted == MULTIPLY_BASIS else run.vectors[record["check"]]
-        w[:] = multiply(x.copy())
+        x = runs.basis[0, record["step"]] if wanted == MULTIPLY_BASIS else runs.vectors[0, record["check"]]
+        runs.product[0] = multiply(x.copy())
         with lock:
-            wanted = step(run, w)
+            wanted = step(address)
     return runs
 
 

@@ -2,6 +2,7 @@
 // across data (Problem::lanes) through the fused kernels of narrow layers.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 
@@ -72,7 +73,8 @@ void tangent(const Problem<T>& problem, index_t l, index_t rows, const T* theta,
         affine<T, 1>(problem, l, rows, c, {{{v, vt, a}}}, s1);
 }
 
-// W-block of out += factor scale sum_t left_t right_t'
+// W-block of out += factor scale sum_t left_t right_t'. In float32 the rows are added up in pieces, because a running
+// sum over thousands of like terms loses the last digits of every one of them; lanes are many short sums by nature.
 template <class T, std::size_t N>
 void add_outer(const Problem<T>& problem, index_t l, index_t rows, T factor, const std::array<LaneTerm<T>, N>& terms,
                T* out) {
@@ -80,9 +82,11 @@ void add_outer(const Problem<T>& problem, index_t l, index_t rows, T factor, con
     const T scale = factor * static_cast<T>(layer.scale);
     if (problem.lanes())
         return problem.kernels().lane_outer(layer.out, layer.in, rows, scale, N, terms.data(), out + layer.w);
+    const index_t piece = sizeof(T) == sizeof(float) ? kRowsPerSum : rows;
     for (const LaneTerm<T>& term : terms)
-        problem.gemm().nt(layer.in, layer.out, rows, scale, term.right, layer.ld_in, term.left, layer.ld_out, T(1),
-                          out + layer.w, layer.in);
+        for (index_t row = 0; row < rows; row += piece)
+            problem.gemm().nt(layer.in, layer.out, std::min(piece, rows - row), scale, term.right + row * layer.ld_in,
+                              layer.ld_in, term.left + row * layer.ld_out, layer.ld_out, T(1), out + layer.w, layer.in);
 }
 
 // b-block of out += factor scale (sum of delta over the data), where there are biases

@@ -33,8 +33,9 @@ template <class T>
 class Problem {
 public:
     // x (num_samples, d_in) and target (num_samples, num_outputs) row-major; weight (num_samples) sums to one.
+    // Networks no wider than lane_width get lanes across data; a negative one stands for the kernels' own.
     Problem(Mlp mlp, Loss loss, index_t num_samples, const T* x, const T* target, const double* weight, Gemm<T> gemm,
-            const Kernels<T>* kernels);
+            const Kernels<T>* kernels, index_t lane_width = -1);
 
     const Mlp& mlp() const { return mlp_; }
     Loss loss() const { return loss_; }
@@ -71,7 +72,7 @@ private:
         const index_t lines = (n + line - 1) / line;
         return (lines > 8 ? lines | 1 : lines) * line;
     }
-    void choose_layout();
+    void choose_layout(index_t lane_width);
     void choose_blocks();
     void copy_data(const T* x, const T* target, const double* weight);
     void lay_out();

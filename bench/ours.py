@@ -1,0 +1,44 @@
+"""pyhess through the functions that peers have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyhess as ph
+
+from .cases import Problem
+from .peers import Product
+
+NAME = "pyhess"
+
+
+def objective(problem: Problem, dtype: str | None = None) -> ph.Objective:
+    """The objective of a problem."""
+    case = problem.case
+    net = ph.MLP(list(case.widths), activation=case.activation)
+    return ph.Objective(net, ph.Dataset(problem.X, problem.y), loss=case.loss, dtype=dtype or problem.dtype)
+
+
+def prepare(problem: Problem) -> list[Product]:
+    """The product of a linearization that is kept, and linearization and product together."""
+    obj = objective(problem)
+    H = obj.hessian(problem.theta)
+    return [
+        Product("pyhess", True, np.ascontiguousarray, lambda v: H @ v, np.asarray),
+        Product("pyhess, from scratch", False, np.ascontiguousarray, lambda v: obj.hvp(problem.theta, v), np.asarray),
+    ]
+
+
+def prepare_batch(problem: Problem) -> list[Product]:
+    """Linearization and product of all parameter vectors together."""
+    obj = objective(problem)
+    return [Product("pyhess", False, np.ascontiguousarray, lambda v: obj.hvp_batch(problem.thetas, v), np.asarray)]
+
+
+def yardsticks(problem: Problem) -> dict[str, Any]:
+    """Other work of our own that the product is put beside: calls without arguments."""
+    obj = objective(problem)
+    lin = obj.linearize(problem.theta)
+    v = obj.engine.cast(problem.vector)
+    return {"pyhess gradient": lambda: obj.gradient(problem.theta), "pyhess curvature jet": lambda: lin.jet(v)}

@@ -1,0 +1,94 @@
+"""What a certification returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NumericalError
+
+if TYPE_CHECKING:
+    from ..objective import Objective
+    from ..regions import Region
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One method's bound: ``psi_lower`` is -inf where it was cut short, ``cells`` the parts of the region it looked at."""
+
+    psi_lower: float
+    seconds: float
+    cells: int
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """A proved lower bound of psi = inf over the region of eigval_min(H(theta)).
+
+    Attributes
+    ----------
+    method : str
+        Name of the method with the best bound.
+    psi_lower : float
+        No Hessian of the loss anywhere on the region has an eigenvalue below this; for ReLU networks no almost-everywhere
+        Hessian. -inf if no method finished.
+    table : mapping of str to MethodResult
+        What every method found, and in which time.
+    rounding : str
+        How rounding errors are accounted for, and what is assumed of the arithmetic.
+    statement : str
+        What is proved, in words.
+    """
+
+    method: str
+    psi_lower: float
+    table: Mapping[str, MethodResult]
+    rounding: str
+    statement: str
+    _obj: Objective = field(repr=False)
+    _region: Region = field(repr=False)
+
+    @property
+    def lam_upper(self) -> float:
+        """max(0, -psi_lower / 2): from this penalty strength on the objective is convex (ReLU: kinks aside)."""
+        return max(0.0, -0.5 * self.psi_lower)
+
+    def verify(self) -> bool:
+        """Compute the winning method's bound afresh and compare.
+
+        Raises
+        ------
+        NumericalError
+            If the fresh bound is below the recorded one.
+        """
+        from .portfolio import certify
+
+        if self.method == "none":
+            return True
+        fresh = certify(self._obj, self._region, method=self.method)
+        if not fresh.psi_lower >= self.psi_lower * (1.0 + math.copysign(1e-9, self.psi_lower)):
+            raise NumericalError(
+                f"the method {self.method!r} now proves psi >= {fresh.psi_lower!r}, the certificate claims {self.psi_lower!r}; "
+                "it belongs to another problem, or was altered."
+            )
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe content."""
+        return {
+            "method": self.method,
+            "psi_lower": _finite(self.psi_lower),
+            "lam_upper": _finite(self.lam_upper),
+            "rounding": self.rounding,
+            "statement": self.statement,
+            "table": {
+                name: {"psi_lower": _finite(row.psi_lower), "seconds": row.seconds, "cells": row.cells}
+                for name, row in self.table.items()
+            },
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,55 @@
+"""Whether the kinks of a ReLU network can harm convexity on a region: sign bounds, no search.
+
+At a kink s^l_ij = 0 of one unit and datum the slope of the loss jumps by dL/da^l_ij |sdot| along any direction. The loss cannot
+lose convexity there if the pre-activation keeps its sign on the whole region, or if the cotangent is known to be >= 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..data import Dataset, resolve_targets
+from ..model import MLP
+from ..regions import Region
+from .moment import data_blocks
+from .propagate import Cell, propagate, whole_cell
+
+
+def relu_kink_status(net: MLP, data: Dataset, loss: str, region: Region) -> tuple[str, int]:
+    """What interval propagation proves about the ReLU kinks on a region.
+
+    Parameters
+    ----------
+    net : MLP
+        The network.
+    data : Dataset
+        Inputs, targets and weights; data of weight zero do not count.
+    loss : str
+        Name of the loss.
+    region : Box or Ball
+        Bound to the network.
+
+    Returns
+    -------
+    verdict : str
+        ``"no_relu"``; ``"kink_free"``: every pre-activation keeps its sign; ``"convex_kinks"``: wherever one may vanish, the
+        slope jumps upwards; ``"possible"``: a concave kink could not be excluded.
+    open_kinks : int
+        Number of pairs (datum, unit) that are not excluded.
+    """
+    if "relu" not in net.activations:
+        return "no_relu", 0
+    cell: Cell = whole_cell(net, region)
+    convex, concave = 0, 0
+    for x, y, w in data_blocks(cell, data, resolve_targets(data, loss, net.widths[-1])):
+        bounds = propagate(cell, x, y, loss)
+        for layer, name in enumerate(net.activations):
+            if name != "relu":
+                continue
+            crossing = (bounds.s[layer].lo <= 0.0) & (bounds.s[layer].hi >= 0.0) & (w > 0.0)[:, None]
+            upwards = bounds.bar[layer].lo >= 0.0
+            convex += int(np.count_nonzero(crossing & upwards))
+            concave += int(np.count_nonzero(crossing & ~upwards))
+    if concave:
+        return "possible", concave
+    return ("convex_kinks" if convex else "kink_free"), 0

@@ -1,0 +1,52 @@
+"""Random problems for the certificates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import pyhess as ph
+
+ACTIVATIONS = ("tanh", "sigmoid", "softplus", "gelu", "identity")
+
+
+def random_objective(rng: np.random.Generator, *, relu: bool = False, depth: int | None = None) -> ph.Objective:
+    """A random small network, data set and loss; every option of the three appears."""
+    hidden = int(rng.integers(1, 4)) if depth is None else depth
+    loss = str(rng.choice(["squared_error", "cross_entropy", "logistic"]))
+    outputs = {"logistic": 1, "cross_entropy": int(rng.integers(2, 4))}.get(loss, int(rng.integers(1, 4)))
+    widths = [int(rng.integers(1, 4)), *(int(rng.integers(1, 5)) for _ in range(hidden)), outputs]
+    names = ("relu", *ACTIVATIONS) if relu else ACTIVATIONS
+    activations = [str(rng.choice(names)) for _ in range(hidden)]
+    if relu:
+        activations[int(rng.integers(0, hidden))] = "relu"
+    net = ph.MLP(
+        widths,
+        activations,
+        beta=float(rng.choice([0.5, 1.0, 4.0])),
+        bias=bool(rng.integers(0, 2)),
+        parametrization=str(rng.choice(["standard", "ntk"])),
+    )
+    samples = int(rng.integers(1, 12))
+    x = rng.standard_normal((samples, widths[0])) * float(rng.choice([0.1, 1.0, 3.0]))
+    y: Any
+    if loss == "squared_error":
+        y = rng.standard_normal((samples, outputs)) * float(rng.choice([0.1, 1.0, 10.0]))
+    elif loss == "logistic":
+        y = rng.integers(0, 2, samples)
+    elif rng.random() < 0.5:
+        y = rng.integers(0, outputs, samples)
+    else:
+        y = rng.dirichlet(np.ones(outputs), samples)
+    weights = rng.random(samples) + 0.01 if rng.random() < 0.3 else None
+    return ph.Objective(net, ph.Dataset(x, y, weights), loss=loss)
+
+
+def random_region(rng: np.random.Generator, size: int) -> ph.Box | ph.Ball:
+    """A box or a ball, centred at the origin or not, from tiny to large."""
+    radius = float(10.0 ** rng.uniform(-3, 0.3))
+    center = rng.standard_normal(size) * float(rng.choice([0.0, 0.3, 1.0]))
+    if rng.random() < 0.5:
+        return ph.Box.around(center, radius * rng.uniform(0.3, 1.0, size))
+    return ph.Ball(center, radius)

@@ -1,0 +1,323 @@
+"""Certificates against what they must never exceed: sampled and searched eigenvalues."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyhess as ph
+from pyhess.certify import Certificate, certify, portfolio, relu_kink_status
+from pyhess.certify.allocation import worst_over_ball
+from pyhess.certify.dense import dense_enclosures
+from pyhess.certify.moment import residual_forms
+from pyhess.certify.propagate import box_cell, point_cell, propagate, whole_cell
+from pyhess.errors import InputError, InputTypeError, MemoryLimitError
+
+from .conftest import random_objective, random_region
+
+GO = np.zeros(1, dtype=np.int32)
+
+
+@pytest.fixture
+def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less cutting of balls: worse bounds, as valid, and faster tests."""
+    monkeypatch.setattr(portfolio, "_MAX_CELLS", 9)
+
+
+def smallest(obj: ph.Objective, theta: Any) -> float:
+    return float(np.linalg.eigvalsh(obj.hessian(theta).to_dense())[0])
+
+
+def lowest_nearby(obj: ph.Objective, region: Any, rng: np.random.Generator, samples: int) -> float:
+    """The smallest eigenvalue over samples, corners and a projected descent from the best of them."""
+    points = list(region.sample(samples, rng=rng))
+    center = region.center if isinstance(region, ph.Ball) else 0.5 * (region.low + region.high)
+    points += [region.project(center + 1e3 * (p - center)) for p in points[: samples // 2]]
+    values = [smallest(obj, p) for p in points]
+    theta, best = points[int(np.argmin(values))], min(values)
+    step = 0.3 * float(np.abs(theta - center).max() + 1e-12)
+    for _ in range(12):
+        _, vectors = np.linalg.eigh(obj.hessian(theta).to_dense())
+        slope = obj.curvature(theta, vectors[:, 0]).grad
+        trial = region.project(theta - step * slope / (np.abs(slope).max() + 1e-300))
+        value = smallest(obj, trial)
+        theta, best, step = (trial, value, step) if value < best else (theta, best, 0.5 * step)
+    return best
+
+
+def assert_valid(obj: ph.Objective, region: Any, rng: np.random.Generator, samples: int = 10) -> dict[str, float]:
+    found = lowest_nearby(obj, region, rng, samples)
+    ratios = {}
+    for method in ("moment", "centre"):
+        bound = certify(obj, region, method).psi_lower
+        assert bound <= found + 1e-12 * (1.0 + abs(found)), (obj, region, method, bound, found)
+        ratios[method] = bound / found if found < 0 else np.nan
+    return ratios
+
+
+@pytest.mark.usefixtures("few_cells")
+def test_never_above_what_a_search_finds() -> None:
+    rng = np.random.default_rng(61)
+    for _ in range(100):
+        obj = random_objective(rng)
+        assert_valid(obj, random_region(rng, obj.num_params).bind(obj), rng)
+
+
+@pytest.mark.usefixtures("few_cells")
+def test_never_above_almost_everywhere_hessians_of_relu_networks() -> None:
+    rng = np.random.default_rng(62)
+    for _ in range(40):
+        obj = random_objective(rng, relu=True)
+        assert_valid(obj, random_region(rng, obj.num_params).bind(obj), rng)
+
+
+@pytest.mark.usefixtures("few_cells")
+def test_extreme_problems() -> None:
+    rng = np.random.default_rng(63)
+    x = np.array([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
+    for act in ("tanh", "sigmoid", "softplus", "gelu"):
+        for y, spread, region in (
+            (np.array([1.0, 1.0, -1.0]), 1.0, ph.Ball(radius=1e-12)),
+            (np.array([1.0, 1.0, -1.0]), 1.0, ph.Box(-40.0, 40.0)),
+            (np.array([1e6, 1e6, -1e6]), 1.0, ph.Box(-1.0, 1.0)),
+            (np.zeros(3), 1e-160, ph.Box(-1.0, 1.0)),
+            (np.array([1.0, 2.0, 3.0]), 1e3, ph.Ball(radius=5.0)),
+        ):
+            obj = ph.Objective(ph.MLP([2, 3, 1], act, beta=20.0), ph.Dataset(spread * x, y))
+            assert_valid(obj, region.bind(obj), rng, 6)
+
+
+def test_bounds_overflow_honestly() -> None:
+    obj = ph.Objective(ph.MLP([1, 2, 1], "identity"), ph.Dataset([[1e200]], [1.0]))
+    c = certify(obj, ph.Box(-1e150, 1e150))
+    assert c.psi_lower == -np.inf and c.method == "none" and "overflow" in c.statement
+    json.dumps(c.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "cross_entropy", "logistic"])
+def test_the_centre_bound_becomes_exact_on_small_regions(loss: str) -> None:
+    rng = np.random.default_rng(64)
+    widths = [3, 4, 3, 1 if loss == "logistic" else 2]
+    y = rng.standard_normal((8, 2)) if loss == "squared_error" else rng.integers(0, 2, 8)
+    obj = ph.Objective(ph.MLP(widths), ph.Dataset(rng.standard_normal((8, 3)), y), loss=loss)
+    theta = rng.standard_normal(obj.num_params)
+    exact = smallest(obj, theta)
+    gaps = []
+    for radius in (1e-2, 1e-3, 1e-4, 1e-7):
+        for region in (ph.Box.around(theta, radius / np.sqrt(obj.num_params)), ph.Ball(theta, radius)):
+            c = certify(obj, region, "centre")
+            assert c.psi_lower <= exact
+            gaps.append(exact - c.psi_lower)
+    # Linear in the radius.
+    assert gaps[4] < 0.02 * gaps[0] and gaps[5] < 0.02 * gaps[1]
+    assert gaps[7] < 1e-4 * abs(exact)
+
+
+def test_the_moment_bound_of_one_hidden_layer_against_its_closed_form() -> None:
+    # One datum and unit, box: M = [[k V r, g r], [g r, 0]] in (|V1 x|, t2), with every supremum over the box.
+    from math import sqrt, tanh
+
+    radius, x, y = 0.4, 1.3, 0.9
+    obj = ph.Objective(ph.MLP([1, 1, 1], bias=False), ph.Dataset([[x]], [y]))
+    s = radius * x
+    r = radius * tanh(s) + y
+    k = 2.0 * tanh(s) * (1.0 - tanh(s) ** 2)
+    a, b = k * radius * r * x * x, r * x
+    expected = -(a / 2 + sqrt(a * a / 4 + b * b))
+    assert certify(obj, ph.Box(-radius, radius), "moment").psi_lower == pytest.approx(expected, rel=1e-12)
+
+
+def test_residual_forms_bound_the_form_datum_by_datum() -> None:
+    rng = np.random.default_rng(65)
+    for _ in range(30):
+        obj = random_objective(rng)
+        net = obj.net
+        low = rng.standard_normal(obj.num_params)
+        cell = box_cell(net, ph.Box(low, low + 10.0 ** rng.uniform(-3, 0)))
+        data, targets = obj.data, obj.targets
+        forms = residual_forms(cell, propagate(cell, data.X, targets, obj.loss))
+        for i in range(data.num_samples):
+            row = ph.Objective(net, ph.Dataset(data.X[i : i + 1], data.y[i : i + 1]), loss=obj.loss)
+            theta = low + rng.random(low.size) * (10.0**-3)
+            theta = np.clip(theta, low, low + 1e-3)
+            v = rng.standard_normal(low.size)
+            form = v @ (row.hvp(theta, v) - row.ggn_vp(theta, v))
+            t = []
+            for (weight, bias), scale in zip(net.layer_slices, net.layer_scales, strict=True):
+                block = v[weight.start : weight.stop if bias is None else bias.stop]
+                t.append(scale * np.linalg.norm(block))
+            lead = np.append(data.X[i], 1.0) if net.bias else data.X[i]
+            t[0] = t[0] * np.linalg.norm(lead)
+            assert form >= -(np.array(t) @ forms[i] @ np.array(t)) - 1e-9
+
+
+def test_dense_enclosures_contain_the_compiled_products() -> None:
+    rng = np.random.default_rng(66)
+    for relu in (False, True):
+        for _ in range(25):
+            obj = random_objective(rng, relu=relu)
+            theta = rng.standard_normal(obj.num_params)
+            H, G = obj.hessian(theta).to_dense(), obj.gauss_newton(theta).to_dense()
+            found = dense_enclosures(point_cell(obj.net, theta), obj.data, obj.targets, obj.loss, GO)
+            assert found is not None
+            for enclosure, exact in zip(found, (H - G, G), strict=True):
+                size = np.abs(H).max() + np.abs(G).max()
+                assert (enclosure.lo <= exact + 1e-12 * size).all() and (enclosure.hi >= exact - 1e-12 * size).all()
+                assert (enclosure.hi - enclosure.lo).max() <= 1e-10 * size
+            wide = dense_enclosures(box_cell(obj.net, ph.Box.around(theta, 0.05)), obj.data, obj.targets, obj.loss, GO)
+            assert wide is not None
+            near = theta + rng.uniform(-0.05, 0.05, theta.size)
+            residual = obj.hessian(near).to_dense() - obj.gauss_newton(near).to_dense()
+            assert (wide[0].lo <= residual + 1e-12).all() and (wide[0].hi >= residual - 1e-12).all()
+
+
+# --- balls -----------------------------------------------------------------------------------------------------------
+
+
+def test_cells_cover_the_ball_and_converge() -> None:
+    # bound(rho) = -rho_1 rho_2 ... has its worst value -(R²/D)^(D/2) at equal shares.
+    for layers, radius in ((2, 1.5), (3, 0.7)):
+        exact = -((radius**2 / layers) ** (layers / 2))
+
+        def product(radii: Any) -> float:
+            return -float(np.prod(radii))
+
+        values = []
+        for cells in (1, 8, 64, 400):
+            found = worst_over_ball(product, layers, radius, cells)
+            assert found is not None and found[0] <= exact
+            values.append(found[0])
+        assert values == sorted(values)
+        assert values[-1] >= exact * 1.2
+
+
+def test_cells_hold_every_point_of_the_ball() -> None:
+    # A bound that is finite only where the cell contains one given point: the worst value must always find it.
+    rng = np.random.default_rng(67)
+    for _ in range(50):
+        point = rng.dirichlet(np.ones(3)) ** 0.5
+
+        def contains(radii: Any, point: Any = point) -> float:
+            return -1.0 if (radii >= point).all() else -0.5
+
+        found = worst_over_ball(contains, 3, 1.0, 60)
+        assert found is not None and found[0] == -1.0
+
+
+def test_a_cut_short_ball_keeps_the_cover_at_hand() -> None:
+    calls: list[int] = []
+
+    def bound(radii: Any) -> float | None:
+        calls.append(1)
+        return None if len(calls) > 5 else -float(np.prod(radii))
+
+    found = worst_over_ball(bound, 2, 1.0, 100)
+    assert found is not None and -1.0 - 1e-9 <= found[0] <= -0.5
+
+
+# --- ReLU kinks ------------------------------------------------------------------------------------------------------
+
+
+def test_relu_kink_verdicts() -> None:
+    data = ph.Dataset(np.array([[1.0], [-1.0], [0.5]]), np.full(3, -5.0))
+    net = ph.MLP([1, 2, 1], "relu")
+    low = np.array([-1.0, -1.0, -1.0, -1.0, 0.1, 0.1, -0.5])
+    assert relu_kink_status(net, data, "squared_error", ph.Box(low, np.ones(7)))[0] == "convex_kinks"
+    assert relu_kink_status(net, data, "squared_error", ph.Box(-np.ones(7), np.ones(7)))[0] == "possible"
+    theta = np.array([1.0, 1.0, 5.0, 5.0, 1.0, 1.0, 0.0])
+    assert relu_kink_status(net, data, "squared_error", ph.Box.around(theta, 0.1))[0] == "kink_free"
+    assert relu_kink_status(net, data, "squared_error", ph.Ball(theta, 0.1))[0] == "kink_free"
+    smooth = ph.MLP([1, 2, 1])
+    assert relu_kink_status(smooth, data, "squared_error", ph.Box(-np.ones(7), np.ones(7))) == ("no_relu", 0)
+
+
+def test_data_of_weight_zero_have_no_kinks() -> None:
+    theta = np.array([1.0, 1.0, 5.0, 5.0, 1.0, 1.0, 0.0])
+    data = ph.Dataset(np.array([[1.0], [-5.0]]), np.zeros(2), np.array([1.0, 0.0]))
+    net = ph.MLP([1, 2, 1], "relu")
+    assert relu_kink_status(net, data, "squared_error", ph.Box.around(theta, 0.1))[0] == "kink_free"
+    alone = ph.Dataset(data.X, np.zeros(2))
+    assert relu_kink_status(net, alone, "squared_error", ph.Box.around(theta, 0.1))[0] == "possible"
+
+
+# --- the public function ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small() -> ph.Objective:
+    rng = np.random.default_rng(68)
+    return ph.Objective(ph.MLP([3, 4, 1]), ph.Dataset(rng.standard_normal((9, 3)), rng.standard_normal(9)))
+
+
+def test_auto_takes_the_best_method(small: ph.Objective) -> None:
+    for region in (ph.Box(-0.5, 0.5), ph.Ball(radius=0.01)):
+        c = certify(small, region)
+        assert set(c.table) == {"moment", "centre"}
+        assert c.psi_lower == max(row.psi_lower for row in c.table.values()) == c.table[c.method].psi_lower
+        assert c.lam_upper == -c.psi_lower / 2
+        assert certify(small, region, c.method).psi_lower == c.psi_lower
+        for method in ("moment", "centre"):
+            assert certify(small, region, method).psi_lower >= c.table[method].psi_lower
+        assert c.verify()
+        content = json.loads(json.dumps(c.to_dict(), allow_nan=False))
+        assert content["method"] == c.method and content["psi_lower"] == c.psi_lower
+
+
+def test_a_forged_certificate_is_refused(small: ph.Objective) -> None:
+    c = certify(small, ph.Box(-0.5, 0.5))
+    forged = Certificate(c.method, 0.9 * c.psi_lower, c.table, c.rounding, c.statement, small, ph.Box(-0.5, 0.5))
+    with pytest.raises(ph.NumericalError, match="altered"):
+        forged.verify()
+
+
+def test_package_and_function_share_a_name(small: ph.Objective) -> None:
+    assert ph.certify(small, ph.Box(-0.1, 0.1)).psi_lower == certify(small, ph.Box(-0.1, 0.1)).psi_lower
+
+
+def test_linear_models_need_no_bound() -> None:
+    obj = ph.Objective(ph.MLP([2, 1]), ph.Dataset(np.eye(2), np.ones(2)))
+    c = certify(obj, ph.Ball(radius=3.0))
+    assert c.psi_lower == 0.0 and c.lam_upper == 0.0 and c.method == "linear" and c.verify()
+
+
+def test_cancelling_keeps_what_is_proved() -> None:
+    rng = np.random.default_rng(69)
+    obj = ph.Objective(ph.MLP([30, 40, 30, 3]), ph.Dataset(rng.standard_normal((3000, 30)), rng.integers(0, 3, 3000)), loss="cross_entropy")
+    flag = np.ones(1, dtype=np.int32)
+    c = certify(obj, ph.Ball(radius=1.0), cancel=flag)
+    assert c.psi_lower == -np.inf and c.method == "none" and "stopped" in c.statement
+    flag[0] = 0
+    timer = threading.Timer(0.5, lambda: flag.__setitem__(0, 1))
+    timer.start()
+    c = certify(obj, ph.Ball(radius=1.0), cancel=flag)
+    timer.join()
+    whole = certify(obj, ph.Ball(radius=1.0), "moment")
+    assert c.psi_lower <= whole.psi_lower * (1 - 1e-9)
+
+
+def test_memory_is_not_promised(small: ph.Objective) -> None:
+    obj = ph.Objective(ph.MLP([3, 3000, 1]), small.data)
+    with pytest.raises(MemoryLimitError, match="moment"):
+        certify(obj, ph.Box(-1, 1), "centre")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"obj": 3}, InputTypeError, "Objective"),
+        ({"region": [-1, 1]}, InputTypeError, "Box"),
+        ({"region": ph.Box(np.zeros(3), np.ones(3))}, InputError, "parameters"),
+        ({"method": "momentum"}, InputError, "Did you mean 'moment'"),
+        ({"method": None}, InputTypeError, "method"),
+    ],
+)
+def test_bad_arguments(small: ph.Objective, change: dict[str, Any], error: type[Exception], text: str) -> None:
+    arguments: dict[str, Any] = {"obj": small, "region": ph.Box(-1, 1), "method": "auto", **change}
+    with pytest.raises(error, match=text):
+        certify(arguments["obj"], arguments["region"], arguments["method"])
+
+

@@ -1,0 +1,173 @@
+"""Intervals, ranges and spectral bounds: enclosures of exact values, tight up to rounding."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyhess.certify.intervals import Interval, matmul, norms
+from pyhess.certify.ranges import derivative_range
+from pyhess.certify.spectral import eigval_max_bound, eigval_min_bound, norm_bound
+
+NAMES = ("tanh", "sigmoid", "softplus", "gelu", "identity", "relu")
+
+
+def random_interval(rng: np.random.Generator, shape: tuple[int, ...], spread: float = 1.0) -> Interval:
+    lo = spread * rng.standard_normal(shape)
+    return Interval(lo, lo + spread * np.abs(rng.standard_normal(shape)) * rng.integers(0, 2, shape))
+
+
+def inside(rng: np.random.Generator, x: Interval) -> Any:
+    """A point of the interval, often an end."""
+    t = rng.choice([0.0, 1.0, 0.37], x.lo.shape)
+    return np.clip(x.lo + t * (x.hi - x.lo), x.lo, x.hi)
+
+
+def test_operations_enclose_exact_results() -> None:
+    rng = np.random.default_rng(81)
+    for _ in range(200):
+        spread = 10.0 ** rng.uniform(-150, 100)
+        a, b = random_interval(rng, (3,), spread), random_interval(rng, (3,), spread)
+        x, y = inside(rng, a), inside(rng, b)
+        for result, exact in (
+            (a + b, [Fraction(p) + Fraction(q) for p, q in zip(x, y, strict=True)]),
+            (a - b, [Fraction(p) - Fraction(q) for p, q in zip(x, y, strict=True)]),
+            (a * b, [Fraction(p) * Fraction(q) for p, q in zip(x, y, strict=True)]),
+        ):
+            for lo, value, hi in zip(result.lo, exact, result.hi, strict=True):
+                assert Fraction(lo) <= value <= Fraction(hi)
+
+
+def test_products_of_matrices_enclose_exact_results() -> None:
+    rng = np.random.default_rng(82)
+    for _ in range(60):
+        n, k, m = (int(rng.integers(1, 7)) for _ in range(3))
+        spread = 10.0 ** rng.uniform(-20, 20)
+        a, b = random_interval(rng, (n, k), spread), random_interval(rng, (k, m), 1.0 / spread)
+        x, y = inside(rng, a), inside(rng, b)
+        result = matmul(a, b)
+        for i in range(n):
+            for j in range(m):
+                exact = sum((Fraction(x[i, t]) * Fraction(y[t, j]) for t in range(k)), Fraction(0))
+                assert Fraction(result.lo[i, j]) <= exact <= Fraction(result.hi[i, j])
+
+
+def test_a_product_of_points_is_tight() -> None:
+    rng = np.random.default_rng(83)
+    x, y = rng.standard_normal((20, 300)), rng.standard_normal((300, 7))
+    result = matmul(Interval.point(x), Interval.point(y))
+    assert (result.hi - result.lo).max() < 1e-11
+
+
+def test_stacks_of_matrices() -> None:
+    rng = np.random.default_rng(84)
+    a, b = random_interval(rng, (4, 3)), random_interval(rng, (6, 3, 5))
+    whole = matmul(a, b)
+    for i in range(6):
+        part = matmul(a, b[i])
+        assert np.allclose(whole.lo[i], part.lo) and np.allclose(whole.hi[i], part.hi)
+
+
+def test_norms_are_rounded_up() -> None:
+    rng = np.random.default_rng(85)
+    for spread in (1e-200, 1.0, 1e200):
+        x = spread * rng.standard_normal((50, 9))
+        for row, bound in zip(x, norms(x), strict=True):
+            square = sum((Fraction(v) ** 2 for v in row), Fraction(0))
+            assert Fraction(float(bound)) ** 2 >= square
+            assert Fraction(float(bound)) ** 2 <= square * (1 + Fraction(1, 10**12))
+
+
+def derivative(name: str, beta: float, order: int, s: Any) -> Any:
+    """phi, phi' or phi'' in extended precision, from textbook formulas."""
+    s = np.asarray(s, dtype=np.longdouble)
+    one = np.longdouble(1.0)
+    if name == "identity":
+        return (s, one + 0 * s, 0 * s)[order]
+    if name == "relu":
+        return (np.maximum(s, 0), (s > 0).astype(np.longdouble), 0 * s)[order]
+    if name == "tanh":
+        t, c = np.tanh(s), np.cosh(np.clip(s, -5000, 5000))
+        return (t, one / c**2, -2 * t / c**2)[order]
+    if name == "sigmoid":
+        p, q = one / (one + np.exp(-s)), one / (one + np.exp(s))
+        return (p, p * q, p * q * (q - p))[order]
+    if name == "softplus":
+        z = beta * s
+        p, q = one / (one + np.exp(-z)), one / (one + np.exp(z))
+        return (np.logaddexp(0 * z, z) / beta, p, beta * p * q)[order]
+    import math
+
+    cdf = np.array([math.erfc(-float(v) / math.sqrt(2.0)) / 2 for v in np.ravel(s)]).reshape(s.shape)
+    pdf = np.exp(-s * s / 2) / np.sqrt(2 * np.longdouble(np.pi))
+    return (s * cdf, cdf + s * pdf, pdf * (2 - s * s))[order]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_ranges_enclose_and_are_attained(name: str, order: int) -> None:
+    rng = np.random.default_rng(86 + order)
+    beta = 3.5 if name == "softplus" else 1.0
+    for spread in (1e-8, 0.1, 1.0, 5.0, 60.0):
+        lo = spread * rng.standard_normal(120)
+        hi = lo + spread * np.abs(rng.standard_normal(120))
+        found = derivative_range(name, beta, order, Interval(lo, hi))
+        grid = lo + np.linspace(0.0, 1.0, 801)[:, None] * (hi - lo)
+        values = derivative(name, beta, order, np.clip(grid, lo, hi))
+        slack = 2e-16 * np.abs(values) if name == "gelu" else 0.0  # the reference's own cdf is in double
+        assert (values >= found.lo - slack).all() and (values <= found.hi + slack).all()
+        # Tight: the grid comes close to both ends of the range.
+        size = np.abs(values).max(axis=0) + 1e-30
+        assert (values.min(axis=0) - found.lo <= 2e-3 * size + 1e-12).all()
+        assert (found.hi - values.max(axis=0) <= 2e-3 * size + 1e-12).all() or (name, order) == ("relu", 1)
+
+
+def test_saturated_slopes_keep_their_relative_accuracy() -> None:
+    s = Interval(np.array([18.0, -30.0]), np.array([18.0, -30.0]))
+    for name in ("tanh", "sigmoid"):
+        slope = derivative_range(name, 1.0, 1, s)
+        exact = derivative(name, 1.0, 1, s.lo)
+        assert (slope.lo > 0.99 * exact).all() and (slope.hi < 1.01 * exact).all()
+
+
+def test_eigenvalue_bounds_are_rigorous_and_close() -> None:
+    rng = np.random.default_rng(88)
+    for _ in range(60):
+        size = int(rng.integers(1, 40))
+        q, _ = np.linalg.qr(rng.standard_normal((size, size)))
+        values = np.sort(rng.standard_normal(size) * 10.0 ** rng.uniform(-8, 8, size))
+        a = (q * values) @ q.T
+        a = 0.5 * (a + a.T)
+        wide = np.linalg.eigvalsh(a)
+        low, high = eigval_min_bound(a), eigval_max_bound(a)
+        scale = np.abs(values).max()
+        assert low <= wide[0] + 1e-15 * scale and high >= wide[-1] - 1e-15 * scale
+        assert wide[0] - low < 1e-11 * scale and high - wide[-1] < 1e-11 * scale
+
+
+def test_exactly_known_eigenvalues_are_not_passed() -> None:
+    # Integer matrices with a known spectrum: the bounds may not be on the wrong side by a single bit.
+    for size in (2, 5, 30):
+        ones = np.ones((size, size))
+        assert eigval_max_bound(ones) >= size and eigval_min_bound(ones) <= 0.0
+        assert norm_bound(ones) >= size
+        assert eigval_min_bound(-ones) <= -size
+
+
+def test_norm_bound() -> None:
+    rng = np.random.default_rng(89)
+    for _ in range(60):
+        shape = (int(rng.integers(1, 20)), int(rng.integers(1, 20)))
+        a = rng.standard_normal(shape) * 10.0 ** rng.uniform(-200, 200)
+        exact = np.linalg.norm(a / np.abs(a).max(), 2) * np.abs(a).max()
+        assert exact * (1 - 1e-15) <= norm_bound(a) <= exact * (1 + 1e-6)
+    assert norm_bound(np.zeros((3, 2))) == 0.0
+
+
+def test_what_is_not_finite_bounds_nothing() -> None:
+    bad = np.array([[1.0, np.inf], [np.nan, 2.0]])
+    assert norm_bound(bad) == np.inf
+    assert eigval_min_bound(bad) == -np.inf and eigval_max_bound(bad) == np.inf
