@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._jit import inlined, serial
-from ._units import carray, pointer
+from .._jit import inlined
+from ._units import carray, helper, pointer
 from .run import (
     BE,
     CONVERGED,
@@ -51,7 +51,7 @@ class Small(NamedTuple):
     weights: Any
 
 
-@serial
+@helper
 def _sort(values: Any, order: Any, ranked: Any) -> None:
     """Ranked = the values in ascending order, order = their indices; insertion sort."""
     for i in range(values.size):
@@ -65,7 +65,7 @@ def _sort(values: Any, order: Any, ranked: Any) -> None:
         order[j] = i
 
 
-@serial
+@helper
 def _count_low(values: Any, k: int, which: int) -> int:
     """How many of the k wanted among the ascending ``values`` stand at the low end; the others stand at the high end."""
     n = values.size
@@ -83,7 +83,7 @@ def _count_low(values: Any, k: int, which: int) -> int:
     return low
 
 
-@serial
+@helper
 def _decompose(run: Any, end: int, d: Any, z: Any) -> bool:
     """Ritz values of basis[:end] into d, in basis order; z gets the rotations of the current block."""
     begin = run.state[0].begin
