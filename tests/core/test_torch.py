@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ CASES = [
 def test_products(widths: list[int], module: str, activation: str, loss: str) -> None:
     rng = np.random.default_rng([83, *widths])
     layers: list[Any] = []
-    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+    for fan_in, fan_out in pairwise(widths):
         layers += [torch.nn.Linear(fan_in, fan_out), getattr(torch.nn, module)()]
     model = torch.nn.Sequential(*layers[:-1]).double()
     theta = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
