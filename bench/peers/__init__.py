@@ -4,6 +4,8 @@
 
 ``prepare(problem) -> list[Product]``        products at ``problem.theta``
 ``prepare_batch(problem) -> list[Product]``  products at all ``problem.thetas`` at once
+``prepare_quotient(problem)``                ``f(theta, v) -> (v'Hv, gradient in theta, gradient in v)``
+``solver(...)``, ``prepare_eigen(...)``      the smallest eigenpair
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from typing import Any
 from ..cases import Array
 
 MODULES = (
-    "torch_backward", "torch_functional", "torch_compiled", "jax_products", "curvlinops_hessian", "pyhessian_products",
-    "eigenthings", "scipy_eigsh", "matfree_lanczos", "primme_eigsh",
+    "torch_backward", "torch_functional", "torch_compiled", "torch_quotient", "jax_products", "jax_quotient",
+    "curvlinops_hessian", "pyhessian_products", "eigenthings", "scipy_eigsh", "matfree_lanczos", "primme_eigsh",
 )  # fmt: skip
 
 
