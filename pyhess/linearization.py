@@ -160,7 +160,8 @@ class Engine:
 
     def cast(self, vector: AnyArray) -> AnyArray:
         """The vector in the engine's dtype, contiguous."""
-        return np.ascontiguousarray(vector, dtype=self.dtype)
+        with np.errstate(over="ignore"):  # numbers beyond float32 become inf, and the product is refused as not finite
+            return np.ascontiguousarray(vector, dtype=self.dtype)
 
     def run(self, kernel: Callable[[bool, int, npt.NDArray[np.int32]], int], tasks: int, flops: float, what: str) -> None:
         """Call ``kernel(parallel, workers, cancel)`` with BLAS at one thread; long calls can be interrupted."""
