@@ -69,8 +69,8 @@ def load(names: tuple[str, ...] = MODULES) -> Peers:
     for name in names:
         try:
             modules[name] = importlib.import_module(f"{__name__}.{name}")
-        except ImportError as error:
-            missing[name] = str(error).splitlines()[0]
+        except Exception as error:  # an installation can be broken in other ways than ImportError
+            missing[name] = _reason(error)
     return Peers(modules, missing)
 
 
@@ -81,5 +81,10 @@ def products(peers: Peers, function: str, problem: Any, failed: dict[str, str]) 
         try:
             found += getattr(module, function)(problem)
         except Exception as error:
-            failed[module.NAME] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            failed[module.NAME] = _reason(error)
     return found
+
+
+def _reason(error: Exception) -> str:
+    """Type and first line of an error."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

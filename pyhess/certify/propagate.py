@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..errors import InputTypeError
 from ..model import MLP
 from ..regions import Ball, Box, Region
-from .intervals import Interval, down, gamma, matmul, norms, up
+from .intervals import Interval, down, gamma, norms, sharp_matmul, up
 from .ranges import derivative_range
 from .spectral import norm_bound
 
@@ -132,7 +132,7 @@ class Propagation:
 
 
 def _affine(block: Block, a: Interval, a_norm: FloatArray) -> Interval:
-    s = matmul(a, block.weight.T) + Interval(block.bias.lo[None, :], block.bias.hi[None, :])
+    s = sharp_matmul(a, block.weight.T) + Interval(block.bias.lo[None, :], block.bias.hi[None, :])
     return s if block.rho == 0.0 else s.widened(up(block.rho * a_norm)[:, None])
 
 
@@ -175,7 +175,7 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
     curved: list[Interval] = []
     for layer in range(last - 1, -1, -1):
         above = cell.blocks[layer + 1]
-        cotangent = matmul(delta[0], above.weight)
+        cotangent = sharp_matmul(delta[0], above.weight)
         if above.rho > 0.0:
             cotangent = cotangent.widened(up(above.rho * delta_norm[0])[:, None])
         # |bar_j| <= |W_:j| |delta|

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyhess.certify.intervals import Interval, matmul, norms
+from pyhess.certify.intervals import Interval, matmul, norms, sharp_matmul
 from pyhess.certify.ranges import derivative_range
 from pyhess.certify.spectral import eigval_max_bound, eigval_min_bound, norm_bound
 
@@ -53,6 +53,30 @@ def test_products_of_matrices_enclose_exact_results() -> None:
             for j in range(m):
                 exact = sum((Fraction(x[i, t]) * Fraction(y[t, j]) for t in range(k)), Fraction(0))
                 assert Fraction(result.lo[i, j]) <= exact <= Fraction(result.hi[i, j])
+
+
+def test_sharp_products_enclose_and_are_exact_for_one_sign() -> None:
+    rng = np.random.default_rng(90)
+    gains = 0
+    for _ in range(60):
+        n, k, m = (int(rng.integers(1, 6)) for _ in range(3))
+        a, b = random_interval(rng, (n, k)), random_interval(rng, (k, m))
+        if rng.random() < 0.5:
+            a = Interval(np.abs(a.lo), np.abs(a.lo) + np.abs(a.hi))
+        plain, sharp = matmul(a, b), sharp_matmul(a, b)
+        x, y = inside(rng, a), inside(rng, b)
+        assert (sharp.lo >= plain.lo).all() and (sharp.hi <= plain.hi).all()
+        for i in range(n):
+            for j in range(m):
+                exact = sum((Fraction(x[i, t]) * Fraction(y[t, j]) for t in range(k)), Fraction(0))
+                assert Fraction(sharp.lo[i, j]) <= exact <= Fraction(sharp.hi[i, j])
+        products = [p[:, :, None] * q[None, :, :] for p in (a.lo, a.hi) for q in (b.lo, b.hi)]
+        lowest, highest = np.min(products, axis=0).sum(axis=1), np.max(products, axis=0).sum(axis=1)
+        if ((a.lo >= 0) | (a.hi <= 0)).all() and a.radius.any() and b.radius.any():
+            assert np.allclose(sharp.lo, lowest, rtol=1e-13, atol=1e-13)
+            assert np.allclose(sharp.hi, highest, rtol=1e-13, atol=1e-13)
+            gains += bool((sharp.lo > plain.lo + 1e-9).any())
+    assert gains > 5
 
 
 def test_a_product_of_points_is_tight() -> None:
