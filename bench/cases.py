@@ -65,7 +65,7 @@ class Problem:
     seed: int = _SEED
 
     @cached_property
-    def X(self) -> Array:  # noqa: N802
+    def X(self) -> Array:
         """Inputs (N, d_in)."""
         return self._rng(1).standard_normal((self.case.samples, self.case.widths[0])).astype(self.dtype)
 

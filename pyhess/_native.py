@@ -100,7 +100,9 @@ def aligned_zeros(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 def raise_for_status(status: int, what: str) -> None:
     """Turn a status of the C ABI into an exception (cancellation is the caller's business)."""
     if status not in (STATUS_OK, STATUS_CANCELLED):
-        raise NumericalError(f"{what}: the compiled core refused the call (status {status}); this is a bug in pyhess, please report it.")
+        raise NumericalError(
+            f"{what}: the compiled core refused the call (status {status}); this is a bug in pyhess, please report it."
+        )
 
 
 def run_interruptible(

@@ -16,11 +16,12 @@ from pyhess import _core, _native
 PRODUCTS = """
 import numpy as np, pyhess as ph
 rng = np.random.default_rng(307)
-obj = ph.Objective(ph.MLP([9, 40, 30, 3], ["gelu", "softplus"]), ph.Dataset(rng.standard_normal((400, 9)), rng.integers(0, 3, 400)),
-                   "cross_entropy")
+data = ph.Dataset(rng.standard_normal((400, 9)), rng.integers(0, 3, 400))
+obj = ph.Objective(ph.MLP([9, 40, 30, 3], ["gelu", "softplus"]), data, "cross_entropy")
 theta, v = obj.net.init(rng), rng.standard_normal(obj.num_params)
 jet = obj.curvature(theta, v)
-numbers = np.concatenate([[obj.value(theta), jet.q], obj.gradient(theta), obj.hvp(theta, v), obj.ggn_vp(theta, v), jet.hv, jet.grad])
+vectors = [obj.gradient(theta), obj.hvp(theta, v), obj.ggn_vp(theta, v), jet.hv, jet.grad]
+numbers = np.concatenate([[obj.value(theta), jet.q], *vectors])
 """
 
 

@@ -67,7 +67,7 @@ class Given(Problem):
     targets: Any = None
 
     @property
-    def X(self) -> Array:  # noqa: N802
+    def X(self) -> Array:
         """Inputs (N, d_in)."""
         return self.inputs
 

@@ -49,7 +49,7 @@ class Interval:
 
     @property
     def magnitude(self) -> FloatArray:
-        """max |x|."""
+        """Max |x|."""
         return np.maximum(np.abs(self.lo), np.abs(self.hi))
 
     @property
@@ -59,7 +59,7 @@ class Interval:
 
     @property
     def radius(self) -> FloatArray:
-        """max |x - middle|, rounded up."""
+        """Max |x - middle|, rounded up."""
         middle = self.middle
         return up(np.maximum(self.hi - middle, middle - self.lo))
 
@@ -86,15 +86,15 @@ class Interval:
         return Interval(down(np.minimum.reduce(products)), up(np.maximum.reduce(products)))
 
     def widened(self, by: FloatArray) -> Interval:
-        """x with an error of at most ``by`` >= 0 added."""
+        """X with an error of at most ``by`` >= 0 added."""
         return Interval(down(self.lo - by), up(self.hi + by))
 
     def scaled(self, factor: float) -> Interval:
-        """factor x for a factor >= 0."""
+        """Factor x for a factor >= 0."""
         return Interval(down(factor * self.lo), up(factor * self.hi))
 
     def distance(self, other: Interval) -> FloatArray:
-        """max |x - y| over x here and y in the other, rounded up."""
+        """Max |x - y| over x here and y in the other, rounded up."""
         return up(np.maximum(np.maximum(self.hi - other.lo, other.hi - self.lo), 0.0))
 
 
@@ -153,4 +153,5 @@ def norms(x: FloatArray) -> FloatArray:
     length = x.shape[1]
     largest = np.abs(x).max(axis=1, initial=0.0)
     scale = np.where((largest > 0.0) & np.isfinite(largest), largest, 1.0)
-    return scale * np.sqrt(((x / scale[:, None]) ** 2).sum(axis=1)) * (1.0 + gamma(length + 16)) + length * TINY
+    bound: FloatArray = scale * np.sqrt(((x / scale[:, None]) ** 2).sum(axis=1)) * (1.0 + gamma(length + 16)) + length * TINY
+    return bound

@@ -59,10 +59,8 @@ def _layer_interval(net: MLP, layer: int, low: FloatArray, high: FloatArray) -> 
 
 def box_cell(net: MLP, region: Box) -> Cell:
     """The whole box as one cell."""
-    blocks = []
-    for layer in range(net.num_layers):
-        blocks.append(_interval_block(*_layer_interval(net, layer, region.low, region.high)))
-    return Cell(net, tuple(blocks))
+    parts = (_layer_interval(net, layer, region.low, region.high) for layer in range(net.num_layers))
+    return Cell(net, tuple(_interval_block(*part) for part in parts))
 
 
 def point_cell(net: MLP, theta: FloatArray) -> Cell:

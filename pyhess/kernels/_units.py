@@ -44,7 +44,7 @@ _NO_ENTRY: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": Tru
 
 def helper(function: F) -> F:
     """Compile a function that only units and kernels call: without an entry from Python, and kept in its callers' caches."""
-    return numba.njit(**_NO_ENTRY, **_OPTIONS)(function)  # type: ignore[no-any-return]
+    return numba.njit(**_NO_ENTRY, **_OPTIONS)(function)
 
 
 @cache

@@ -14,7 +14,7 @@ from pyhess.certify import Certificate, certify, portfolio, relu_kink_status
 from pyhess.certify.allocation import worst_over_ball
 from pyhess.certify.dense import dense_enclosures
 from pyhess.certify.moment import residual_forms
-from pyhess.certify.propagate import box_cell, point_cell, propagate, whole_cell
+from pyhess.certify.propagate import box_cell, point_cell, propagate
 from pyhess.errors import InputError, InputTypeError, MemoryLimitError
 
 from .conftest import random_objective, random_region
@@ -286,7 +286,9 @@ def test_linear_models_need_no_bound() -> None:
 
 def test_cancelling_keeps_what_is_proved() -> None:
     rng = np.random.default_rng(69)
-    obj = ph.Objective(ph.MLP([30, 40, 30, 3]), ph.Dataset(rng.standard_normal((3000, 30)), rng.integers(0, 3, 3000)), loss="cross_entropy")
+    obj = ph.Objective(
+        ph.MLP([30, 40, 30, 3]), ph.Dataset(rng.standard_normal((3000, 30)), rng.integers(0, 3, 3000)), loss="cross_entropy"
+    )
     flag = np.ones(1, dtype=np.int32)
     c = certify(obj, ph.Ball(radius=1.0), cancel=flag)
     assert c.psi_lower == -np.inf and c.method == "none" and "stopped" in c.statement
@@ -319,5 +321,3 @@ def test_bad_arguments(small: ph.Objective, change: dict[str, Any], error: type[
     arguments: dict[str, Any] = {"obj": small, "region": ph.Box(-1, 1), "method": "auto", **change}
     with pytest.raises(error, match=text):
         certify(arguments["obj"], arguments["region"], arguments["method"])
-
-
