@@ -78,7 +78,8 @@ def _count_low(values: Any, k: int, which: int) -> int:
         return k // 2
     low = 0
     for taken in range(k):
-        if abs(values[low]) > abs(values[n - 1 - (taken - low)]):
+        left, right = values[low], values[n - 1 - (taken - low)]
+        if abs(left) > abs(right) or (taken == n - 1 and left < 0.0):  # the last one of all stands at the end of its sign
             low += 1
     return low
 
@@ -219,7 +220,7 @@ def _decide(run: Any, capacity: int, size: int) -> int:
     if n == size:
         action = EXTRACT
         state.used = n
-    elif action == NEXT and state.matvecs >= state.max_matvecs:
+    elif action < EXTRACT and state.matvecs >= state.max_matvecs:
         action = EXTRACT
         state.status = MAX_ITERATIONS
     if action == NEXT:
@@ -283,7 +284,9 @@ def _rotation(run: Any, record: Any, action: int) -> None:
         # A third of the block is kept, room for one new vector and its successor is left.
         keep = min(max(k + 3, size // 3), size - 2)
         _sort(d[begin:], order, ranked)
-        low = _count_low(ranked[:size], keep, state.which)
+        # Copies are looked for at both ends.
+        both = state.which == LM and begin >= k
+        low = _count_low(ranked[:size], keep, BE if both else state.which)
         theta, arm = np.empty(keep), np.empty(keep)
         for t in range(keep):
             rank = t if t < low else size - keep + t
