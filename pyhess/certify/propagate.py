@@ -141,7 +141,7 @@ def _with_one(values: FloatArray, bias: bool) -> FloatArray:
 def _growth(name: str, beta: float) -> tuple[float, float]:
     """(|phi(0)|, sup |phi'|), rounded up: |phi(s)| <= |phi(0)| + sup |phi'| |s|."""
     at_zero = {"sigmoid": 0.5, "softplus": 0.6931471805599454 / beta}.get(name, 0.0)
-    return at_zero * (1.0 + gamma(8)), {"sigmoid": 0.25, "gelu": 1.1289041451619027}.get(name, 1.0)
+    return at_zero * (1.0 + gamma(8)), {"sigmoid": 0.25, "gelu": 1.128904145185156}.get(name, 1.0)
 
 
 def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Propagation:

