@@ -29,11 +29,12 @@ def _sum_parts(parts: Any, out: Any) -> None:
     for strip in numba.prange((size + _STRIP - 1) // _STRIP):
         begin = strip * _STRIP
         end = min(begin + _STRIP, size)
+        # Added up in out, in the products' own type as in _whole_product: a scalar could be kept with more digits.
         for i in range(begin, end):
-            total = parts[0, i]
-            for chunk in range(1, parts.shape[0]):
-                total += parts[chunk, i]
-            out[i] = total
+            out[i] = parts[0, i]
+        for chunk in range(1, parts.shape[0]):
+            for i in range(begin, end):
+                out[i] += parts[chunk, i]
 
 
 def _linearize(
