@@ -38,7 +38,7 @@ lint: $(VENV)/.installed-test-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	find core_cpp -name '*.?pp' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run -Werror
-	cd build && PYTHONPATH= ../$(BIN)/lint-imports --config ../pyproject.toml
+	mkdir -p build && cd build && PYTHONPATH= ../$(BIN)/lint-imports ../pyproject.toml
 
 types: $(VENV)/.installed-test-lint
 	$(BIN)/mypy
