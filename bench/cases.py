@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class Case:
     @property
     def weight_sizes(self) -> tuple[int, ...]:
         """Weights per layer, without biases."""
-        return tuple(a * b for a, b in zip(self.widths[:-1], self.widths[1:], strict=True))
+        return tuple(a * b for a, b in pairwise(self.widths))
 
     @property
     def flops(self) -> float:
@@ -109,7 +110,7 @@ class Problem:
 def split(flat: Array, widths: tuple[int, ...]) -> Iterator[tuple[Array, Array]]:
     """Views (weight (out, in), bias (out,)) of ``flat`` (..., P), layer by layer."""
     at = 0
-    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+    for fan_in, fan_out in pairwise(widths):
         weight = flat[..., at : at + fan_in * fan_out].reshape(*flat.shape[:-1], fan_out, fan_in)
         at += fan_in * fan_out
         yield weight, flat[..., at : at + fan_out]

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from .linearization import Curvature
     from .objective import Objective
     from .spectrum import BatchEigenResult, EigenResult, EigenStatus, eigsh, eigsh_batch
-    from .threshold import SearchResult, Status, ThresholdResult, Witness, lambda_threshold, search
+    from .threshold import SearchResult, Status, ThresholdResult, Witness, lambda_threshold
+    from .threshold.search import search
 
 _LAZY = {
     "Objective": "objective",

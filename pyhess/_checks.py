@@ -106,9 +106,7 @@ def real_array(name: str, value: Any, hint: str = "") -> npt.NDArray[Any]:
         raise InputTypeError(f"{name} has dtype {array.dtype}; {allowed}. {advice}")
     if isinstance(value, np.ma.MaskedArray) and np.any(value.mask):
         masked = int(np.sum(value.mask))
-        raise InputError(
-            f"{name} has {masked} masked entries; allowed are arrays without. Fill or remove them first."
-        )
+        raise InputError(f"{name} has {masked} masked entries; allowed are arrays without. Fill or remove them first.")
     return array
 
 
@@ -152,18 +150,14 @@ def as_matrix(name: str, value: Any) -> FloatArray:
         advice = f" Use {name}.reshape(len({name}), -1) to flatten each sample." if array.ndim > 2 else ""
         raise InputError(f"{name} has {array.ndim} dimensions; allowed is a matrix (rows, columns).{advice}")
     if array.size == 0:
-        raise InputError(
-            f"{name} has shape {array.shape} and is empty; pass at least one row and one column."
-        )
+        raise InputError(f"{name} has shape {array.shape} and is empty; pass at least one row and one column.")
     check_finite(name, array)
     return np.ascontiguousarray(array)
 
 
 def as_rng(rng: Any = None) -> np.random.Generator:
     """Return a Generator from whatever ``numpy.random.default_rng`` takes; a Generator as it is."""
-    allowed = (
-        "allowed are None, a non-negative integer, a numpy.random.SeedSequence or a numpy.random.Generator"
-    )
+    allowed = "allowed are None, a non-negative integer, a numpy.random.SeedSequence or a numpy.random.Generator"
     wrong_kind = f"rng is {shown(rng)} ({type(rng).__name__}); {allowed}. Use numpy.random.default_rng(seed)."
     if isinstance(rng, np.random.RandomState | bool | np.bool_ | str | float):
         raise InputTypeError(wrong_kind)

@@ -100,7 +100,9 @@ def aligned_zeros(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 def raise_for_status(status: int, what: str) -> None:
     """Turn a status of the C ABI into an exception (cancellation is the caller's business)."""
     if status not in (STATUS_OK, STATUS_CANCELLED):
-        raise NumericalError(f"{what}: the compiled core refused the call (status {status}); this is a bug in pyhess, please report it.")
+        raise NumericalError(
+            f"{what}: the compiled core refused the call (status {status}); this is a bug in pyhess, please report it."
+        )
 
 
 def run_interruptible(
@@ -138,31 +140,37 @@ def run_interruptible(
         After ``fn`` has returned.
     """
     failure: list[BaseException] = []
+    # Not Thread.join: interrupted by a signal, CPython 3.11's marks a running thread as ended.
+    done = threading.Event()
 
     def body() -> None:
         try:
             fn()
         except BaseException as error:
             failure.append(error)
+        finally:
+            done.set()
 
     thread = threading.Thread(target=body, name="pyhess-native", daemon=True)
     outcome = "done"
+    started = False
     try:
         thread.start()
+        started = True
         step = 0.001
-        while thread.is_alive():
-            thread.join(step)
+        while not done.wait(step):
             step = min(2.0 * step, 0.05)
             if deadline is not None and not cancel[0] and monotonic() >= deadline:
                 cancel[0] = 1
                 outcome = "deadline"
-            if on_tick is not None and thread.is_alive():
+            if on_tick is not None:
                 on_tick()
-    except BaseException:
+    except BaseException as error:
         cancel[0] = 1
-        while thread.is_alive():
+        cannot_start = isinstance(error, RuntimeError) and not started
+        while not (done.is_set() or cannot_start):
             try:
-                thread.join()
+                done.wait()
             except KeyboardInterrupt:  # a second Ctrl-C must not leave native code writing to freed arrays
                 continue
         raise

@@ -187,9 +187,7 @@ class Region(Immutable, ABC):
         layers = net_of(net)
         region = self.bind(layers)
         return all(
-            bool((units == units[:1]).all())
-            for vector in region._defining_vectors()
-            for units in _hidden_units(layers, vector)
+            bool((units == units[:1]).all()) for vector in region._defining_vectors() for units in _hidden_units(layers, vector)
         )
 
     def is_sign_symmetric(self, net: Any) -> bool:

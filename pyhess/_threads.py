@@ -21,24 +21,34 @@ PARALLEL_LOCK = threading.Lock()
 
 _blas_lock = threading.Lock()
 _blas_users = 0
-_blas_limit: Any = None
+#: What the libraries were set to before the first user came.
+_blas_before: list[int] = []
 
 
 @lru_cache(maxsize=1)
-def _controller() -> threadpoolctl.ThreadpoolController:
-    # Looking for the loaded libraries takes about half a millisecond, setting a limit ten microseconds: look once.
+def _blas_libraries() -> tuple[Any, ...]:
+    # Looking for the loaded libraries takes about half a millisecond, setting a limit microseconds: look once.
     import scipy.linalg.cython_blas  # noqa: F401  (loads the library that is to be found)
 
-    return threadpoolctl.ThreadpoolController()
+    libraries = threadpoolctl.ThreadpoolController().lib_controllers
+    return tuple(library for library in libraries if library.user_api == "blas" and library.num_threads is not None)
+
+
+def _set_blas_threads(library: Any, count: int) -> None:
+    # From version 3.7 on threadpoolctl lets only the first thread that ever set a limit change it, and ignores all others
+    # without a word; here the last user restores what the first one found, from whatever thread.
+    getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
 
 
 @contextmanager
 def blas_single_thread() -> Iterator[None]:
     """Keep BLAS at one thread; the limit is the process's own and is lifted when the last user leaves."""
-    global _blas_users, _blas_limit
+    global _blas_users
     with _blas_lock:
         if _blas_users == 0:
-            _blas_limit = _controller().limit(limits=1, user_api="blas")
+            _blas_before[:] = [library.get_num_threads() for library in _blas_libraries()]
+            for library in _blas_libraries():
+                _set_blas_threads(library, 1)
         _blas_users += 1
     try:
         yield
@@ -46,8 +56,8 @@ def blas_single_thread() -> Iterator[None]:
         with _blas_lock:
             _blas_users -= 1
             if _blas_users == 0:
-                _blas_limit.restore_original_limits()
-                _blas_limit = None
+                for library, count in zip(_blas_libraries(), _blas_before, strict=True):
+                    _set_blas_threads(library, count)
 
 
 def num_workers(num_tasks: int, num_threads: int | None = None) -> int:

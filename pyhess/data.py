@@ -152,9 +152,7 @@ def _targets(y: npt.ArrayLike, samples: int) -> npt.NDArray[Any]:
         largest = np.iinfo(np.int64).max
         if given.dtype.kind == "u" and (given > largest).any():
             first = int(np.argmax(given > largest))
-            raise InputError(
-                f"y[{first}] is {given[first]}; allowed are labels up to {largest}. Renumber the classes."
-            )
+            raise InputError(f"y[{first}] is {given[first]}; allowed are labels up to {largest}. Renumber the classes.")
         return given.astype(np.int64)
     real = as_real("y", given)
     check_finite("y", real)
@@ -165,13 +163,9 @@ def _weights(weights: npt.ArrayLike, samples: int) -> FloatArray:
     w = as_vector("weights", weights, samples)
     if (w < 0.0).any():
         first = int(np.argmax(w < 0.0))
-        raise InputError(
-            f"weights[{first}] is {w[first]}; allowed are weights >= 0. Use 0 to leave a datum out."
-        )
+        raise InputError(f"weights[{first}] is {w[first]}; allowed are weights >= 0. Use 0 to leave a datum out.")
     if not w.any():
-        raise InputError(
-            f"all {samples} weights are zero; allowed are weights >= 0 of which at least one is > 0."
-        )
+        raise InputError(f"all {samples} weights are zero; allowed are weights >= 0 of which at least one is > 0.")
     return w
 
 
@@ -226,8 +220,7 @@ def _class_probabilities(dataset: Dataset, num_outputs: int) -> FloatArray:
     y = dataset.y
     if num_outputs < 2:
         raise InputError(
-            f"the network has {num_outputs} output; allowed for cross_entropy are 2 or more. Use "
-            "loss='logistic' for one output."
+            f"the network has {num_outputs} output; allowed for cross_entropy are 2 or more. Use loss='logistic' for one output."
         )
     if dataset.is_labels:
         outside = (y < 0) | (y >= num_outputs)

@@ -27,6 +27,9 @@ assert set(_ACTIVATION_CODES) == set(ACTIVATIONS)
 
 #: Calls predicted to be longer than this many flops (some 10 ms) watch for Ctrl-C; shorter ones are not worth a thread.
 _INTERRUPTIBLE_FLOPS = 5e8
+#: Calls below this many flops (some 0.1 ms) stay in the calling thread: waking the others costs microseconds on an idle machine
+#: and milliseconds on a busy one.
+_PARALLEL_FLOPS = 2e6
 
 
 class CApi(NamedTuple):
@@ -160,11 +163,15 @@ class Engine:
 
     def cast(self, vector: AnyArray) -> AnyArray:
         """The vector in the engine's dtype, contiguous."""
-        return np.ascontiguousarray(vector, dtype=self.dtype)
+        with np.errstate(over="ignore"):  # numbers beyond float32 become inf, and the product is refused as not finite
+            return np.ascontiguousarray(vector, dtype=self.dtype)
 
     def run(self, kernel: Callable[[bool, int, npt.NDArray[np.int32]], int], tasks: int, flops: float, what: str) -> None:
-        """Call ``kernel(parallel, workers, cancel)`` with BLAS at one thread; long calls can be interrupted."""
-        workers = num_workers(tasks)
+        """Call ``kernel(parallel, workers, cancel)`` with BLAS at one thread; long calls can be interrupted.
+
+        The number of workers never changes the result.
+        """
+        workers = num_workers(tasks) if flops > _PARALLEL_FLOPS else 1
         cancel = np.zeros(1, dtype=np.int32)
         status = [0]
 

@@ -26,9 +26,7 @@ _MAX_PARAMS = sys.maxsize // 8
 
 
 def _is_list(value: Any) -> bool:
-    return (
-        isinstance(value, Iterable) and not isinstance(value, str | bytes) and getattr(value, "ndim", 1) > 0
-    )
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes) and getattr(value, "ndim", 1) > 0
 
 
 def _per_layer(name: str, value: Any, count: int, check: Callable[[str, Any], T]) -> tuple[T, ...]:
@@ -37,9 +35,7 @@ def _per_layer(name: str, value: Any, count: int, check: Callable[[str, Any], T]
         return (check(name, value),) * count
     values = list(value)
     if len(values) != count:
-        raise InputError(
-            f"{name} has {len(values)} entries; allowed is one value, or one per hidden layer ({count})."
-        )
+        raise InputError(f"{name} has {len(values)} entries; allowed is one value, or one per hidden layer ({count}).")
     return tuple(check(f"{name}[{i}]", v) for i, v in enumerate(values))
 
 
@@ -129,14 +125,10 @@ class MLP(Immutable):
         parametrization: str = "standard",
     ) -> None:
         if not _is_list(widths):
-            raise InputTypeError(
-                f"widths is {shown(widths)}; pass a list [d_in, h_1, …, d_out] of integers >= 1."
-            )
+            raise InputTypeError(f"widths is {shown(widths)}; pass a list [d_in, h_1, …, d_out] of integers >= 1.")
         sizes = tuple(positive_int(f"widths[{i}]", w) for i, w in enumerate(widths))
         if len(sizes) < 2:
-            raise InputError(
-                f"widths is {list(sizes)}; allowed are two or more entries [d_in, h_1, …, d_out]."
-            )
+            raise InputError(f"widths is {list(sizes)}; allowed are two or more entries [d_in, h_1, …, d_out].")
         hidden = len(sizes) - 2
         names = _per_layer("activation", activation, hidden, _activation)
         betas = _per_layer("beta", beta, hidden, positive_float)
@@ -152,9 +144,7 @@ class MLP(Immutable):
             start += fan_out if bias else 0
             slices.append((weight, offset))
         if start > _MAX_PARAMS:
-            raise InputError(
-                f"the network has {start} parameters; allowed are at most {_MAX_PARAMS}. Use smaller widths."
-            )
+            raise InputError(f"the network has {start} parameters; allowed are at most {_MAX_PARAMS}. Use smaller widths.")
         self._set(
             widths=sizes,
             activations=names,
@@ -219,15 +209,10 @@ class MLP(Immutable):
         """
         flat = as_real("theta", theta)
         if flat.shape != (self.num_params,):
-            raise InputError(
-                f"theta has shape {flat.shape}; allowed is ({self.num_params},) for {self!r}. Pass the "
-                "flat vector."
-            )
+            raise InputError(f"theta has shape {flat.shape}; allowed is ({self.num_params},) for {self!r}. Pass the flat vector.")
         return [
             (flat[weight].reshape(fan_out, fan_in), None if bias is None else flat[bias])
-            for (weight, bias), (fan_in, fan_out) in zip(
-                self.layer_slices, pairwise(self.widths), strict=True
-            )
+            for (weight, bias), (fan_in, fan_out) in zip(self.layer_slices, pairwise(self.widths), strict=True)
         ]
 
     def pack(self, layers: Sequence[tuple[npt.ArrayLike, npt.ArrayLike | None]]) -> FloatArray:
@@ -248,17 +233,13 @@ class MLP(Immutable):
         """
         if not _is_list(layers):
             raise InputTypeError(f"layers is {shown(layers)}; pass a list of pairs (W, b).")
-        given = list(layers)
+        given: list[Any] = list(layers)
         if len(given) != self.num_layers:
-            raise InputError(
-                f"layers has {len(given)} entries; allowed is one (W, b) per layer, {self.num_layers}."
-            )
+            raise InputError(f"layers has {len(given)} entries; allowed is one (W, b) per layer, {self.num_layers}.")
         theta = np.empty(self.num_params)
         for number, ((weight, bias), layer) in enumerate(zip(self.layer_slices, given, strict=True), start=1):
             if not isinstance(layer, tuple | list) or len(layer) != 2:
-                raise InputTypeError(
-                    f"layers[{number - 1}] is {shown(layer)}; pass a pair (W, b), b None without biases."
-                )
+                raise InputTypeError(f"layers[{number - 1}] is {shown(layer)}; pass a pair (W, b), b None without biases.")
             shape = (self.widths[number], self.widths[number - 1])
             theta[weight] = _shaped(f"W{number}", layer[0], shape, "(out, in)").ravel()
             if bias is None and layer[1] is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_vector, choice
+from ._checks import as_real, as_vector, check_finite, choice
 from ._native import aligned_zeros
 from .data import LOSSES, Dataset, resolve_targets
 from .errors import InputError, InputTypeError, NonFiniteError
@@ -58,7 +58,7 @@ class Objective:
     True
     """
 
-    def __init__(self, net: MLP, data: Dataset, loss: str = "squared_error", dtype: str = "float64") -> None:
+    def __init__(self, net: MLP, data: Dataset, loss: str = "squared_error", dtype: Any = "float64") -> None:
         if not isinstance(net, MLP):
             raise InputTypeError(f"net is a {type(net).__name__}; pass a pyhess.MLP.")
         if not isinstance(data, Dataset):
@@ -66,7 +66,8 @@ class Objective:
         self.net = net
         self.data = data
         self.loss = choice("loss", loss, LOSSES)
-        self.dtype = choice("dtype", dtype if isinstance(dtype, str) else np.dtype(dtype).name, DTYPES)
+        is_type = isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, float | np.floating))
+        self.dtype = choice("dtype", np.dtype(dtype).name if is_type else dtype, DTYPES)
         if data.num_features != net.widths[0]:
             raise InputError(
                 f"the data have {data.num_features} features but the network takes {net.widths[0]} inputs; "
@@ -115,7 +116,7 @@ class Objective:
         return self._checked("G v", apply_columns(self.gauss_newton(theta), self._columns(v)))
 
     def curvature(self, theta: npt.ArrayLike, v: npt.ArrayLike) -> Curvature:
-        """q = v'H(theta)v, Hv and dq/dtheta in one pass, for theta (P,) and v (P,), or v (P, k) column by column.
+        """The form q = v'H(theta)v, Hv and dq/dtheta in one pass, for theta (P,) and v (P,), or v (P, k) column by column.
 
         For v (P, k) the fields are q (k,), hv (P, k) and grad (P, k).
         """
@@ -125,9 +126,10 @@ class Objective:
             jet = lin.jet(self.engine.cast(columns))
             self._checked("the curvature jet", jet.grad)
             return jet
-        jets = [lin.jet(self.engine.cast(column)) for column in columns.T]
-        grad = self._checked("the curvature jet", np.stack([jet.grad for jet in jets], axis=1))
-        return Curvature(np.array([jet.q for jet in jets]), np.stack([jet.hv for jet in jets], axis=1), grad)  # type: ignore[arg-type]
+        q, hv, grad = np.empty(columns.shape[1]), np.empty(columns.shape), np.empty(columns.shape)
+        for k, column in enumerate(columns.T):
+            q[k], hv[:, k], grad[:, k] = lin.jet(self.engine.cast(column))
+        return Curvature(q, hv, self._checked("the curvature jet", grad))  # type: ignore[arg-type]
 
     def hessian(self, theta: npt.ArrayLike) -> Hessian:
         """H(theta) as a SciPy linear operator (P, P); the state at theta is computed once."""
@@ -141,10 +143,11 @@ class Objective:
         """H(thetas[s]) vs[s] for thetas and vs (S, P): many networks at once on all cores; returns (S, P)."""
         rows = []
         for name, given in (("thetas", thetas), ("vs", vs)):
-            array = np.asarray(given)
+            array = as_real(name, given)
             if array.ndim != 2 or array.shape[1] != self.num_params or array.shape[0] < 1:
                 raise InputError(f"{name} has shape {array.shape}; allowed is (S, {self.num_params}) with S >= 1.")
-            rows.append(self.engine.cast(as_vector(name, array.reshape(-1), array.size).reshape(array.shape)))
+            check_finite(name, array)
+            rows.append(self.engine.cast(array))
         if rows[0].shape != rows[1].shape:
             raise InputError(f"thetas has shape {rows[0].shape} and vs {rows[1].shape}; they must be equal.")
         engine, samples = self.engine, rows[0].shape[0]
@@ -162,13 +165,18 @@ class Objective:
         return self._checked("H v", out)
 
     def _columns(self, v: npt.ArrayLike) -> AnyArray:
-        array = np.asarray(v)
+        array = as_real("v", v)
         if array.ndim not in (1, 2) or array.shape[0] != self.num_params:
-            raise InputError(f"v has shape {array.shape}; allowed are ({self.num_params},) and ({self.num_params}, k), vectors as columns.")
-        return as_vector("v", array.reshape(-1), array.size).reshape(array.shape)
+            raise InputError(
+                f"v has shape {array.shape}; allowed are ({self.num_params},) and ({self.num_params}, k), vectors as columns."
+            )
+        check_finite("v", array)
+        return array
 
     def _checked(self, what: str, result: AnyArray) -> FloatArray:
         out: FloatArray = result.astype(np.float64, copy=False)
         if not np.isfinite(out).all():
-            raise NonFiniteError(f"{what} is not finite: the derivatives overflow {self.dtype}; use smaller parameters or vectors.")
+            raise NonFiniteError(
+                f"{what} is not finite: the derivatives overflow {self.dtype}; use smaller parameters or vectors."
+            )
         return out

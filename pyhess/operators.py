@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
-from .errors import InputError, MemoryLimitError
+from .errors import InputError, InputTypeError, MemoryLimitError
 from .linearization import Engine, Linearization, capi
 
 FloatArray = npt.NDArray[np.float64]
@@ -16,6 +16,9 @@ AnyArray = npt.NDArray[Any]
 
 #: Largest dense matrix that ``to_dense`` makes unless told otherwise.
 _DENSE_LIMIT_BYTES = 2**31
+
+#: Columns that ``to_dense`` multiplies at a time.
+_DENSE_COLUMNS = 256
 
 
 class CurvatureOperator(LinearOperator):  # type: ignore[misc]
@@ -47,22 +50,33 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
 
     #: Address of the product in the C ABI.
     _function: int
+
     def _matvec_into(self, v: AnyArray, out: AnyArray) -> None:
-        """out = A v for contiguous arrays (P,) of the operator's dtype, without checks: the eigensolvers' entry."""
+        """Write A v to out, for contiguous arrays (P,) of the operator's dtype, without checks: the eigensolvers' entry."""
         self._lin.multiply(self._function, v, out)
 
     def _matvec(self, v: AnyArray) -> AnyArray:
         out = self.engine.zeros(self.shape[0])
-        self._matvec_into(self.engine.cast(np.asarray(v).reshape(-1)), out)
+        self._matvec_into(self._cast(np.asarray(v).reshape(-1)), out)
         return out
 
     def _matmat(self, block: AnyArray) -> AnyArray:
-        rows = self.engine.cast(np.asarray(block).T)
+        rows = self._cast(np.asarray(block).T)
         out = np.empty_like(rows)
         self._lin.multiply_block(self._function, rows, out)
         return out.T
 
+    def _cast(self, v: AnyArray) -> AnyArray:
+        if np.iscomplexobj(v):
+            raise InputTypeError(
+                f"v has dtype {v.dtype}; allowed are real numbers. Multiply the real and the imaginary part one by one."
+            )
+        return self.engine.cast(v)
+
     def _adjoint(self) -> CurvatureOperator:
+        return self
+
+    def _transpose(self) -> CurvatureOperator:
         return self
 
     def to_dense(self, *, max_bytes: int = _DENSE_LIMIT_BYTES) -> FloatArray:
@@ -76,10 +90,14 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
         size = self.shape[0]
         if 8 * size * size > max_bytes:
             raise MemoryLimitError(
-                f"a dense {size} x {size} matrix needs {8 * size * size / 2**30:.1f} GiB, allowed are "
-                f"{max_bytes / 2**30:.1f} GiB; use products or eigsh, or raise max_bytes."
+                f"a dense {size} x {size} matrix needs {8 * size * size / 2**30:.3g} GiB, allowed are "
+                f"{max_bytes / 2**30:.3g} GiB; use products or eigsh, or raise max_bytes."
             )
-        dense = np.asarray(self._matmat(np.eye(size, dtype=self.dtype)), dtype=np.float64)
+        dense = np.empty((size, size))
+        for start in range(0, size, _DENSE_COLUMNS):
+            dense[:, start : start + _DENSE_COLUMNS] = self._matmat(
+                np.eye(size, min(_DENSE_COLUMNS, size - start), -start, self.dtype)
+            )
         symmetric: FloatArray = 0.5 * (dense + dense.T)
         return symmetric
 
@@ -102,6 +120,8 @@ class GaussNewton(CurvatureOperator):
 def apply_columns(operator: CurvatureOperator, v: AnyArray) -> AnyArray:
     """A v for v (P,) or (P, k), vectors as columns."""
     if v.ndim not in (1, 2) or v.shape[0] != operator.shape[0]:
-        raise InputError(f"v has shape {v.shape}; allowed are ({operator.shape[0]},) and ({operator.shape[0]}, k), vectors as columns.")
+        raise InputError(
+            f"v has shape {v.shape}; allowed are ({operator.shape[0]},) and ({operator.shape[0]}, k), vectors as columns."
+        )
     product: AnyArray = operator._matvec(v) if v.ndim == 1 else operator._matmat(v)
     return product

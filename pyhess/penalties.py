@@ -29,7 +29,5 @@ def as_penalty(penalty: object) -> L2:
         If it is anything else, the class ``L2`` without its brackets included.
     """
     if not isinstance(penalty, L2):
-        raise InputTypeError(
-            f"penalty is {shown(penalty)}; allowed is the penalty |theta|²: pass pyhess.L2()."
-        )
+        raise InputTypeError(f"penalty is {shown(penalty)}; allowed is the penalty |theta|²: pass pyhess.L2().")
     return penalty

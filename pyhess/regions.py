@@ -20,9 +20,7 @@ __all__ = ["Ball", "Box", "Region", "as_region"]
 def _scalar_or_vector(name: str, value: npt.ArrayLike) -> FloatArray:
     array = as_real(name, value)
     if array.ndim > 1 or array.size == 0:
-        raise InputError(
-            f"{name} has shape {array.shape}; allowed are a number and a vector (P,). Flatten it."
-        )
+        raise InputError(f"{name} has shape {array.shape}; allowed are a number and a vector (P,). Flatten it.")
     check_finite(name, array)
     return array + 0.0  # a copy, with -0.0 made 0.0 so that equal regions have equal hashes
 
@@ -65,9 +63,7 @@ class Box(Region):
     def __init__(self, low: npt.ArrayLike, high: npt.ArrayLike) -> None:
         first, second = _scalar_or_vector("low", low), _scalar_or_vector("high", high)
         if first.ndim == 1 and second.ndim == 1 and first.shape != second.shape:
-            raise InputError(
-                f"low has shape {first.shape} and high {second.shape}; allowed are equal shapes."
-            )
+            raise InputError(f"low has shape {first.shape} and high {second.shape}; allowed are equal shapes.")
         lows, highs = np.broadcast_arrays(first, second)
         if not (lows < highs).all():
             place, where = _first(lows >= highs)
@@ -80,9 +76,7 @@ class Box(Region):
             too_wide = ~np.isfinite(highs - lows)
         if too_wide.any():
             _, where = _first(too_wide)
-            raise InputError(
-                f"high{where} - low{where} overflows; allowed are widths up to 1.8e308. Use a smaller box."
-            )
+            raise InputError(f"high{where} - low{where} overflows; allowed are widths up to 1.8e308. Use a smaller box.")
         self._set(low=frozen(lows), high=frozen(highs))
 
     @classmethod
@@ -103,9 +97,7 @@ class Box(Region):
         """
         center = as_real("theta0", theta0)
         if center.ndim != 1 or center.size == 0:
-            raise InputError(
-                f"theta0 has shape {center.shape}; allowed is (P,). For one bound use Box(low, high)."
-            )
+            raise InputError(f"theta0 has shape {center.shape}; allowed is (P,). For one bound use Box(low, high).")
         check_finite("theta0", center)
         half = _scalar_or_vector("radius", radius)
         if half.ndim == 1 and half.shape != center.shape:
@@ -146,14 +138,11 @@ class Box(Region):
             values = []
         if isinstance(radii, str | bytes) or len(values) != layers.num_layers:
             raise InputError(
-                f"radii is {shown(radii)}; allowed is a list with one number > 0 per layer, "
-                f"{layers.num_layers} for {layers!r}."
+                f"radii is {shown(radii)}; allowed is a list with one number > 0 per layer, {layers.num_layers} for {layers!r}."
             )
         half = np.empty(layers.num_params)
         for number, ((weight, bias), radius) in enumerate(zip(layers.layer_slices, values, strict=True)):
-            half[weight.start : weight.stop if bias is None else bias.stop] = positive_float(
-                f"radii[{number}]", radius
-            )
+            half[weight.start : weight.stop if bias is None else bias.stop] = positive_float(f"radii[{number}]", radius)
         return cls(-half, half)
 
     @property
@@ -184,11 +173,7 @@ class Box(Region):
         return np.equal(self.low, -self.high)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Box)
-            and np.array_equal(self.low, other.low)
-            and np.array_equal(self.high, other.high)
-        )
+        return isinstance(other, Box) and np.array_equal(self.low, other.low) and np.array_equal(self.high, other.high)
 
     def __hash__(self) -> int:
         return hash((self.low.tobytes(), self.high.tobytes()))
@@ -240,9 +225,7 @@ class Ball(Region):
 
     def __init__(self, center: npt.ArrayLike = 0.0, radius: float | None = None) -> None:
         if radius is None:
-            raise InputTypeError(
-                "the radius of the ball is missing; pass a number > 0: Ball(center=0.0, radius=2.0)."
-            )
+            raise InputTypeError("the radius of the ball is missing; pass a number > 0: Ball(center=0.0, radius=2.0).")
         self._set(center=frozen(_scalar_or_vector("center", center)), radius=positive_float("radius", radius))
 
     @property
@@ -290,11 +273,7 @@ class Ball(Region):
         return np.equal(self.center, 0.0)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Ball)
-            and np.array_equal(self.center, other.center)
-            and self.radius == other.radius
-        )
+        return isinstance(other, Ball) and np.array_equal(self.center, other.center) and self.radius == other.radius
 
     def __hash__(self) -> int:
         return hash((self.center.tobytes(), self.radius))

@@ -198,9 +198,7 @@ def test_squared_error_takes_real_targets():
 
 
 def test_squared_error_needs_one_target_per_output():
-    with pytest.raises(
-        InputError, match=r"2 targets per datum but the network has 3 outputs.*network with 2 outputs"
-    ):
+    with pytest.raises(InputError, match=r"2 targets per datum but the network has 3 outputs.*network with 2 outputs"):
         resolve_targets(Dataset(X3, X3), "squared_error", 3)
     with pytest.raises(InputError, match=r"1 target per datum but the network has 2 outputs"):
         resolve_targets(Dataset(X3, [0.0, 1.0, 2.0]), "squared_error", 2)
@@ -221,17 +219,13 @@ def test_cross_entropy_takes_probability_rows():
 
 @pytest.mark.parametrize(("labels", "place", "value"), [([0, 3, 4], 1, 3), ([2, 1, -1], 2, -1)])
 def test_cross_entropy_names_the_first_label_out_of_range(labels, place, value):
-    with pytest.raises(
-        InputError, match=rf"y\[{place}\] is {value}; allowed for 3 outputs are labels 0 … 2\."
-    ):
+    with pytest.raises(InputError, match=rf"y\[{place}\] is {value}; allowed for 3 outputs are labels 0 … 2\."):
         resolve_targets(Dataset(X3, labels), "cross_entropy", 3)
 
 
 @pytest.mark.parametrize("row", [[0.5, 0.5 + 2e-9], [-0.1, 1.1], [0.0, 0.0], [2.0, -1.0], [0.5, 0.4]])
 def test_cross_entropy_names_the_first_row_that_is_no_distribution(row):
-    with pytest.raises(
-        InputError, match=r"row 1 of y has smallest entry .* and sum .*Divide each row by its sum"
-    ):
+    with pytest.raises(InputError, match=r"row 1 of y has smallest entry .* and sum .*Divide each row by its sum"):
         resolve_targets(Dataset(X3, [[0.5, 0.5], row, row]), "cross_entropy", 2)
 
 

@@ -53,9 +53,7 @@ def test_not_converged_keeps_its_result():
 
 def test_choice_names_what_is_allowed_and_the_nearest_name():
     assert _checks.choice("loss", "logistic", ["squared_error", "logistic"]) == "logistic"
-    with pytest.raises(
-        InputError, match=r"loss='logistics'.*squared_error, logistic.*Did you mean 'logistic'\?"
-    ):
+    with pytest.raises(InputError, match=r"loss='logistics'.*squared_error, logistic.*Did you mean 'logistic'\?"):
         _checks.choice("loss", "logistics", ["squared_error", "logistic"])
     with pytest.raises(InputError, match=r"Did you mean 'squared_error'"):
         _checks.choice("loss", "Squared-Error", ["squared_error", "logistic"])
@@ -108,9 +106,7 @@ def test_positive_float_refuses_other_values(value):
         _checks.positive_float("r", value)
 
 
-@pytest.mark.parametrize(
-    "value", [["a"], [1j], [None], [object()], np.array(["2020-03-05"], "M8[D]"), {"a": 2}, 10**30]
-)
+@pytest.mark.parametrize("value", [["a"], [1j], [None], [object()], np.array(["2020-03-05"], "M8[D]"), {"a": 2}, 10**30])
 def test_arrays_of_other_things_than_real_numbers(value):
     with pytest.raises(InputTypeError, match=r"x has dtype .*allowed are real numbers.*Convert it"):
         _checks.as_real("x", value)
@@ -192,9 +188,7 @@ def test_rng_passes_a_generator_through_and_none_is_fresh():
     assert _checks.as_rng(None).random() != _checks.as_rng(None).random()
 
 
-@pytest.mark.parametrize(
-    "rng", [True, np.True_, 1.5, np.float64(2.0), "7", {}, object(), np.random, np.random.RandomState(7)]
-)
+@pytest.mark.parametrize("rng", [True, np.True_, 1.5, np.float64(2.0), "7", {}, object(), np.random, np.random.RandomState(7)])
 def test_rng_of_the_wrong_kind(rng):
     with pytest.raises(InputTypeError, match=r"rng is .*allowed are None.*SeedSequence.*default_rng"):
         _checks.as_rng(rng)

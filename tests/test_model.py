@@ -179,16 +179,12 @@ def test_widths_must_be_positive(bad, place):
 
 
 def test_networks_that_no_memory_can_hold():
-    with pytest.raises(
-        InputError, match=r"the network has .* parameters; allowed are at most .*smaller widths"
-    ):
+    with pytest.raises(InputError, match=r"the network has .* parameters; allowed are at most .*smaller widths"):
         MLP([10**10, 10**10])
 
 
 def test_unknown_activations():
-    with pytest.raises(
-        InputError, match=r"activation='tahn' is not known; allowed: tanh, relu.*Did you mean 'tanh'\?"
-    ):
+    with pytest.raises(InputError, match=r"activation='tahn' is not known; allowed: tanh, relu.*Did you mean 'tanh'\?"):
         MLP([2, 3, 1], "tahn")
     with pytest.raises(InputError, match=r"Did you mean 'relu'"):
         MLP([2, 3, 1], "ReLU")
@@ -261,9 +257,7 @@ def test_pack_checks_its_layers():
     for wrong in (w2, (w2,), (w2, b2, b2), None):
         with pytest.raises(InputTypeError, match=r"layers\[1\] is .*pass a pair"):
             net.pack([(w1, b1), wrong])
-    with pytest.raises(
-        InputError, match=r"W1 has shape \(2, 3\); allowed is \(3, 2\) \(out, in\). Transpose it"
-    ):
+    with pytest.raises(InputError, match=r"W1 has shape \(2, 3\); allowed is \(3, 2\) \(out, in\). Transpose it"):
         net.pack([(w1.T, b1), (w2, b2)])
     with pytest.raises(InputError, match=r"W2 has shape \(3,\); allowed is \(1, 3\)"):
         net.pack([(w1, b1), (w2[0], b2)])

@@ -77,9 +77,7 @@ def test_radii_must_be_numbers(radius):
 
 
 def test_a_ball_without_radius():
-    with pytest.raises(
-        InputTypeError, match=r"the radius of the ball is missing.*Ball\(center=0.0, radius=2.0\)"
-    ):
+    with pytest.raises(InputTypeError, match=r"the radius of the ball is missing.*Ball\(center=0.0, radius=2.0\)"):
         Ball(2.0)
 
 
@@ -119,9 +117,7 @@ def test_per_layer_takes_a_network():
 @pytest.mark.parametrize("region", [Box(-1.0, 1.0), Ball(0.0, 1.0)])
 @pytest.mark.parametrize("net", ["NET", None, 17.0, True, [17]])
 def test_binding_to_other_things(region, net):
-    with pytest.raises(
-        InputTypeError, match=r"is .*(an MLP, an Objective or the number of parameters|integer)"
-    ):
+    with pytest.raises(InputTypeError, match=r"is .*(an MLP, an Objective or the number of parameters|integer)"):
         region.bind(net)
 
 
@@ -167,9 +163,7 @@ def test_tolerances_must_be_non_negative(atol):
 
 @pytest.mark.parametrize("region", [Box(-1.0, 1.0), Ball(0.0, 1.0)])
 def test_sampling_checks_its_arguments(region):
-    with pytest.raises(
-        InputError, match=r"does not know the number of parameters; .*region.sample\(S, net\)"
-    ):
+    with pytest.raises(InputError, match=r"does not know the number of parameters; .*region.sample\(S, net\)"):
         region.sample(5)
     with pytest.raises(InputError, match=r"num_samples is 0"):
         region.sample(0, NET)
@@ -194,9 +188,7 @@ def test_symmetry_takes_a_network(net):
     [[Box(0.0, 1.0), Box(2.0, 3.0)], (-0.5, 0.5), {Ball(0.0, 1.0)}, 0.5, "box", None, Box, np.ones(3), NET],
 )
 def test_other_things_are_no_regions(region):
-    with pytest.raises(
-        InputTypeError, match=r"region is .*one convex set.*Box\(low, high\).*Ball\(.*union.*not convex"
-    ):
+    with pytest.raises(InputTypeError, match=r"region is .*one convex set.*Box\(low, high\).*Ball\(.*union.*not convex"):
         as_region(region)
 
 

@@ -4,6 +4,8 @@
 
 ``prepare(problem) -> list[Product]``        products at ``problem.theta``
 ``prepare_batch(problem) -> list[Product]``  products at all ``problem.thetas`` at once
+``prepare_quotient(problem)``                ``f(theta, v) -> (v'Hv, gradient in theta, gradient in v)``
+``solver(...)``, ``prepare_eigen(...)``      the smallest eigenpair
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from typing import Any
 from ..cases import Array
 
 MODULES = (
-    "torch_backward", "torch_functional", "torch_compiled", "jax_products", "curvlinops_hessian", "pyhessian_products",
-    "eigenthings", "scipy_eigsh", "matfree_lanczos", "primme_eigsh",
+    "torch_backward", "torch_functional", "torch_compiled", "torch_quotient", "jax_products", "jax_quotient",
+    "curvlinops_hessian", "pyhessian_products", "eigenthings", "scipy_eigsh", "matfree_lanczos", "primme_eigsh",
 )  # fmt: skip
 
 
@@ -67,8 +69,8 @@ def load(names: tuple[str, ...] = MODULES) -> Peers:
     for name in names:
         try:
             modules[name] = importlib.import_module(f"{__name__}.{name}")
-        except ImportError as error:
-            missing[name] = str(error).splitlines()[0]
+        except Exception as error:  # an installation can be broken in other ways than ImportError
+            missing[name] = _reason(error)
     return Peers(modules, missing)
 
 
@@ -79,5 +81,10 @@ def products(peers: Peers, function: str, problem: Any, failed: dict[str, str]) 
         try:
             found += getattr(module, function)(problem)
         except Exception as error:
-            failed[module.NAME] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            failed[module.NAME] = _reason(error)
     return found
+
+
+def _reason(error: Exception) -> str:
+    """Type and first line of an error."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -38,7 +38,7 @@ def loss(activation: str, kind: str) -> Any:
     """L(parameters, X, y)."""
     act = _ACTIVATIONS[activation]
 
-    def L(parameters: Any, X: Any, y: Any) -> Any:
+    def value(parameters: Any, X: Any, y: Any) -> Any:
         a = X
         for weight, bias in parameters[:-1]:
             a = act(a @ weight.T + bias)
@@ -47,4 +47,4 @@ def loss(activation: str, kind: str) -> Any:
             return 0.5 * jnp.mean(jnp.sum((outputs - y) ** 2, axis=1))
         return jnp.mean(jax.nn.logsumexp(outputs, axis=1) - jnp.sum(y * outputs, axis=1))
 
-    return L
+    return value

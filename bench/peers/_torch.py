@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def data(problem: Problem) -> tuple[Tensor, Tensor]:
 
 
 def tensors(flat: Array, problem: Problem) -> list[Tensor]:
-    """Flat (..., P) as a list W1, b1, W2, …"""
+    """Flat (..., P) as a list of W1, b1, W2, b2 and so on."""
     return [torch.from_numpy(np.ascontiguousarray(part)) for pair in split(flat, problem.case.widths) for part in pair]
 
 
@@ -48,7 +49,7 @@ def module(problem: Problem) -> nn.Sequential:
     """The network as a module with its parameters at ``problem.theta``."""
     widths = problem.case.widths
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+    for fan_in, fan_out in pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), _MODULES[problem.case.activation]()]
     net = nn.Sequential(*layers[:-1]).to(getattr(torch, problem.dtype))
     with torch.no_grad():
@@ -62,7 +63,7 @@ def loss_function(problem: Problem) -> Any:
     X, y = data(problem)
     act, loss = _ACTIVATIONS[problem.case.activation], loss_module(problem)
 
-    def L(parameters: list[Tensor]) -> Tensor:
+    def value(parameters: list[Tensor]) -> Tensor:
         a = X
         for i in range(0, len(parameters), 2):
             a = nn.functional.linear(a, parameters[i], parameters[i + 1])
@@ -70,4 +71,4 @@ def loss_function(problem: Problem) -> Any:
                 a = act(a)
         return loss(a, y)
 
-    return L
+    return value

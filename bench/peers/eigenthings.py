@@ -22,11 +22,7 @@ def _operator(problem: Problem) -> Any:
 def prepare(problem: Problem) -> list[Product]:
     """Its product on flat vectors."""
     operator = _operator(problem)
-    return [
-        Product(
-            "hessian-eigenthings", False, torch.from_numpy, lambda v: operator.matvec(v), lambda hv: hv.detach().numpy()
-        )
-    ]
+    return [Product("hessian-eigenthings", False, torch.from_numpy, lambda v: operator.matvec(v), lambda hv: hv.detach().numpy())]
 
 
 def prepare_eigen(problem: Problem, steps: int, seed: int) -> Any:

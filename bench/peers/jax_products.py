@@ -13,7 +13,7 @@ NAME, DISTRIBUTION = "jax", "jax"
 
 
 def prepare(problem: Problem) -> list[Product]:
-    """jvp of grad; linearize with its residuals as arguments, and compiled into the product."""
+    """The jvp of grad; linearize with its residuals as arguments, and compiled into the product."""
     X, y = _jax.data(problem)
     L = _jax.loss(problem.case.activation, problem.case.loss)
 
@@ -35,7 +35,7 @@ def prepare(problem: Problem) -> list[Product]:
 
 
 def prepare_batch(problem: Problem) -> list[Product]:
-    """vmap of jvp of grad, vmap of linearize, and lax.map of jvp of grad."""
+    """The vmap of jvp of grad, vmap of linearize, and lax.map of jvp of grad."""
     X, y = _jax.data(problem)
     L = _jax.loss(problem.case.activation, problem.case.loss)
 

@@ -23,6 +23,4 @@ def prepare(problem: Problem) -> list[Product]:
     def load(v: Any) -> Any:
         return _torch.tensors(v, problem)
 
-    return [
-        Product("PyHessian", True, load, lambda v: hessian_vector_product(state.gradsH, state.params, v), _torch.flatten)
-    ]
+    return [Product("PyHessian", True, load, lambda v: hessian_vector_product(state.gradsH, state.params, v), _torch.flatten)]

@@ -14,13 +14,13 @@ NAME, DISTRIBUTION = "torch.func", "torch"
 
 
 def prepare(problem: Problem) -> list[Product]:
-    """jvp of grad, and torch.func.linearize of grad."""
+    """The jvp of grad, and torch.func.linearize of grad."""
     gradient, theta = grad(_torch.loss_function(problem)), _torch.tensors(problem.theta, problem)
     return _both("torch.func", gradient, theta, problem)
 
 
 def prepare_batch(problem: Problem) -> list[Product]:
-    """vmap over parameter vectors of both."""
+    """The vmap over parameter vectors of both."""
     gradient, thetas = vmap(grad(_torch.loss_function(problem))), _torch.tensors(problem.thetas, problem)
     return _both("torch vmap", gradient, thetas, problem)
 

@@ -31,7 +31,9 @@ def _corner(low: FloatArray, high: FloatArray) -> FloatArray | None:
     return corner
 
 
-def worst_over_ball(bound: Callable[[FloatArray], float | None], layers: int, radius: float, max_cells: int) -> tuple[float, int] | None:
+def worst_over_ball(
+    bound: Callable[[FloatArray], float | None], layers: int, radius: float, max_cells: int
+) -> tuple[float, int] | None:
     """(smallest lower bound over a cover of the ball, cells evaluated); None if ``bound`` was cancelled before the first result.
 
     ``bound(radii)`` is a lower bound of psi where layer l's block is within radii[l] of the centre; None means cancelled, which

@@ -75,7 +75,9 @@ def centre_bounds(
     for x, y, w in data_blocks(cell, data, targets):
         if cancelled[0]:
             return None
-        change, gauss = _deviation_forms(cell, propagate(cell, x, y, loss), centre.cell, propagate(centre.cell, x, y, loss), moves, y, loss)
+        change, gauss = _deviation_forms(
+            cell, propagate(cell, x, y, loss), centre.cell, propagate(centre.cell, x, y, loss), moves, y, loss
+        )
         residual.add(change, x, w)
         whole.add(change + gauss, x, w)
     scales = np.array(net.layer_scales) * (1.0 + gamma(4))
@@ -106,7 +108,8 @@ class _Changes:
 
 
 def _steepest(bounds: Propagation, layer: int) -> FloatArray:
-    return bounds.slope[layer].magnitude.max(axis=1)
+    steepest: FloatArray = bounds.slope[layer].magnitude.max(axis=1)
+    return steepest
 
 
 def _changes(
@@ -136,7 +139,8 @@ def _changes(
 def _outer(a: FloatArray, b: FloatArray) -> FloatArray:
     """(a b' + b a') / 2 for every datum."""
     product = a[:, :, None] * b[:, None, :]
-    return 0.5 * (product + product.transpose(0, 2, 1))
+    symmetric: FloatArray = 0.5 * (product + product.transpose(0, 2, 1))
+    return symmetric
 
 
 def _deviation_forms(

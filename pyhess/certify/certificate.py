@@ -67,8 +67,8 @@ class Certificate:
 
         if self.method == "none":
             return True
-        fresh = certify(self._obj, self._region, method=self.method)
-        if not fresh.psi_lower >= self.psi_lower * (1.0 + math.copysign(1e-9, self.psi_lower)):
+        fresh = certify(self._obj, self._region, method="auto" if self.method == "linear" else self.method)
+        if not fresh.psi_lower >= self.psi_lower - 1e-9 * abs(self.psi_lower):
             raise NumericalError(
                 f"the method {self.method!r} now proves psi >= {fresh.psi_lower!r}, the certificate claims {self.psi_lower!r}; "
                 "it belongs to another problem, or was altered."

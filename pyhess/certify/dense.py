@@ -2,7 +2,8 @@
 
 Everything is built from the Jacobians S^l = ds^l/dtheta (n, m_l, P) by interval matrix products,
 
-    R = mean_i [ sum_{l<D} sum_j bar^l_j phi''(s^l_j) S^l_j S^l_j' + sum_{l>=2} (delta^l_j dadot^{l-1}_k at (W^l_jk, theta), and transposed) ]
+    R = mean_i [ sum_{l<D} sum_j bar^l_j phi''(s^l_j) S^l_j S^l_j'
+                 + sum_{l>=2} (delta^l_j phi'(s^{l-1}_k) S^{l-1}_k in the row of W^l_jk, and transposed) ]
     G = mean_i S^D' A S^D,
 
 so the entries are proved whatever the sizes; no eigenvalue is involved yet. Memory O(P²), time O(N m P²).

@@ -45,7 +45,8 @@ class FormSum:
         if not (np.isfinite(self._plain).all() and np.isfinite(self._moments).all()):
             return float("inf")
         form = self._plain.copy()
-        # The moment matrices are sums over data of rounded products: |error| <= gamma sum kap |x~||x~|', in norm at most the trace.
+        # The moment matrices are sums over data of rounded products: |error| <= gamma sum kap |x~||x~|', in norm at most the
+        # trace.
         tops = [
             max(0.0, eigval_max_bound(moment)) + gamma(self._count + 16) * float(np.trace(moment)) for moment in self._moments
         ]

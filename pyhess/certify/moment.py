@@ -39,7 +39,7 @@ def tangent_forms(cell: Cell, bounds: Propagation) -> list[FloatArray]:
     """P_l (n, D) with |sdot^l| <= P_l . t; column 0 multiplies y_i instead of t_1."""
     layers = cell.net.num_layers
     rows = bounds.entering_norm[0].shape[0]
-    forms = []
+    forms: list[FloatArray] = []
     for layer in range(layers):
         form = np.zeros((rows, layers))
         if layer == 0:

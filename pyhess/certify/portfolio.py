@@ -35,8 +35,8 @@ _CENTRE_PARAMS_MAX = 8000
 _CELL_COST, _MAX_CELLS = 4e10, 200
 
 _ROUNDING = (
-    "outward: intervals, matrix products with inner-product error bounds, eigenvalues by a Cholesky test; assumes IEEE-754 doubles "
-    "and library functions accurate to 4 units of the last place"
+    "outward: intervals, matrix products with inner-product error bounds, eigenvalues by a Cholesky test; assumes IEEE-754 "
+    "doubles and library functions accurate to 4 units of the last place"
 )
 _WHAT = {
     "moment": "layer-wise norm recursion with the data's second moments, the Gauss–Newton part dropped",
@@ -44,9 +44,7 @@ _WHAT = {
 }
 
 
-def certify(
-    obj: Objective, region: Region, method: str = "auto", *, cancel: npt.NDArray[np.int32] | None = None
-) -> Certificate:
+def certify(obj: Objective, region: Region, method: str = "auto", *, cancel: npt.NDArray[np.int32] | None = None) -> Certificate:
     """Prove a lower bound of ``psi = inf over the region of eigval_min(H(theta))``, valid for every theta in it.
 
     Parameters
@@ -200,7 +198,6 @@ class _Run:
         row = finished[method]
         almost = "almost-everywhere " if "relu" in self.obj.net.activations else ""
         cells = f", worst of {row.cells} cells" if row.cells > 1 else ""
-        statement = (
-            f"no {almost}Hessian on the region has an eigenvalue below {row.psi_lower:.7g} ({_WHAT[method]}{cells}; rounded outwards)"
-        )
+        how = f"{_WHAT[method]}{cells}; rounded outwards"
+        statement = f"no {almost}Hessian on the region has an eigenvalue below {row.psi_lower:.7g} ({how})"
         return Certificate(method, row.psi_lower, self.table, _ROUNDING, statement, self.obj, self.region)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..errors import InputTypeError
 from ..model import MLP
 from ..regions import Ball, Box, Region
-from .intervals import Interval, down, gamma, matmul, norms, up
+from .intervals import Interval, down, gamma, norms, sharp_matmul, up
 from .ranges import derivative_range
 from .spectral import norm_bound
 
@@ -59,10 +59,8 @@ def _layer_interval(net: MLP, layer: int, low: FloatArray, high: FloatArray) -> 
 
 def box_cell(net: MLP, region: Box) -> Cell:
     """The whole box as one cell."""
-    blocks = []
-    for layer in range(net.num_layers):
-        blocks.append(_interval_block(*_layer_interval(net, layer, region.low, region.high)))
-    return Cell(net, tuple(blocks))
+    parts = (_layer_interval(net, layer, region.low, region.high) for layer in range(net.num_layers))
+    return Cell(net, tuple(_interval_block(*part) for part in parts))
 
 
 def point_cell(net: MLP, theta: FloatArray) -> Cell:
@@ -132,7 +130,7 @@ class Propagation:
 
 
 def _affine(block: Block, a: Interval, a_norm: FloatArray) -> Interval:
-    s = matmul(a, block.weight.T) + Interval(block.bias.lo[None, :], block.bias.hi[None, :])
+    s = sharp_matmul(a, block.weight.T) + Interval(block.bias.lo[None, :], block.bias.hi[None, :])
     return s if block.rho == 0.0 else s.widened(up(block.rho * a_norm)[:, None])
 
 
@@ -143,7 +141,7 @@ def _with_one(values: FloatArray, bias: bool) -> FloatArray:
 def _growth(name: str, beta: float) -> tuple[float, float]:
     """(|phi(0)|, sup |phi'|), rounded up: |phi(s)| <= |phi(0)| + sup |phi'| |s|."""
     at_zero = {"sigmoid": 0.5, "softplus": 0.6931471805599454 / beta}.get(name, 0.0)
-    return at_zero * (1.0 + gamma(8)), {"sigmoid": 0.25, "gelu": 1.1289041451619027}.get(name, 1.0)
+    return at_zero * (1.0 + gamma(8)), {"sigmoid": 0.25, "gelu": 1.128904145185156}.get(name, 1.0)
 
 
 def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Propagation:
@@ -175,7 +173,7 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
     curved: list[Interval] = []
     for layer in range(last - 1, -1, -1):
         above = cell.blocks[layer + 1]
-        cotangent = matmul(delta[0], above.weight)
+        cotangent = sharp_matmul(delta[0], above.weight)
         if above.rho > 0.0:
             cotangent = cotangent.widened(up(above.rho * delta_norm[0])[:, None])
         # |bar_j| <= |W_:j| |delta|

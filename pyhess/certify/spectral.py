@@ -65,5 +65,5 @@ def eigval_min_bound(a: FloatArray) -> float:
         slack = 2.0 * gamma(size + 3) * diagonal * (1.0 + gamma(size + 8))
         # The diagonal of `shifted` was rounded once per entry.
         slack += 2.0 * UNIT * float(np.abs(np.diag(shifted)).max()) + TINY
-        return trial - slack - 4.0 * UNIT * abs(trial)
+        return float(trial - slack - 4.0 * UNIT * abs(trial))
     return -scale * (1.0 + gamma(size + 8))  # Gershgorin

@@ -24,10 +24,13 @@ def _read_arrays(path: Path) -> dict[str, Any]:
             members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
         missing = [name for name in ("X", "y") if name not in members]
         if missing:
-            raise DataError(f"{path} has no array {missing[0]!r}; it must hold X (N, d) and y (N,) or (N, K), and may hold weights (N,).")
+            raise DataError(
+                f"{path} has no array {missing[0]!r}; it must hold X (N, d) and y (N,) or (N, K), and may hold weights (N,)."
+            )
         for name in wanted:
             if name in members and members[name].file_size > MAX_BYTES:
-                raise DataError(f"{path}: array {name!r} claims {members[name].file_size / 2**30:.1f} GiB; allowed are {MAX_BYTES / 2**30:.0f} GiB.")
+                claimed, allowed = (size / 2**30 for size in (members[name].file_size, MAX_BYTES))
+                raise DataError(f"{path}: array {name!r} claims {claimed:.1f} GiB; allowed are {allowed:.0f} GiB.")
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in wanted if name in content}
     except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:

@@ -12,8 +12,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from .._jit import inlined, serial
-from ._units import carray, compiled_unit, pointer, unit3
+from .._jit import inlined
+from ._units import carray, compiled_unit, helper, pointer, unit3
 from .run import (
     BLOCK,
     CHECK_SUMS,
@@ -40,7 +40,7 @@ _S11, _S27, _S30, _S31 = np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(
 _ONE = np.uint64(1)
 
 
-@serial
+@helper
 def _random_bits(key: Any) -> Any:
     """The splitmix64 output function."""
     x = key
@@ -49,7 +49,7 @@ def _random_bits(key: Any) -> Any:
     return x ^ (x >> _S31)
 
 
-@serial
+@helper
 def fill_normal(seed: int, draw: int, out: Any, begin: int, end: int) -> None:
     """Standard normal deviates number begin … end of the stream (seed, draw), by Box and Muller; ``begin`` is even.
 
@@ -67,7 +67,7 @@ def fill_normal(seed: int, draw: int, out: Any, begin: int, end: int) -> None:
             out[i + 1] = radius * sin(angle)
 
 
-@serial
+@helper
 def _dot(x: Any, y: Any, buffer: Any) -> float:
     """The product of x and y in float64, pairwise; the compiler can use vector registers without reordering a sum."""
     size = x.size
@@ -134,90 +134,82 @@ def _rotate(basis: Any, first: int, rows: int, columns: int, weights: Any, out: 
                 z[q] = y[q]
 
 
-@inlined
-def _do(run: Any, state: Any, basis: Any, vectors: Any, w: Any, first_block: int, last_block: int) -> None:
-    """The operation ``run.op`` on some blocks."""
-    size, op, rows = run.size, run.op, run.rows
-    r = carray(pointer(run.remainder), size, np.float64)
-    partial = carray(pointer(run.partial), (run.blocks, run.width), np.float64)
-    sums = carray(pointer(run.sums), run.width, np.float64)
-    weights = carray(pointer(run.weights), (run.capacity, run.turned), np.float64)
-    a, b, buffer = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK // 4)
-    for block in range(first_block, last_block):
-        begin = block * BLOCK
-        end = min(begin + BLOCK, size)
-        out = partial[block]
-        y = r[begin:end]
-        norm = False
-        if op == DOTS:  # out_i = v_i'r
-            for i in range(rows):
-                out[i] = _dot(basis[i, begin:end], y, buffer)
-        elif op == SUBTRACT:
-            _subtract(basis, run.first, rows, sums, r, begin, end)
-            norm = True
-        elif op == LOAD:  # r = sigma w; out = v'r, r'r
-            x = w[begin:end]
-            for t in range(end - begin):
-                y[t] = state.sigma * x[t]
-            out[0] = _dot(basis[state.step, begin:end], y, buffer)
-            out[1] = _dot(y, y, buffer)
-        elif op == STORE:  # a new basis vector
-            x = basis[state.step, begin:end]
-            for t in range(end - begin):
-                x[t] = run.factor * y[t]
-        elif op == RANDOM:
-            fill_normal(state.seed, state.draws, r, begin, end)
-            norm = True
-        elif op == MIX:  # the start vector and a little of the random one
-            x = basis[0, begin:end]
-            for t in range(end - begin):
-                y[t] = x[t] + run.factor * y[t]
-            norm = True
-        elif op == LARGEST:
-            x = w[begin:end]
-            largest = 0.0
-            for t in range(end - begin):
-                largest = max(largest, abs(float(x[t])))
-            out[0] = largest
-        elif op == TURN:
-            _rotate(basis, run.first, rows, run.columns, weights, basis, run.first, begin, end)
-        elif op == GATHER:
-            _rotate(basis, 0, rows, run.columns, weights, vectors, 0, begin, end)
-        else:  # multiplied in float64 whatever the type of x and w
-            x, z = vectors[state.check, begin:end], w[begin:end]
-            for t in range(end - begin):
-                b[t] = x[t]
-            if op == CHECK_SUMS:  # out = sigma x'w, x'x
+def _make_block_op(dtype: Any) -> Any:
+    """The unit that does the operation ``run.op`` to some blocks of vectors of this type."""
+
+    def block_op(address: int, first_block: int, last_block: int) -> int:
+        run = carray(pointer(address), 1, RUN)[0]
+        state = carray(pointer(run.state), 1, STATE)[0]
+        basis = carray(pointer(run.basis), (run.capacity, run.size), dtype)
+        vectors = carray(pointer(run.vectors), (state.wanted, run.size), dtype)
+        w = carray(pointer(run.product), run.size, dtype)
+        size, op, rows = run.size, run.op, run.rows
+        r = carray(pointer(run.remainder), size, np.float64)
+        partial = carray(pointer(run.partial), (run.blocks, run.width), np.float64)
+        sums = carray(pointer(run.sums), run.width, np.float64)
+        weights = carray(pointer(run.weights), (run.capacity, run.turned), np.float64)
+        a, b, buffer = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK // 4)
+        for block in range(first_block, last_block):
+            begin = block * BLOCK
+            end = min(begin + BLOCK, size)
+            out = partial[block]
+            y = r[begin:end]
+            norm = False
+            if op == DOTS:  # out_i = v_i'r
+                for i in range(rows):
+                    out[i] = _dot(basis[i, begin:end], y, buffer)
+            elif op == SUBTRACT:
+                _subtract(basis, run.first, rows, sums, r, begin, end)
+                norm = True
+            elif op == LOAD:  # r = sigma w; out = v'r, r'r
+                x = w[begin:end]
                 for t in range(end - begin):
-                    a[t] = state.sigma * z[t]
-                out[0] = _dot(a[: end - begin], b[: end - begin], buffer)
-                out[1] = _dot(b[: end - begin], b[: end - begin], buffer)
-            elif op == RESIDUAL:  # out = |sigma w - factor x|^2
+                    y[t] = state.sigma * x[t]
+                out[0] = _dot(basis[state.step, begin:end], y, buffer)
+                out[1] = _dot(y, y, buffer)
+            elif op == STORE:  # a new basis vector
+                x = basis[state.step, begin:end]
                 for t in range(end - begin):
-                    a[t] = state.sigma * z[t] - run.factor * b[t]
-                out[0] = _dot(a[: end - begin], a[: end - begin], buffer)
-        if norm:
-            out[0] = _dot(y, y, buffer)
+                    x[t] = run.factor * y[t]
+            elif op == RANDOM:
+                fill_normal(state.seed, state.draws, r, begin, end)
+                norm = True
+            elif op == MIX:  # the start vector and a little of the random one
+                x = basis[0, begin:end]
+                for t in range(end - begin):
+                    y[t] = x[t] + run.factor * y[t]
+                norm = True
+            elif op == LARGEST:
+                x = w[begin:end]
+                largest = 0.0
+                for t in range(end - begin):
+                    largest = max(largest, abs(float(x[t])))
+                out[0] = largest
+            elif op == TURN:
+                _rotate(basis, run.first, rows, run.columns, weights, basis, run.first, begin, end)
+            elif op == GATHER:
+                _rotate(basis, 0, rows, run.columns, weights, vectors, 0, begin, end)
+            else:  # multiplied in float64 whatever the type of x and w
+                x, z = vectors[state.check, begin:end], w[begin:end]
+                for t in range(end - begin):
+                    b[t] = x[t]
+                if op == CHECK_SUMS:  # out = sigma x'w, x'x
+                    for t in range(end - begin):
+                        a[t] = state.sigma * z[t]
+                    out[0] = _dot(a[: end - begin], b[: end - begin], buffer)
+                    out[1] = _dot(b[: end - begin], b[: end - begin], buffer)
+                elif op == RESIDUAL:  # out = |sigma w - factor x|^2
+                    for t in range(end - begin):
+                        a[t] = state.sigma * z[t] - run.factor * b[t]
+                    out[0] = _dot(a[: end - begin], a[: end - begin], buffer)
+            if norm:
+                out[0] = _dot(y, y, buffer)
+        return 0
+
+    return block_op
 
 
-def _block_op_64(address: int, first_block: int, last_block: int) -> int:
-    run = carray(pointer(address), 1, RUN)[0]
-    state = carray(pointer(run.state), 1, STATE)[0]
-    basis = carray(pointer(run.basis), (run.capacity, run.size), np.float64)
-    vectors = carray(pointer(run.vectors), (state.wanted, run.size), np.float64)
-    w = carray(pointer(run.product), run.size, np.float64)
-    _do(run, state, basis, vectors, w, first_block, last_block)
-    return 0
-
-
-def _block_op_32(address: int, first_block: int, last_block: int) -> int:
-    run = carray(pointer(address), 1, RUN)[0]
-    state = carray(pointer(run.state), 1, STATE)[0]
-    basis = carray(pointer(run.basis), (run.capacity, run.size), np.float32)
-    vectors = carray(pointer(run.vectors), (state.wanted, run.size), np.float32)
-    w = carray(pointer(run.product), run.size, np.float32)
-    _do(run, state, basis, vectors, w, first_block, last_block)
-    return 0
+_BLOCK_OPS = {dtype: _make_block_op(dtype) for dtype in (np.dtype(np.float64), np.dtype(np.float32))}
 
 
 def _spread(address: int, first_block: int, last_block: int) -> int:
@@ -230,5 +222,5 @@ def _spread(address: int, first_block: int, last_block: int) -> int:
 
 def block_units(dtype: Any, spread: bool) -> tuple[int, int]:
     """Addresses of the code for a range of blocks: called directly, and as the step calls it for all blocks."""
-    one = compiled_unit(_block_op_32 if np.dtype(dtype) == np.float32 else _block_op_64, 3).address
+    one = compiled_unit(_BLOCK_OPS[np.dtype(dtype)], 3).address
     return one, compiled_unit(_spread, 3, True).address if spread else one

@@ -31,7 +31,7 @@ def _evaluate(
     capi: Any, problem: int, num_chunks: int, z: Any, mid: Any, half: Any, g: Any, theta: Any, hv: Any, grad: Any, state: int,
     vt: int, work: int, scalars: Any, cancel: Any,
 ) -> float:  # fmt: skip
-    """rho at z and its gradient g; NaN where the evaluation was cancelled or overflowed."""
+    """Rho at z and its gradient g; NaN where the evaluation was cancelled or overflowed."""
     size = theta.size
     norm2 = 0.0
     for i in range(size):
@@ -63,7 +63,7 @@ def _evaluate(
 
 @serial
 def _reduce(kind: int, z: Any, g: Any, r: Any) -> float:
-    """r = the part of the gradient along which z may move; returns its squared norm."""
+    """R = the part of the gradient along which z may move; returns its squared norm."""
     n = z.size
     size = n // 2
     total = 0.0
@@ -115,7 +115,7 @@ def _dot(a: Any, b: Any) -> float:
 
 @serial
 def _direction(kind: int, z: Any, r: Any, s: Any, y: Any, rho: Any, alpha: Any, first: int, count: int, d: Any) -> None:
-    """d = -B r by the two-loop recursion over ``count`` pairs; components held by the box stay at zero."""
+    """D = -B r by the two-loop recursion over ``count`` pairs; components held by the box stay at zero."""
     memory = s.shape[0]
     d[:] = r
     for k in range(count - 1, -1, -1):
@@ -263,7 +263,8 @@ def _descend_worker(
 
 def _descend(
     capi: Any, problem: int, num_chunks: int, kind: int, mid: Any, half: Any, tasks: Any, zs: Any, values: Any, evals: Any,
-    max_evals: int, tol: float, scratch: Any, pairs: Any, vectors: Any, states: Any, vts: Any, work: Any, counter: Any, cancel: Any,
+    max_evals: int, tol: float, scratch: Any, pairs: Any, vectors: Any, states: Any, vts: Any, work: Any, counter: Any,
+    cancel: Any,
 ) -> None:  # fmt: skip
     """Improve the starts ``tasks`` of zs (S, 2P) in place; values and evals (S,).
 

@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .._jit import serial
-from ._units import carray, compiled_unit, pointer, unit2, unit3
+from ._units import carray, compiled_unit, helper, pointer, unit2, unit3
 from .blocks import block_units
 from .ritz import DECIDE, JUDGE, project
 from .run import (
@@ -65,7 +64,7 @@ _MIX = 0.1
 _ASYMMETRY = 0.01
 
 
-@serial
+@helper
 def _each(run: Any, address: int, partial: Any, sums: Any) -> float:
     """Do ``run.op`` to all blocks and add up ``run.columns`` sums, in block order. Returns the first."""
     unit3(run.all_blocks, address, 0, run.blocks)
@@ -77,7 +76,7 @@ def _each(run: Any, address: int, partial: Any, sums: Any) -> float:
     return float(sums[0])
 
 
-@serial
+@helper
 def _power_of_two(largest: float) -> float:
     """The factor that brings a product with norm ``largest`` near 1 where squares could overflow or vanish."""
     if largest == 0.0 or not np.isfinite(largest) or 1e-90 < largest < 1e90:

@@ -24,16 +24,17 @@ _STRIP = 4096
 
 @inlined
 def _sum_parts(parts: Any, out: Any) -> None:
-    """out = parts[0] + parts[1] + …, strip by strip."""
+    """Out = parts[0] + parts[1] + …, strip by strip."""
     size = out.size
     for strip in numba.prange((size + _STRIP - 1) // _STRIP):
         begin = strip * _STRIP
         end = min(begin + _STRIP, size)
+        # Added up in out, in the products' own type as in _whole_product: a scalar could be kept with more digits.
         for i in range(begin, end):
-            total = parts[0, i]
-            for chunk in range(1, parts.shape[0]):
-                total += parts[chunk, i]
-            out[i] = total
+            out[i] = parts[0, i]
+        for chunk in range(1, parts.shape[0]):
+            for i in range(begin, end):
+                out[i] += parts[chunk, i]
 
 
 def _linearize(
@@ -67,7 +68,7 @@ def _multiply(
     capi: Any, function: int, problem: int, theta: Any, state: Any, v: Any, vt: Any, parts: Any, out: Any, work: Any,
     counter: Any, cancel: Any,
 ) -> int:  # fmt: skip
-    """out = H v or G v, by the address of ph_hvp or ph_ggn; ``parts`` (chunks, P)."""
+    """Out = H v or G v, by the address of ph_hvp or ph_ggn; ``parts`` (chunks, P)."""
     chunks = parts.shape[0]
     status = np.zeros(work.shape[0], dtype=np.int32)
     status[0] = call3(capi.ph_transpose, problem, v.ctypes.data, vt.ctypes.data)
@@ -90,7 +91,7 @@ def _jet(
     capi: Any, problem: int, theta: Any, state: Any, v: Any, vt: Any, qs: Any, hv_parts: Any, grad_parts: Any, hv: Any,
     grad: Any, work: Any, counter: Any, cancel: Any,
 ) -> int:  # fmt: skip
-    """qs (chunks,) parts of v'Hv; hv = H v; grad = d(v'Hv)/dtheta."""
+    """Qs (chunks,) parts of v'Hv; hv = H v; grad = d(v'Hv)/dtheta."""
     chunks = qs.size
     status = np.zeros(work.shape[0], dtype=np.int32)
     status[0] = call3(capi.ph_transpose, problem, v.ctypes.data, vt.ctypes.data)
@@ -117,7 +118,7 @@ def _whole_product(
     capi: Any, function: int, problem: int, num_chunks: int, theta: int, state: int, v: int, vt: int, out: Any, part: Any,
     work: int, cancel: Any,
 ) -> int:  # fmt: skip
-    """out = H v or G v by one worker; the chunks' parts are added as in ``_multiply``, so the bits are the same."""
+    """Out = H v or G v by one worker; the chunks' parts are added as in ``_multiply``, so the bits are the same."""
     out[:] = 0.0
     call3(capi.ph_transpose, problem, v, vt)
     code = call10(function, problem, theta, state, v, vt, out.ctypes.data, 0, 1, work, cancel.ctypes.data)

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._jit import inlined, serial
-from ._units import carray, pointer
+from .._jit import inlined
+from ._units import carray, helper, pointer
 from .run import (
     BE,
     CONVERGED,
@@ -51,7 +51,7 @@ class Small(NamedTuple):
     weights: Any
 
 
-@serial
+@helper
 def _sort(values: Any, order: Any, ranked: Any) -> None:
     """Ranked = the values in ascending order, order = their indices; insertion sort."""
     for i in range(values.size):
@@ -65,7 +65,7 @@ def _sort(values: Any, order: Any, ranked: Any) -> None:
         order[j] = i
 
 
-@serial
+@helper
 def _count_low(values: Any, k: int, which: int) -> int:
     """How many of the k wanted among the ascending ``values`` stand at the low end; the others stand at the high end."""
     n = values.size
@@ -78,12 +78,13 @@ def _count_low(values: Any, k: int, which: int) -> int:
         return k // 2
     low = 0
     for taken in range(k):
-        if abs(values[low]) > abs(values[n - 1 - (taken - low)]):
+        left, right = values[low], values[n - 1 - (taken - low)]
+        if abs(left) > abs(right) or (taken == n - 1 and left < 0.0):  # the last one of all stands at the end of its sign
             low += 1
     return low
 
 
-@serial
+@helper
 def _decompose(run: Any, end: int, d: Any, z: Any) -> bool:
     """Ritz values of basis[:end] into d, in basis order; z gets the rotations of the current block."""
     begin = run.state[0].begin
@@ -219,7 +220,7 @@ def _decide(run: Any, capacity: int, size: int) -> int:
     if n == size:
         action = EXTRACT
         state.used = n
-    elif action == NEXT and state.matvecs >= state.max_matvecs:
+    elif action < EXTRACT and state.matvecs >= state.max_matvecs:
         action = EXTRACT
         state.status = MAX_ITERATIONS
     if action == NEXT:
@@ -283,7 +284,9 @@ def _rotation(run: Any, record: Any, action: int) -> None:
         # A third of the block is kept, room for one new vector and its successor is left.
         keep = min(max(k + 3, size // 3), size - 2)
         _sort(d[begin:], order, ranked)
-        low = _count_low(ranked[:size], keep, state.which)
+        # Copies are looked for at both ends.
+        both = state.which == LM and begin >= k
+        low = _count_low(ranked[:size], keep, BE if both else state.which)
         theta, arm = np.empty(keep), np.empty(keep)
         for t in range(keep):
             rank = t if t < low else size - keep + t

@@ -104,14 +104,10 @@ class _Run:
     began: float = field(default_factory=perf_counter)
     interrupted: bool = False
 
-    def descend(self, tasks: IntArray, max_evals: int, tol: float, stage: str) -> None:
-        """Improve the starts named by ``tasks``, all cores at work, watching for Ctrl-C and the deadline."""
-        if self.interrupted:
-            return
+    def _kernel(self, workers: int, max_evals: int, tol: float) -> Callable[[IntArray, IntArray], object]:
+        """The compiled descent of so many workers, with its memory, as a function of the tasks and their counter."""
         engine, size = self.engine, self.mid.size
-        workers = num_workers(tasks.size)
         memory = int(np.clip(_MEMORY_BYTES // (workers * 4 * size * 8), 3, 10))
-        counter = np.zeros(1, dtype=np.int64)
         scratch = np.zeros((workers, descent.SCRATCH_ROWS, 2 * size))
         pairs = np.zeros((workers, 2, memory, 2 * size))
         vectors = np.zeros((workers, 3, size))
@@ -119,12 +115,31 @@ class _Run:
         vts = engine.rows(workers, int(engine.problem.transposed_size))
         work = engine.work(workers)
 
+        def kernel(tasks: IntArray, counter: IntArray) -> None:
+            descent.descend[workers > 1](
+                capi, engine.problem.address, engine.num_chunks, self.kind, self.mid, self.half, tasks, self.zs, self.values,
+                self.evals, max_evals, tol, scratch, pairs, vectors, states, vts, work, counter, self.cancel,
+            )  # fmt: skip
+
+        return kernel
+
+    def compile(self, num_tasks: int) -> None:
+        """Have the descent compiled in this thread, where Ctrl-C reaches the compiler: a call without tasks."""
+        kernel = self._kernel(num_workers(num_tasks), 1, 1.0)
+        with PARALLEL_LOCK:
+            kernel(np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
+
+    def descend(self, tasks: IntArray, max_evals: int, tol: float, stage: str) -> None:
+        """Improve the starts named by ``tasks``, all cores at work, watching for Ctrl-C and the deadline."""
+        if self.interrupted:
+            return
+        counter = np.zeros(1, dtype=np.int64)
+        workers = num_workers(tasks.size)
+        kernel = self._kernel(workers, max_evals, tol)
+
         def call() -> None:
             with blas_single_thread(), PARALLEL_LOCK:
-                descent.descend[workers > 1](
-                    capi, engine.problem.address, engine.num_chunks, self.kind, self.mid, self.half, tasks, self.zs, self.values,
-                    self.evals, max_evals, tol, scratch, pairs, vectors, states, vts, work, counter, self.cancel,
-                )  # fmt: skip
+                kernel(tasks, counter)
 
         def tick() -> None:
             if self.progress is not None:
@@ -310,6 +325,10 @@ def search(
         np.zeros(1, dtype=np.int32) if cancel is None else cancel,
     )  # fmt: skip
 
+    try:
+        run.compile(count)
+    except KeyboardInterrupt:
+        run.interrupted = True
     tasks = np.arange(count)
     for number, (fraction, max_evals, tol) in enumerate(_STAGES, start=1):
         tasks = np.argsort(run.values, kind="stable")[: int(np.ceil(fraction * count))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +63,7 @@ def twin_units(net: MLP, obj: Objective, rng: Generator) -> FloatArray:
     """A random vertex in which, layer by layer, pairs of hidden units have the same weights in and out."""
     z = rank_one(net, obj, rng) if rng.random() < 0.5 else vertex(net, obj, rng)
     layers = net.unpack(z)
-    for below, above in zip(layers[:-1], layers[1:], strict=True):
+    for below, above in pairwise(layers):
         units = rng.permutation(below[0].shape[0])
         for first, second in zip(units[0::2], units[1::2], strict=False):
             below[0][second] = below[0][first]
@@ -76,7 +77,7 @@ def dead_unit(net: MLP, obj: Objective, rng: Generator) -> FloatArray:
     """Units with zero weights in and out in every hidden layer, the rest arranged for a large residual."""
     z = rank_one(net, obj, rng)
     layers = net.unpack(z)
-    for below, above in zip(layers[:-1], layers[1:], strict=True):
+    for below, above in pairwise(layers):
         units = rng.permutation(below[0].shape[0])[: min(2, below[0].shape[0])]
         below[0][units] = 0.0
         if below[1] is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ CASES = [
 def test_products(widths: list[int], module: str, activation: str, loss: str) -> None:
     rng = np.random.default_rng([83, *widths])
     layers: list[Any] = []
-    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+    for fan_in, fan_out in pairwise(widths):
         layers += [torch.nn.Linear(fan_in, fan_out), getattr(torch.nn, module)()]
     model = torch.nn.Sequential(*layers[:-1]).double()
     theta = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
@@ -48,9 +49,10 @@ def test_products(widths: list[int], module: str, activation: str, loss: str) ->
 
     v = torch.tensor(rng.standard_normal(theta.numel()))
     obj = ph.Objective(ph.MLP(widths, activation), ph.Dataset(x.numpy(), y.numpy()), loss)
-    gradient = torch.func.grad(objective)
-    hvp = torch.func.jvp(gradient, (theta,), (v,))[1].numpy()
-    point, direction = theta.numpy(), v.numpy()
+    theta.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(objective(theta), theta, create_graph=True)
+    (hvp,) = torch.autograd.grad(gradient @ v, theta)
+    point, direction = theta.detach().numpy(), v.numpy()
     assert obj.value(point) == pytest.approx(objective(theta).item(), rel=1e-12)
-    for got, want in ((obj.gradient(point), gradient(theta).numpy()), (obj.hvp(point, direction), hvp)):
+    for got, want in ((obj.gradient(point), gradient.detach().numpy()), (obj.hvp(point, direction), hvp.numpy())):
         assert np.linalg.norm(got - want) <= 1e-12 * np.linalg.norm(want)

@@ -8,9 +8,9 @@ from time import perf_counter, sleep
 import numba
 import numpy as np
 import pytest
-from pyhess.threshold import starts as families
 
 import pyhess as ph
+from pyhess.threshold import starts as families
 
 
 def small_problem(dtype: str = "float64") -> tuple[ph.Objective, ph.Box]:

@@ -1,0 +1,18 @@
+"""What all tests share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pyhess
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_import_what_the_tests_import() -> Iterator[None]:
+    """Child processes get this process's pyhess: the checkout in the working directory may hold no compiled core."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONSAFEPATH", "1")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(pyhess.__path__[0]).parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
+        yield
