@@ -25,7 +25,7 @@ def smallest_eigenvalue(u: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 def scanned(region: ph.Box | ph.Ball) -> float:
     """The smallest value over the region: a fine grid, then a polish from its best point."""
-    r = float(region.radius) if isinstance(region, ph.Ball) else float(region.upper)
+    r = float(region.radius) if isinstance(region, ph.Ball) else float(np.max(region.high))
     axis = np.linspace(-r, r, 801)
     u, w = np.meshgrid(axis, axis)
     inside = u**2 + w**2 <= r**2 if isinstance(region, ph.Ball) else np.ones(u.shape, bool)
