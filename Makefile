@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := CMakeLists.txt pyproject.toml $(shell find core_cpp pyhess -name '*.?pp' -o -name '*.h' -o -name '*.py' -o -name '*.pyi')
 
-.PHONY: help demo test lint types examples warnings clean
+.PHONY: help demo test lint types examples warnings bench bench-smoke clean
 
 help:
 	@echo "make demo      set up and bracket the convexity threshold of a digits classifier"
@@ -14,6 +14,7 @@ help:
 	@echo "make types     mypy --strict"
 	@echo "make examples  the examples in the README and the docstrings"
 	@echo "make warnings  build the core with compiler warnings as errors"
+	@echo "make bench     time everything beside other libraries (some twenty minutes; BENCH_ARGS=... chooses)"
 	@echo "make clean     remove the environment and build products"
 
 $(BIN)/python:
@@ -48,6 +49,13 @@ examples: $(VENV)/.installed-test
 
 warnings: $(BIN)/python
 	PYHESS_WERROR=ON $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/warnings .
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+# Every answer of the benchmarks, no times; a peer that is not installed is named and left out.
+bench-smoke: $(VENV)/.installed-test
+	$(BIN)/python -m bench --smoke
 
 clean:
 	rm -rf $(VENV) build

@@ -14,5 +14,6 @@ def _children_import_what_the_tests_import() -> Iterator[None]:
     """Child processes get this process's pyhess: the checkout in the working directory may hold no compiled core."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONSAFEPATH", "1")
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(pyhess.__path__[0]).parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
+        folders = [str(Path(pyhess.__path__[0]).parent), os.environ.get("PYTHONPATH")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, folders)))
         yield

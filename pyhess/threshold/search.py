@@ -222,7 +222,7 @@ def _region_map(region: Region) -> tuple[int, FloatArray, FloatArray]:
         low, high = np.asarray(region.low, dtype=np.float64), np.asarray(region.high, dtype=np.float64)
         return descent.BOX, 0.5 * (low + high), 0.5 * (high - low)
     if isinstance(region, Ball):
-        center = np.asarray(region.center, dtype=np.float64)
+        center = np.array(region.center, dtype=np.float64)  # writable, as a box gives it: one compiled signature
         return descent.BALL, center, np.full(center.size, float(region.radius))
     raise InputError(f"the search knows Box and Ball, not {type(region).__name__}.")
 
