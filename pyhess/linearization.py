@@ -41,6 +41,7 @@ class CApi(NamedTuple):
     ph_hvp: int
     ph_ggn: int
     ph_jet: int
+    ph_descend: int
     ph_fetch_add: int
 
 

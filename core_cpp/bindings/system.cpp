@@ -64,6 +64,7 @@ void bind_system(py::module_& m) {
             out["ph_hvp"] = address(ph_hvp);
             out["ph_ggn"] = address(ph_ggn);
             out["ph_jet"] = address(ph_jet);
+            out["ph_descend"] = address(ph_descend);
             out["ph_fetch_add"] = address(ph_fetch_add);
             return out;
         },

@@ -1,6 +1,7 @@
 #include "pyhess/capi.h"
 
 #include "pyhess/any_problem.hpp"
+#include "pyhess/descent.hpp"
 #include "pyhess/ggn.hpp"
 #include "pyhess/hvp.hpp"
 #include "pyhess/jet.hpp"
@@ -75,6 +76,18 @@ int32_t ph_jet(int64_t problem, int64_t theta, int64_t state, int64_t v, int64_t
         return jet<T>(p, at<T>(theta), at<T>(state), at<T>(v), at<T>(vt), at<double>(q), at<T>(hv), at<T>(grad),
                       chunk_begin, chunk_end, at<T>(work), flag(cancel));
     });
+}
+
+int32_t ph_descend(int64_t problem, int64_t reach, int64_t mid, int64_t half, int64_t max_evals, int64_t tol,
+                   int64_t memory, int64_t z, int64_t value, int64_t evals, int64_t scratch, int64_t state, int64_t vt,
+                   int64_t work, int64_t cancel) {
+    const auto* any = at<const AnyProblem>(problem);
+    if (!any || !any->f64 || memory < 1) return static_cast<std::int32_t>(Status::bad_argument);
+    const DescentRegion region{static_cast<Reach>(reach), at<const double>(mid), at<const double>(half)};
+    const DescentLimits limits{max_evals, *at<const double>(tol), memory};
+    return static_cast<std::int32_t>(descend(*any->f64, region, limits, at<double>(z), at<double>(value),
+                                             at<std::int64_t>(evals), at<double>(scratch), at<double>(state),
+                                             at<double>(vt), at<double>(work), flag(cancel)));
 }
 
 int64_t ph_fetch_add(int64_t counter, int64_t increment) {

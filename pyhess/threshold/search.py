@@ -1,7 +1,7 @@
 """The joint search over (theta, v): the lower end of the bracket.
 
 psi = inf over theta in Theta and v != 0 of rho(theta, v) = v'H(theta)v / v'v. Every pair is a valid upper bound of psi, so the
-search is free to be greedy: many starts from several families descend jointly in theta and v (kernels/descent.py), poor ones
+search is free to be greedy: many starts from several families descend jointly in theta and v (descent.hpp), poor ones
 are dropped, and at the end Lanczos puts the globally best v under each surviving theta before the last descent.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._checks import as_rng, positive_int
-from .._native import run_interruptible
+from .._native import raise_for_status, run_interruptible
 from .._threads import PARALLEL_LOCK, blas_single_thread, num_workers
 from ..errors import InputError
 from ..kernels import descent
@@ -108,18 +108,17 @@ class _Run:
         """The compiled descent of so many workers, with its memory, as a function of the tasks and their counter."""
         engine, size = self.engine, self.mid.size
         memory = int(np.clip(_MEMORY_BYTES // (workers * 4 * size * 8), 3, 10))
-        scratch = np.zeros((workers, descent.SCRATCH_ROWS, 2 * size))
-        pairs = np.zeros((workers, 2, memory, 2 * size))
-        vectors = np.zeros((workers, 3, size))
+        scratch = np.zeros((workers, descent.scratch_size(size, memory)))
         states = engine.rows(workers, int(engine.problem.state_size))
         vts = engine.rows(workers, int(engine.problem.transposed_size))
         work = engine.work(workers)
 
         def kernel(tasks: IntArray, counter: IntArray) -> None:
-            descent.descend[workers > 1](
-                capi, engine.problem.address, engine.num_chunks, self.kind, self.mid, self.half, tasks, self.zs, self.values,
-                self.evals, max_evals, tol, scratch, pairs, vectors, states, vts, work, counter, self.cancel,
+            status = descent.descend[workers > 1](
+                capi, engine.problem.address, self.kind, self.mid, self.half, tasks, self.zs, self.values, self.evals, max_evals,
+                tol, memory, scratch, states, vts, work, counter, self.cancel,
             )  # fmt: skip
+            raise_for_status(status, "search")
 
         return kernel
 

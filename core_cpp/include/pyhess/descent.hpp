@@ -1,0 +1,38 @@
+// Joint descent of the Rayleigh quotient rho(theta, v) = v'H(theta)v / v'v over a box or a ball, from one start.
+//
+// A point is z = (x, v) with theta = mid + half x; x lies in [-1, 1]^P for a box and in the unit ball for a ball. Each
+// step is a projected limited-memory BFGS step with an Armijo search along the projection arc (Nocedal & Wright,
+// Numerical Optimization, 2nd ed., algorithm 7.4; Bertsekas 1982 for the projection). An evaluation is a linearization
+// and a curvature jet, which give rho and its gradient in theta and v together.
+#pragma once
+
+#include "pyhess/problem.hpp"
+
+namespace pyhess {
+
+enum class Reach : std::int64_t { box = 0, ball = 1 };
+
+struct DescentRegion {
+    Reach reach;
+    const double* mid;   // (P)
+    const double* half;  // (P)
+};
+
+struct DescentLimits {
+    index_t max_evals;
+    double tol;      // three steps in a row that gain less than tol |rho| end the descent
+    index_t memory;  // BFGS pairs kept, >= 1
+};
+
+// Doubles of scratch that one descent of P parameters needs.
+constexpr index_t descent_scratch_size(index_t num_params, index_t memory) {
+    return (2 * memory + 5) * 2 * num_params + 3 * num_params + 2 * memory;
+}
+
+// Improves z (2P) in place; *value becomes rho(z), or stays as it is where nothing could be evaluated; *evals grows by
+// the evaluations made. Other buffers as for linearize and jet. A cancelled descent leaves the best point it reached.
+Status descend(const Problem<double>& problem, const DescentRegion& region, const DescentLimits& limits, double* z,
+               double* value, std::int64_t* evals, double* scratch, double* state, double* vt, double* work,
+               const volatile std::int32_t* cancel);
+
+}  // namespace pyhess
