@@ -166,7 +166,7 @@ def _multiply_block(
 
 @serial
 def _batch_worker(
-    capi: Any, function: int, problem: int, num_chunks: int, thetas: Any, states: Any, fresh: bool, worker: int, vs: Any,
+    capi: Any, function: int, problem: int, num_chunks: int, thetas: Any, states: Any, fresh: bool, worker: Any, vs: Any,
     out: Any, vt: int, part: Any, work: int, counter: Any, cancel: Any,
 ) -> int:  # fmt: skip
     """One worker's share of the samples, drawn from the counter."""
@@ -241,7 +241,7 @@ def _linearize_batch(
 
 @serial
 def _jet_worker(
-    capi: Any, problem: int, num_chunks: int, thetas: Any, states: Any, fresh: bool, worker: int, vs: Any, qs: Any, hvs: Any,
+    capi: Any, problem: int, num_chunks: int, thetas: Any, states: Any, fresh: bool, worker: Any, vs: Any, qs: Any, hvs: Any,
     grads: Any, vt: int, parts: Any, work: int, counter: Any, cancel: Any,
 ) -> int:  # fmt: skip
     """One worker's share of the samples; each chunk into zeros, then added in order: the bits of ``_jet``."""
