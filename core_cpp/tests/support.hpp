@@ -2,7 +2,7 @@
 // problems and their products by the naive reference.
 #pragma once
 
-#include <cstring>
+#include <cmath>
 #include <limits>
 #include <memory>
 #include <new>

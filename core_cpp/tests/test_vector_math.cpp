@@ -1,6 +1,6 @@
 // The element-wise kernels against the C library in long double, through the tables that the core calls: the
 // activations (tanh, sigmoid, softplus, GELU) and, read off softplus's derivatives, expm1 and exp of a negative number.
-#include <cfloat>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
