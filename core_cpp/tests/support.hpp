@@ -112,11 +112,11 @@ struct Case {
 
     template <class T>
     std::unique_ptr<pyhess::Problem<T>> problem(const pyhess::Kernels<T>* kernels, const pyhess::Gemm<T>& gemm,
-                                                index_t lane_width) const {
+                                                index_t lane_width, bool streaming = false) const {
         const Buffer<T> xs(x), ys(target);
         const Buffer<double> ws(weight);
         return std::make_unique<pyhess::Problem<T>>(mlp, loss, n, xs.data(), ys.data(), ws.data(), gemm, kernels,
-                                                    lane_width);
+                                                    lane_width, streaming);
     }
 
 private:

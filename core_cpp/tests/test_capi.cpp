@@ -140,6 +140,8 @@ TEST(capi_descend) {
     CHECK(ph_descend(single.problem(), 0, 0, 0, 10, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0) == kBadArgument);
 
     Bound<double> bound(-1);
+    for (std::int64_t reach : {-1, 2})
+        CHECK(ph_descend(bound.problem(), reach, 0, 0, 10, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0) == kBadArgument);
     const index_t size = example().mlp.num_params, memory = 4;
     Buffer<double> half(size, 0.5), z(2 * size, 0.25), scratch(pyhess::descent_scratch_size(size, memory));
     double value = 0.0;

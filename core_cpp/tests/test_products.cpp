@@ -47,8 +47,8 @@ void compare(const char* what, const Buffer<T>& got, double start, const std::ve
 // All products of one case by the tuned code; the results are added to `start`.
 template <class T>
 void check_products(const Case& c, const Products& want, const Kernels<T>* kernels, const Gemm<T>& gemm,
-                    index_t lane_width, double start = 0.0) {
-    const auto problem = c.problem<T>(kernels, gemm, lane_width);
+                    index_t lane_width, double start = 0.0, bool streaming = false) {
+    const auto problem = c.problem<T>(kernels, gemm, lane_width, streaming);
     CHECK(problem->lanes() == (lane_width == kLanes));
     const index_t size = c.mlp.num_params, chunks = problem->num_chunks();
     const Buffer<T> theta(c.theta), v(c.v);
@@ -92,6 +92,8 @@ void check_everywhere(const Case& c, const std::string& text) {
             const check::Note note(text + " " + type_name<T>() + " " + level + (lane_width ? " lanes" : " rows"));
             const Kernels<T>* kernels = pyhess::find_kernels<T>(level);
             check_products<T>(c, want, kernels, Gemm<T>(kernels, 0, 4), lane_width);
+            const check::Note streamed("streaming");
+            check_products<T>(c, want, kernels, Gemm<T>(kernels, 0, 4), lane_width, 0.0, true);
         }
 }
 
