@@ -9,16 +9,22 @@ namespace pyhess {
 
 template <class T>
 void transpose_weights(const Problem<T>& problem, const T* theta, T* out) {
-    constexpr index_t tile = 32;  // both sides of a tile stay in the first-level cache
+    // Through a tile of odd stride: rows of 2^k weights lie on the same few cache lines' places when read column by
+    // column.
+    constexpr index_t tile = 32, stride = tile + 1;
+    T buffer[tile * stride];
     if (problem.lanes()) return;
     for (const Layer& layer : problem.mlp().layers) {
         const T* w = theta + layer.w;
         T* wt = out + layer.wt;
-        for (index_t i0 = 0; i0 < layer.in; i0 += tile)
-            for (index_t o0 = 0; o0 < layer.out; o0 += tile)
-                for (index_t i = i0; i < std::min(i0 + tile, layer.in); ++i)
-                    for (index_t o = o0; o < std::min(o0 + tile, layer.out); ++o)
-                        wt[i * layer.ld_wt + o] = w[o * layer.in + i];
+        for (index_t o0 = 0; o0 < layer.out; o0 += tile)
+            for (index_t i0 = 0; i0 < layer.in; i0 += tile) {
+                const index_t o_count = std::min(tile, layer.out - o0), i_count = std::min(tile, layer.in - i0);
+                for (index_t o = 0; o < o_count; ++o)
+                    for (index_t i = 0; i < i_count; ++i) buffer[i * stride + o] = w[(o0 + o) * layer.in + i0 + i];
+                for (index_t i = 0; i < i_count; ++i)
+                    std::copy(buffer + i * stride, buffer + i * stride + o_count, wt + (i0 + i) * layer.ld_wt + o0);
+            }
     }
 }
 

@@ -35,7 +35,7 @@ constexpr index_t kAlign = 16;
 
 // Rows that one running sum in float32 takes in: near the square root of the number of data, so that neither the sum
 // over a piece nor the sum of the pieces is long.
-constexpr index_t kRowsPerSum = 128;
+constexpr index_t kRowsPerSum = 256;
 
 constexpr index_t round_up(index_t n, index_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
