@@ -11,7 +11,7 @@ from .._region import FloatArray
 Projection = Callable[[FloatArray], FloatArray]
 
 _MAX_ROUNDS = 20_000
-_BISECTIONS = 200
+_MAX_STEPS = 200
 
 
 def dykstra(parts: Sequence[Projection], theta: FloatArray, tol: float) -> FloatArray:
@@ -40,22 +40,38 @@ def nearest_in_box_and_ball(
     """Return the point of a box and a ball at once nearest to theta (P,).
 
     It is ``clip((theta + mu center)/(1 + mu))`` with the smallest mu >= 0 that brings it into the ball: the distance to the
-    centre falls with mu, so bisection in ``t = mu/(1 + mu)`` finds it.
+    centre falls with mu, so ``t = mu/(1 + mu)`` is the root of one equation.
     """
+    way = center - theta
 
-    def at(t: float) -> FloatArray:
-        point: FloatArray = np.clip(theta + t * (center - theta), low, high)
+    def at(t: float) -> tuple[FloatArray, float]:
+        point: FloatArray = np.clip(theta + t * way, low, high)
+        return point, float(np.linalg.norm(point - center)) - radius
+
+    point, excess = at(0.0)
+    if excess <= 0.0:
         return point
-
-    inside, outside = 1.0, 0.0
-    if np.linalg.norm(at(outside) - center) <= radius:
-        return at(outside)
-    for _ in range(_BISECTIONS):
-        t = 0.5 * (inside + outside)
-        if t in (inside, outside):
+    outside, inside = 0.0, 1.0
+    point, room = at(1.0)
+    side = 0
+    for _ in range(_MAX_STEPS):  # the Illinois variant of the secant rule, which keeps the root between its ends
+        if not (room < 0.0 and inside - outside > 1e-15 * inside):
             break
-        inside, outside = (t, outside) if np.linalg.norm(at(t) - center) <= radius else (inside, t)
-    return at(inside)
+        t = min(max(outside + (inside - outside) * excess / (excess - room), outside), inside)
+        if t in (outside, inside):
+            t = 0.5 * (outside + inside)
+        trial, gap = at(t)
+        if gap > 0.0:
+            outside, excess = t, gap
+            room *= 0.5 if side == 1 else 1.0
+            side = 1
+        else:
+            inside, room, point = t, gap, trial
+            excess *= 0.5 if side == -1 else 1.0
+            side = -1
+        if abs(gap) <= 1e-15 * radius and gap <= 0.0:
+            break
+    return point
 
 
 def isotonic(x: FloatArray) -> FloatArray:

@@ -20,7 +20,7 @@ _TOL = 1e-9
 #: A point is interior if the set still holds it after moving so much further from the centre, relatively.
 _MARGIN = 1e-6
 _SAMPLES = 24
-_BISECTIONS = 60
+_BISECTIONS = 30
 
 
 class Convex(Region):

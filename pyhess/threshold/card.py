@@ -119,7 +119,7 @@ def _meaning(result: ThresholdResult) -> str:
         ),
         "single units": f"above {threshold} the penalised objective has a single minimiser on the region.",
         "none": (
-            f"above {threshold} the penalised objective has a single minimiser on the region. Region and penalty are not both "
+            f"above {threshold} the penalised objective has a single minimiser on the region. The region or the penalty is not "
             "symmetric under exchanging hidden units, so the units may differ: this is a statement about the neighbourhood."
         ),
     }[result.problem["symmetry"]]

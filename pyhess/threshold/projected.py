@@ -46,14 +46,11 @@ class ProjectedRun(Run):
                         told = monotonic()
                         self.report(stage, done, int(tasks.size))
                     self._descend_one(int(start), max_evals, tol)
-                    if self._stopped():
+                    if self.stopped():
                         self.interrupted = True
                         return
         except KeyboardInterrupt:
             self.interrupted = True
-
-    def _stopped(self) -> bool:
-        return bool(self.cancel[0]) or (self.deadline is not None and monotonic() >= self.deadline)
 
     def _projected(self, z: FloatArray) -> FloatArray:
         assert self.region is not None
@@ -82,7 +79,7 @@ class ProjectedRun(Run):
         self.zs[start], self.values[start] = z, rho
         step = min(1.0, 0.1 / max(float(np.abs(g).max()), 1e-300))
         recent, stalls = [rho], 0
-        while self.evals[start] < budget and stalls < _STALLS and not self._stopped():
+        while self.evals[start] < budget and stalls < _STALLS and not self.stopped():
             d = self._projected(z - step * g) - z
             slope = float(g @ d)
             if not slope < 0.0:

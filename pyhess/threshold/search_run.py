@@ -73,6 +73,10 @@ class Run(ABC):
     def descend(self, tasks: IntArray, max_evals: int, tol: float, stage: str) -> None:
         """Improve the starts named by ``tasks``, watching for Ctrl-C and the deadline."""
 
+    def stopped(self) -> bool:
+        """Whether the search was ended early, or its time is up."""
+        return self.interrupted or bool(self.cancel[0]) or (self.deadline is not None and monotonic() >= self.deadline)
+
     def report(self, stage: str, done: int, total: int) -> None:
         """Tell how far a stage has come."""
         if self.progress is not None:
@@ -158,8 +162,7 @@ class Run(ABC):
 
     def best_direction(self, start: int, rng: np.random.Generator) -> None:
         """Put the eigenvector of the smallest eigenvalue of SHS under theta where it improves on u."""
-        remaining = None if self.deadline is None else self.deadline - monotonic()
-        if self.interrupted or (remaining is not None and remaining <= 0.0):
+        if self.stopped():
             return
         try:
             operator: LinearOperator = Hessian(Linearization(self.engine, self.theta(start)))
@@ -169,7 +172,7 @@ class Run(ABC):
             reached: Any = slice(None)
             if self.scale is not None:
                 reached = np.flatnonzero(self.scale)
-                operator = _scaled(operator, self.scale[reached], reached)
+                operator = scaled(operator, self.scale[reached], reached)
             u0 = (u0 + noise / np.linalg.norm(noise))[reached]
             pair = eigsh(operator, v0=u0, rng=rng, tol=1e-9, on_failure="return")
         except KeyboardInterrupt:
@@ -183,7 +186,7 @@ class Run(ABC):
         self.matvecs += int(pair.num_matvecs)
 
 
-def _scaled(hessian: LinearOperator, scale: FloatArray, reached: IntArray) -> LinearOperator:
+def scaled(hessian: LinearOperator, scale: FloatArray, reached: IntArray) -> LinearOperator:
     """The symmetric operator S H S on the coordinates that S reaches."""
     wide = np.zeros(hessian.shape[0])
 

@@ -8,6 +8,7 @@ best bias part of a direction is solved for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +16,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
+from ..errors import NumericalError
 from ..linearization import Linearization
 from ..operators import Hessian
 from ..penalties import Penalty
 from ..spectrum import eigsh
 from .explore import explore, finalists, polish
-from .search_run import FloatArray, IntArray, Run
+from .search_run import FloatArray, IntArray, Run, scaled
 from .witness import rayleigh_bound
 
 #: Rounds in which the weights follow the strength, those with all stages, and the relative gain at which the rounds end.
-_LAM_ROUNDS, _FULL_ROUNDS, _LAM_TOL = 16, 2, 1e-11
+_LAM_ROUNDS, _FULL_ROUNDS, _LAM_TOL = 12, 2, 1e-11
+#: Trial strengths for one theta.
+_MAX_TRIALS = 60
 #: How much further the unpenalised biases may go than the weights, round after round.
 _BIAS_REACH = (10.0, 100.0, 1000.0)
 _CG_TOL = 1e-13
@@ -71,6 +75,11 @@ def _weights_follow(run: Run, penalty: Penalty, rng: np.random.Generator) -> Fou
         if run.interrupted or not best.strength > 0.0:
             break
         tasks = finalists(run)
+        before = best.strength
+        for start in tasks:
+            best = _settle_strength(run, penalty, int(start), best, rng)
+        if number > _FULL_ROUNDS and best.strength - before <= _LAM_TOL * before:
+            break
         run.rescale(penalty.scale(best.strength, run.size))
         if number < _FULL_ROUNDS:
             explore(run, rng)
@@ -80,12 +89,69 @@ def _weights_follow(run: Run, penalty: Penalty, rng: np.random.Generator) -> Fou
         if not np.isfinite(run.values).any():
             break
         found = _best_of(run, penalty)
-        gain = found.strength - best.strength
-        if gain > 0.0:
-            found.quotients = np.minimum(found.quotients, best.quotients)
-            best = found
-        if number >= _FULL_ROUNDS and gain <= _LAM_TOL * best.strength:
-            break
+        quotients = np.minimum(found.quotients, best.quotients)
+        best = found if found.strength > best.strength else best
+        best.quotients = quotients
+    return best
+
+
+def _settle_strength(run: Run, penalty: Penalty, start: int, best: Found, rng: np.random.Generator) -> Found:
+    """Find the strength that a start's theta asks for: the root lam of the smallest eigenvalue of H + diag c(lam).
+
+    A direction found at one lam proves little at another, because errors in its coordinates are multiplied by powers of the
+    ratio. So the eigenvalue problem is solved anew at every trial of a secant method in log lam.
+    """
+    theta, size = run.theta(start), run.size
+    hessian = Hessian(Linearization(run.engine, theta))
+    low, high = np.log(best.strength), np.inf
+    value_low, value_high, step, mu, side = np.nan, np.nan, 0.05, float(np.log(best.strength)), 0
+    v0: FloatArray | None = None
+    for _ in range(_MAX_TRIALS):
+        if run.stopped():
+            return best
+        scale = penalty.scale(float(np.exp(mu)), size)
+        assert scale is not None
+        reached = np.flatnonzero(scale)
+        try:
+            pair = eigsh(
+                scaled(hessian, scale[reached], reached),
+                v0=None if v0 is None or not v0[reached].any() else v0[reached],
+                rng=rng,
+                tol=1e-10,
+                on_failure="return",
+            )
+        except KeyboardInterrupt:
+            run.interrupted = True
+            return best
+        run.matvecs += int(pair.num_matvecs)
+        v0 = np.zeros(size)
+        v0[reached] = pair.eigenvectors[:, 0]
+        v = scale * v0
+        v /= np.abs(v).max()
+        v /= np.linalg.norm(v)
+        quotient = float(v @ (hessian @ v))
+        strength = penalty.strength(quotient, v)
+        if strength > best.strength:
+            best = Found(theta, v, quotient, strength, run.names[start], best.quotients)
+        # The logarithm of -v'Hv over v' diag c(lam) v: it falls as lam grows, and vanishes at the root.
+        bend = 2.0 * penalty.bend(v, float(np.exp(mu)))[0]
+        value = float(np.log(-quotient / bend)) if quotient < 0.0 < bend < np.inf else -np.inf if quotient >= 0.0 else np.inf
+        if value > 0.0:
+            low, value_low = mu, value
+            value_high *= 0.5 if side == 1 else 1.0
+            side = 1
+        else:
+            high, value_high = mu, value
+            value_low *= 0.5 if side == -1 else 1.0
+            side = -1
+        if np.isinf(high):
+            mu, step = mu + step, 2.0 * step
+        elif np.isnan(value_low) or high - low <= _LAM_TOL:
+            return best  # this theta asks for no more than what is known
+        else:
+            finite = np.isfinite(value_low) and np.isfinite(value_high)
+            mu = low + (high - low) * value_low / (value_low - value_high) if finite else 0.5 * (low + high)
+            mu = mu if low < mu < high else 0.5 * (low + high)
     return best
 
 
@@ -130,12 +196,18 @@ def _solve_biases(
     theta = run.theta(start)
     try:
         hessian = Hessian(Linearization(run.engine, theta))
-        v, matvecs = schur_direction(hessian, left_out, rng)
+        v, matvecs = schur_direction(hessian, left_out, rng, run.stopped)
     except KeyboardInterrupt:
         run.interrupted = True
         return best
+    except (_TimeIsUpError, NumericalError):  # or C so near to singular that its inverse overflows: what there is stands
+        return best
     run.matvecs += matvecs
-    v = v / np.linalg.norm(v)
+    largest = float(np.abs(v).max())
+    if not 0.0 < largest < np.inf:
+        return best
+    v = v / largest
+    v /= np.linalg.norm(v)
     quotient = float(v @ (hessian @ v))
     strength = penalty.strength(quotient, v)
     if np.isinf(strength) and not rayleigh_bound(run.obj, theta, v)[0] < 0.0:
@@ -148,7 +220,9 @@ def _solve_biases(
     return best
 
 
-def schur_direction(hessian: LinearOperator, left_out: npt.NDArray[np.bool_], rng: Any) -> tuple[FloatArray, int]:
+def schur_direction(
+    hessian: LinearOperator, left_out: npt.NDArray[np.bool_], rng: Any, stopped: Callable[[], bool] = lambda: False
+) -> tuple[FloatArray, int]:
     """Return v (P,), the extension of the smallest eigenvector of the Schur complement, and the products used.
 
     With blocks A, B, C of the Hessian (C that of the coordinates left out) the smallest v'Hv over the left-out part of v is that
@@ -160,6 +234,8 @@ def schur_direction(hessian: LinearOperator, left_out: npt.NDArray[np.bool_], rn
 
     def product(where: IntArray, x: FloatArray) -> FloatArray:
         nonlocal used
+        if stopped():
+            raise _TimeIsUpError
         used += 1
         wide[:] = 0.0
         wide[where] = x
@@ -201,6 +277,10 @@ def schur_direction(hessian: LinearOperator, left_out: npt.NDArray[np.bool_], rn
         v[:] = 0.0
         v[out] = found.direction
     return v, used
+
+
+class _TimeIsUpError(Exception):
+    pass
 
 
 class _BendsDownError(Exception):
