@@ -109,6 +109,10 @@ class Penalty(Immutable, ABC):
         The largest entry is one, where entries are not bounded otherwise; entries too small for a number are zero.
         """
 
+    @abstractmethod
+    def log_curvature(self, lam: float, size: int) -> FloatArray:
+        """Return log c(lam) (P,), -inf where c is zero: finite where c itself would overflow or vanish."""
+
     @property
     def depends_on_strength(self) -> bool:
         """Whether :meth:`scale` changes with lam."""

@@ -121,6 +121,11 @@ class GeometricL2(Penalty):
             scale: FloatArray = np.exp(exponents - exponents.max())
         return scale
 
+    def log_curvature(self, lam: float, size: int) -> FloatArray:
+        with np.errstate(divide="ignore"):
+            logs: FloatArray = math.log(2.0) + np.log(lam) * _places(size)
+        return logs
+
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind}
 

@@ -57,6 +57,11 @@ class _Quadratic(Penalty):
     def scale(self, lam: float, size: int) -> FloatArray | None:
         return None
 
+    def log_curvature(self, lam: float, size: int) -> FloatArray:
+        with np.errstate(divide="ignore"):
+            logs: FloatArray = np.log(2.0 * lam) + np.log(self._weights(size))
+        return logs
+
 
 class _Plain(_Quadratic):
     """All weights are one."""
@@ -109,7 +114,7 @@ class L2(_Quadratic):
 
     @property
     def upper_rule(self) -> str:  # type: ignore[override]
-        if self.penalize == "all":
+        if self.penalize == "all" or (self._mask is not None and bool(self._mask.all())):
             return ""
         return "a bound of psi below zero says nothing here: the biases that the penalty leaves out could carry the eigenvalue"
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .._checks import as_rng, positive_float
 from .._threads import num_workers
-from ..certify import Certificate, certify, relu_kink_status
+from ..certify import Certificate, StrengthBound, certify, relu_kink_status, strength_bound
 from ..errors import InputTypeError, NumericalError
 from ..objective import Objective
 from ..penalties import L2, Penalty, as_penalty
@@ -140,6 +140,7 @@ class _Run:
     relu_kinks: str = "no_relu"
     kink: KinkWitness | None = None
     certificate: Certificate | None = None
+    upper: StrengthBound | None = None
     found: SearchResult | None = None
     witness: Witness | None = None
     problem: dict[str, Any] | None = None
@@ -194,6 +195,8 @@ class _Run:
             return
         with self._stage("certificate"), _timer(self.remaining, _CERTIFICATE_SHARE) as cancel:
             self.certificate = certify(self.obj, self.region, method=self.method, cancel=cancel)
+            psi_lower = self.certificate.psi_lower
+            self.upper = strength_bound(self.obj, self.region, self.penalty, psi_lower, cancel=cancel)
 
     def _search(self) -> None:
         left = self.remaining
@@ -245,6 +248,15 @@ class _Run:
         kinks_open = self.relu_kinks == "possible"
         lam_lower = 0.0 if self.witness is None else self.witness.lam_lower
         lam_upper = self.penalty.sufficient(-psi_lower)
+        if self.upper is not None:
+            lam_upper = min(lam_upper, self.upper.lam_upper)
+        if lam_lower > lam_upper:
+            assert self.upper is not None
+            raise NumericalError(
+                f"it was proved that {self.penalty!r} makes the objective convex from lam = {lam_upper!r} on "
+                f"({self.upper.statement}), but the witness breaks convexity up to {lam_lower!r}. One of them is wrong: please "
+                f"report this with the problem ({self.obj!r}, {self.region!r}, seed {self.seed!r})."
+            )
         if kinks_open:
             lam_upper = math.inf
         if self.kink is not None:
@@ -278,6 +290,7 @@ class _Run:
             "seed": self.seed,
             "interrupted": self.interrupted,
             "relu_kinks": self.relu_kinks,
+            "upper_end": "" if self.upper is None else self.upper.statement,
             "num_matvecs": 0,
             "num_jets": 0,
             "num_starts": 0,

@@ -160,7 +160,7 @@ def _evidence(result: ThresholdResult) -> list[tuple[str, str]]:
             "convex_kinks": "every kink on the region bends upwards, so kinks do not harm convexity",
         }
         entries.append(("kinks", f"{kinds[result.stats['relu_kinks']]}: the bracket holds without restriction"))
-    rule = result.problem["upper_rule"]
+    rule = result.stats.get("upper_end")
     if rule and result.lam_upper > 0.0 and result.kink is None:
         entries.append(("upper end", rule))
     if result.certificate is not None:

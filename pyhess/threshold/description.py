@@ -39,7 +39,6 @@ def describe_problem(obj: Objective, region: Region, penalty: Penalty) -> dict[s
         "penalty": repr(penalty),
         "penalty_text": penalty.formula,
         "penalty_parameters": penalty.to_dict(),
-        "upper_rule": penalty.upper_rule,
         "unique_minimiser": not penalty.leaves_out(net.num_params).any(),
         "symmetry": shared_symmetry(net, region, penalty),
     }

@@ -130,7 +130,7 @@ def test_weighted_against_dense_eigenvalues(problem: Any, region: ph.Region) -> 
     assert t.lam_lower == pytest.approx(-0.5 * smallest, rel=1e-9)
     assert t.lam_lower >= 0.9999 * best_of_sampling(obj, region, ph.WeightedL2(w), 400, 0)
     assert t.lam_lower <= t.lam_upper < math.inf
-    assert "psi" in str(t) and "w_i" in str(t) and "smallest weight" in str(t)
+    assert "psi" in str(t) and "w_i" in str(t) and "upper end" in str(t)
     json.dumps(t.to_dict(), allow_nan=False)
 
 
