@@ -5,11 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := CMakeLists.txt pyproject.toml $(shell find core_cpp pyhess -name '*.?pp' -o -name '*.h' -o -name '*.py' -o -name '*.pyi')
 
-.PHONY: help demo test lint types examples warnings bench bench-smoke clean
+.PHONY: help demo test core-tests sanitize lint types examples warnings bench bench-smoke clean
 
 help:
 	@echo "make demo      set up and bracket the convexity threshold of a digits classifier"
 	@echo "make test      set up and run the tests"
+	@echo "make core-tests  build and run the C++ core's own tests"
+	@echo "make sanitize  the same under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make lint      ruff, clang-format, layers"
 	@echo "make types     mypy --strict"
 	@echo "make examples  the examples in the README and the docstrings"
@@ -34,6 +36,18 @@ demo: $(VENV)/.installed-cli-data
 test: $(VENV)/.installed-test
 	rm -rf build/numba-cache && mkdir -p build/numba-cache
 	NUMBA_CACHE_DIR=$(CURDIR)/build/numba-cache $(BIN)/pytest tests $(PYTEST_ARGS)
+
+# The core's own tests need no Python; cmake and ninja come from the package index.
+$(VENV)/.build-tools: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet cmake ninja
+	@touch $@
+
+sanitize: SANITIZERS := address,undefined
+core-tests sanitize: $(VENV)/.build-tools
+	$(BIN)/cmake -S . -B build/$@ -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DPYHESS_TESTS=ON -DPYHESS_WERROR=ON -DPYHESS_SANITIZE=$(SANITIZERS)
+	$(BIN)/cmake --build build/$@
+	build/$@/core_tests $(CORE_TESTS_ARGS)
 
 lint: $(VENV)/.installed-test-lint
 	$(BIN)/ruff check .

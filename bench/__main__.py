@@ -44,6 +44,7 @@ def _run(words: list[str]) -> int:
     parser.add_argument("--repeats", type=int, help="turns of every contender (default 9, short 7)")
     parser.add_argument("--dtype", action="append", choices=("float64", "float32"), help="default both")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains this")
+    parser.add_argument("--peers", metavar="A,B", help="only these peers, by the names that `python -m bench peers` lists")
     parser.add_argument("--out", type=Path, help="file of the record (default in bench/results)")
     parser.add_argument("--plots", action="store_true", help="figures beside the record (needs matplotlib)")
     given = parser.parse_args(words)
@@ -64,24 +65,39 @@ def _run(words: list[str]) -> int:
     suites = given.suites or list(NAMES)
     defaults = {"full": timing.Protocol(), "short": timing.Protocol(7, 0.01), "smoke": timing.Protocol(1, 0.0)}[mode_name]
     protocol = timing.Protocol(given.repeats or defaults.repeats, defaults.min_seconds)
-    plan = runner.Plan(mode_name, given.threads, peers.load(), protocol, tuple(given.dtype or ("float64", "float32")), given.only)
+    names = peers.MODULES if given.peers is None else tuple(filter(None, given.peers.split(",")))
+    strange = sorted(set(names) - set(peers.MODULES))
+    if strange:
+        parser.error(f"unknown peer {', '.join(strange)}; allowed: {', '.join(peers.MODULES)}")
+    dtypes = tuple(given.dtype or ("float64", "float32"))
+    plan = runner.Plan(mode_name, given.threads, peers.load(names), protocol, dtypes, given.only)
     for name, reason in plan.peers.missing.items():
         plan.tell(f"peer {name} is missing: {reason}")
     started, began = dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), time.perf_counter()
-    rows = []
+    path = given.out or records.RESULTS / records.file_name(suites)
+    machine, packages = records.machine(), records.packages()
+
+    def keep(rows: list[records.Row]) -> records.Record:
+        """Write down everything measured so far: a run that is stopped loses one experiment."""
+        absent = {**plan.peers.missing, **{name: f"failed: {reason}" for name, reason in plan.failed.items()}}
+        record = records.Record(
+            " ".join(words), mode_name, started, time.perf_counter() - began, machine, packages, plan.peers.versions(), absent,
+            tuple(rows),
+        )  # fmt: skip
+        records.save(record, path)
+        return record
+
+    plan.keep = keep
+    rows: list[records.Row] = []
     for suite in suites:
+        plan.rows = list(rows)
         rows += importlib.import_module(f".suites.{suite}", __package__).rows(plan)
     for name, reason in plan.failed.items():
         plan.tell(f"peer {name} failed: {reason}")
     if plan.smoke:
         print(f"All answers agree ({time.perf_counter() - began:.0f} s).")
         return 0
-    absent = {**plan.peers.missing, **{name: f"failed: {reason}" for name, reason in plan.failed.items()}}
-    record = records.Record(
-        " ".join(words), mode_name, started, time.perf_counter() - began, records.machine(), records.packages(),
-        plan.peers.versions(), absent, tuple(rows),
-    )  # fmt: skip
-    path = records.save(record, given.out or records.RESULTS / records.file_name(suites))
+    record = keep(rows)
     print("\n" + table.show(record) + f"\n\nSaved {path}")
     if given.plots:
         _draw(record, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from .experiment import Contender, Experiment, check
@@ -17,7 +17,8 @@ class Plan:
     """How a suite is to be run.
 
     ``mode``: "full"; "short", with fewer repeats; "smoke", on small networks with checks of the answers alone.
-    ``failed`` collects peers that were there but could not serve a case, with the reason.
+    ``failed`` collects peers that were there but could not serve a case, with the reason; ``rows`` what has been measured
+    so far, which ``keep`` is given after every experiment.
     """
 
     mode: str
@@ -28,6 +29,8 @@ class Plan:
     only: str = ""
     failed: dict[str, str] = field(default_factory=dict)
     say: object = print
+    rows: list[Row] = field(default_factory=list)
+    keep: Callable[[list[Row]], object] | None = None
 
     @property
     def smoke(self) -> bool:
@@ -47,7 +50,15 @@ def carry_out(experiments: Iterable[Experiment], plan: Plan) -> list[Row]:
         agreed = check(experiment)
         plan.tell(f"{experiment.case}, {experiment.dtype}, {experiment.what}: {agreed} answers agree")
         if not plan.smoke:
-            rows += measure(experiment, plan)
+            rows += note(plan, measure(experiment, plan))
+    return rows
+
+
+def note(plan: Plan, rows: list[Row]) -> list[Row]:
+    """Add rows to what the plan has measured, and have them kept."""
+    plan.rows += rows
+    if plan.keep is not None:
+        plan.keep(plan.rows)
     return rows
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ._config import show_config
     from .certify import Certificate, certify
     from .linearization import Curvature
+    from .memory import MemoryPlan, plan
     from .objective import Objective
     from .spectrum import BatchEigenResult, EigenResult, EigenStatus, eigsh, eigsh_batch
     from .threshold import SearchResult, Status, ThresholdResult, Witness, lambda_threshold
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 _LAZY = {
     "Objective": "objective",
     "Curvature": "linearization",
+    "MemoryPlan": "memory",
+    "plan": "memory",
     "show_config": "_config",
     "eigsh": "spectrum",
     "eigsh_batch": "spectrum",
@@ -95,6 +98,7 @@ __all__ = [
     "InputTypeError",
     "Intersection",
     "MemoryLimitError",
+    "MemoryPlan",
     "MissingDependencyError",
     "NonFiniteError",
     "NotConvergedError",
@@ -115,6 +119,7 @@ __all__ = [
     "eigsh",
     "eigsh_batch",
     "lambda_threshold",
+    "plan",
     "search",
     "show_config",
 ]

@@ -11,6 +11,19 @@ def best_isa() -> str: ...
 def isa_available(name: str) -> bool: ...
 def gemm_agrees(blas: int, int_bytes: int, single: bool) -> bool: ...
 def capsule_pointer(capsule: Any) -> tuple[int, str]: ...
+def problem_sizes(
+    *,
+    widths: list[int],
+    activations: list[int],
+    betas: list[float],
+    scales: list[float],
+    bias: bool,
+    loss: int,
+    num_samples: int,
+    single: bool,
+    isa: str,
+    streaming: bool,
+) -> dict[str, int | bool]: ...
 
 class Problem:
     def __init__(
@@ -30,6 +43,7 @@ class Problem:
         blas_int_bytes: int,
         isa: str,
         lane_width: int = -1,
+        streaming: bool = False,
     ) -> None: ...
     @property
     def address(self) -> int: ...
@@ -37,6 +51,8 @@ class Problem:
     def num_params(self) -> int: ...
     @property
     def lanes(self) -> bool: ...
+    @property
+    def streaming(self) -> bool: ...
     @property
     def num_chunks(self) -> int: ...
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,18 @@ _INTERRUPTIBLE_FLOPS = 5e8
 #: Calls below this many flops (some 0.1 ms) stay in the calling thread: waking the others costs microseconds on an idle machine
 #: and milliseconds on a busy one.
 _PARALLEL_FLOPS = 2e6
+
+
+def network_arguments(net: MLP, loss: str) -> dict[str, Any]:
+    """The network and the loss in the core's words."""
+    return {
+        "widths": list(net.widths),
+        "activations": [_ACTIVATION_CODES[name] for name in net.activations],
+        "betas": list(net.betas),
+        "scales": list(net.layer_scales),
+        "bias": net.bias,
+        "loss": _LOSS_CODES[loss],
+    }
 
 
 class CApi(NamedTuple):
@@ -85,19 +98,19 @@ class Engine:
     """A network, loss and data set compiled for one dtype.
 
     Memory: the data once (in the dtype), and per linearization the state, ``state_size`` elements: two numbers for every
-    hidden unit and datum (six for GELU) and two for every output and datum, plus a padded copy of the weights.
+    hidden unit and datum (six for GELU) and two for every output and datum, plus a padded copy of the weights. With
+    ``streaming`` the state is that copy alone, and every product linearizes block after block again. A single array of more
+    than ``max_bytes`` is refused.
     """
 
-    def __init__(self, net: MLP, loss: str, x: FloatArray, targets: FloatArray, weights: FloatArray, dtype: str) -> None:
+    def __init__(
+        self, net: MLP, loss: str, x: FloatArray, targets: FloatArray, weights: FloatArray, dtype: str, *,
+        streaming: bool = False, max_bytes: float = math.inf,
+    ) -> None:  # fmt: skip
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         single = self.dtype == np.float32
         self.problem = _core.Problem(
-            widths=list(net.widths),
-            activations=[_ACTIVATION_CODES[name] for name in net.activations],
-            betas=list(net.betas),
-            scales=list(net.layer_scales),
-            bias=net.bias,
-            loss=_LOSS_CODES[loss],
+            **network_arguments(net, loss),
             x=np.ascontiguousarray(x, dtype=np.float64),
             target=np.ascontiguousarray(targets, dtype=np.float64),
             weight=np.ascontiguousarray(weights, dtype=np.float64),
@@ -105,7 +118,9 @@ class Engine:
             blas=BLAS.sgemm if single else BLAS.dgemm,
             blas_int_bytes=BLAS.int_bytes,
             isa=ISA,
+            streaming=streaming,
         )
+        self._max_bytes = max_bytes
         self.num_params = int(self.problem.num_params)
         self.num_chunks = int(self.problem.num_chunks)
         sizes = [a * b for a, b in zip(net.widths[:-1], net.widths[1:], strict=True)]
@@ -122,7 +137,9 @@ class Engine:
             return self
         with self._pool_lock:
             if self._in_float64 is None:
-                self._in_float64 = Engine(*self._arguments, "float64")
+                self._in_float64 = Engine(
+                    *self._arguments, "float64", streaming=bool(self.problem.streaming), max_bytes=self._max_bytes
+                )
             return self._in_float64
 
     @contextmanager
@@ -141,11 +158,17 @@ class Engine:
 
     def zeros(self, *shape: int) -> AnyArray:
         """A zeroed array of the engine's dtype whose rows start on 64-byte boundaries where the last axis is padded."""
-        size = int(np.prod(shape, dtype=np.int64))
+        size = math.prod(shape)
+        gib = size * self.dtype.itemsize / 2**30
+        if size * self.dtype.itemsize > self._max_bytes:
+            raise MemoryLimitError(
+                f"{gib:.3g} GiB of working memory are needed at once, allowed are {self._max_bytes / 2**30:.3g} GiB (max_memory "
+                "of the objective); use fewer threads, fewer data or a narrower network, or a smaller max_memory, with which the "
+                "objective streams its data and needs less."
+            )
         try:
             return aligned_zeros(size, self.dtype).reshape(shape)
         except MemoryError as error:
-            gib = size * self.dtype.itemsize / 2**30
             raise MemoryLimitError(
                 f"{gib:.1f} GiB of working memory cannot be had; use fewer data or a narrower network, or dtype='float32'."
             ) from error

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ._checks import as_real, as_vector, check_finite, choice
-from ._native import aligned_zeros
+from .batch import LinearizationBatch, Samples, checked
 from .data import LOSSES, Dataset, resolve_targets
 from .errors import InputError, InputTypeError, NonFiniteError
-from .kernels import products
 from .linearization import Curvature, Engine, Linearization, capi
+from .memory import MemoryPlan, plan
 from .model import MLP
 from .operators import GaussNewton, Hessian, apply_columns
 
@@ -36,11 +37,17 @@ class Objective:
         ``"logistic"`` l = log(1 + e^f) − y f with one output and y in {0, 1}.
     dtype : str
         ``"float64"``, or ``"float32"`` for twice the speed and half the memory at seven digits.
+    max_memory : float, optional
+        Bytes the objective and one linearization may take, by default 80 % of what this process may use. Where the state of a
+        linearization does not fit, the data are streamed: the same results, about half as much time again. ``plan`` holds the
+        prediction.
 
     Raises
     ------
     InputError, InputTypeError
         If the network, the data and the loss do not fit together.
+    MemoryLimitError
+        If the problem does not fit into ``max_memory`` even when streamed.
 
     Notes
     -----
@@ -58,7 +65,9 @@ class Objective:
     True
     """
 
-    def __init__(self, net: MLP, data: Dataset, loss: str = "squared_error", dtype: Any = "float64") -> None:
+    def __init__(
+        self, net: MLP, data: Dataset, loss: str = "squared_error", dtype: Any = "float64", *, max_memory: float | None = None,
+    ) -> None:  # fmt: skip
         if not isinstance(net, MLP):
             raise InputTypeError(f"net is a {type(net).__name__}; pass a pyhess.MLP.")
         if not isinstance(data, Dataset):
@@ -74,7 +83,12 @@ class Objective:
                 f"use widths[0] = {data.num_features}."
             )
         self.targets: FloatArray = resolve_targets(data, self.loss, net.widths[-1])
-        self.engine = Engine(net, self.loss, data.X, self.targets, data.normalized_weights, self.dtype)
+        self._max_memory = max_memory
+        self.plan: MemoryPlan = plan(net, data.num_samples, self.loss, dtype=self.dtype, max_memory=max_memory)
+        self.engine = Engine(
+            net, self.loss, data.X, self.targets, data.normalized_weights, self.dtype,
+            streaming=self.plan.streaming, max_bytes=self.plan.budget_bytes,
+        )  # fmt: skip
 
     @property
     def num_params(self) -> int:
@@ -85,7 +99,7 @@ class Objective:
         return f"Objective({self.net!r}, {self.data!r}, loss={self.loss!r}, dtype={self.dtype!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Objective, (self.net, self.data, self.loss, self.dtype)
+        return partial(Objective, max_memory=self._max_memory), (self.net, self.data, self.loss, self.dtype)
 
     # The compiled problem holds no Python state, so copies for other threads or processes are simply rebuilt.
 
@@ -139,30 +153,17 @@ class Objective:
         """G(theta) as a SciPy linear operator (P, P); the state at theta is computed once."""
         return GaussNewton(self.linearize(theta))
 
+    def linearize_batch(self, thetas: npt.ArrayLike) -> LinearizationBatch:
+        """The states at thetas (S, P), for repeated products with all of them at once on all cores."""
+        return LinearizationBatch(self.engine, thetas)
+
     def hvp_batch(self, thetas: npt.ArrayLike, vs: npt.ArrayLike) -> FloatArray:
         """H(thetas[s]) vs[s] for thetas and vs (S, P): many networks at once on all cores; returns (S, P)."""
-        rows = []
-        for name, given in (("thetas", thetas), ("vs", vs)):
-            array = as_real(name, given)
-            if array.ndim != 2 or array.shape[1] != self.num_params or array.shape[0] < 1:
-                raise InputError(f"{name} has shape {array.shape}; allowed is (S, {self.num_params}) with S >= 1.")
-            check_finite(name, array)
-            rows.append(self.engine.cast(array))
-        if rows[0].shape != rows[1].shape:
-            raise InputError(f"thetas has shape {rows[0].shape} and vs {rows[1].shape}; they must be equal.")
-        engine, samples = self.engine, rows[0].shape[0]
-        out = aligned_zeros(rows[0].size, engine.dtype).reshape(rows[0].shape)
+        return Samples(self.engine, thetas).multiply(capi.ph_hvp, vs, "H v")
 
-        def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
-            status: int = products.multiply_batch[parallel](
-                capi, engine.problem.address, engine.num_chunks, rows[0], rows[1], out,
-                engine.rows(workers, int(engine.problem.state_size)), engine.rows(workers, int(engine.problem.transposed_size)),
-                engine.rows_exactly(workers, engine.num_params), engine.work(workers), np.zeros(1, dtype=np.int64), cancel,
-            )  # fmt: skip
-            return status
-
-        engine.run(kernel, samples, 1.5 * samples * engine.hvp_flops, "batched Hessian-vector products")
-        return self._checked("H v", out)
+    def curvature_batch(self, thetas: npt.ArrayLike, vs: npt.ArrayLike) -> Curvature:
+        """The curvature jets at thetas[s] along vs[s], both (S, P): q (S,), hv (S, P) and grad (S, P)."""
+        return Samples(self.engine, thetas).curvature(vs)
 
     def _columns(self, v: npt.ArrayLike) -> AnyArray:
         array = as_real("v", v)
@@ -174,9 +175,4 @@ class Objective:
         return array
 
     def _checked(self, what: str, result: AnyArray) -> FloatArray:
-        out: FloatArray = result.astype(np.float64, copy=False)
-        if not np.isfinite(out).all():
-            raise NonFiniteError(
-                f"{what} is not finite: the derivatives overflow {self.dtype}; use smaller parameters or vectors."
-            )
-        return out
+        return checked(what, result, self.dtype)

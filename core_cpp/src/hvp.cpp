@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "pyhess/linear.hpp"
+#include "pyhess/linearize.hpp"
 #include "pyhess/workspace.hpp"
 
 namespace pyhess {
@@ -15,30 +16,31 @@ Status hvp(const Problem<T>& problem, const T* theta, const T* state, const T* v
     const Kernels<T>& kernels = problem.kernels();
 
     return for_each_block(problem, chunk_begin, chunk_end, cancel, [&](index_t row, index_t rows) {
+        T* kept = kept_block(problem, theta, state, work, row, rows);
         for (index_t l = 0; l <= last; ++l) {
             const Layer& layer = problem.layer(l);
             T* s1 = l < last ? space.tangent(l, 0) : space.cotangent(0);
-            tangent(problem, l, rows, theta, state, v, vt, layer_input(problem, state, l, row),
+            tangent(problem, l, rows, theta, state, v, vt, layer_input(problem, kept, l, row),
                     l > 0 ? space.tangent(l - 1, 1) : nullptr, s1);
             if (l < last)
                 kernels.apply_slope(layer.act, static_cast<T>(layer.beta), rows * layer.ld_out,
-                                    problem.layer_state(state, l, row), s1, space.tangent(l, 1));
+                                    problem.layer_state(kept, l, row), s1, space.tangent(l, 1));
         }
         T *d1 = space.cotangent(0), *next = space.cotangent(1);
-        output_curvature(problem, problem.loss_block(const_cast<T*>(state), row, rows), d1);
+        output_curvature(problem, problem.loss_block(kept, row, rows), d1);
         for (index_t l = last; l >= 0; --l) {
-            const T* a = layer_input(problem, state, l, row);
+            const T* a = layer_input(problem, kept, l, row);
             add_bias(problem, l, rows, T(1), d1, out);
             if (l == 0) {
                 add_outer<T, 1>(problem, l, rows, T(1), {{{d1, a}}}, out);
                 break;
             }
-            const T* delta = problem.layer_state(state, l, row).delta;
+            const T* delta = problem.layer_state(kept, l, row).delta;
             add_outer<T, 2>(problem, l, rows, T(1), {{{d1, a}, {delta, space.tangent(l - 1, 1)}}}, out);
             pull_back<T, 2>(problem, l, rows, {{{theta, nullptr, d1}, {v, nullptr, delta}}}, next);
             const Layer& below = problem.layer(l - 1);
             kernels.hvp_backward(below.act, static_cast<T>(below.beta), rows * below.ld_out,
-                                 problem.layer_state(state, l - 1, row), space.tangent(l - 1, 0), next);
+                                 problem.layer_state(kept, l - 1, row), space.tangent(l - 1, 0), next);
             std::swap(d1, next);
         }
     });

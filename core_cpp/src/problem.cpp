@@ -25,12 +25,17 @@ constexpr index_t kAccumulatorBytes = index_t{1} << 28;
 
 template <class T>
 Problem<T>::Problem(Mlp mlp, Loss loss, index_t num_samples, const T* x, const T* target, const double* weight,
-                    Gemm<T> gemm, const Kernels<T>* kernels, index_t lane_width)
-    : mlp_(std::move(mlp)), loss_(loss), gemm_(gemm), kernels_(kernels), num_samples_(num_samples) {
+                    Gemm<T> gemm, const Kernels<T>* kernels, index_t lane_width, bool streaming)
+    : mlp_(std::move(mlp)),
+      loss_(loss),
+      gemm_(gemm),
+      kernels_(kernels),
+      streaming_(streaming),
+      num_samples_(num_samples) {
     choose_layout(lane_width);
     choose_blocks();
     lay_out();
-    copy_data(x, target, weight);
+    if (x) copy_data(x, target, weight);
 }
 
 template <class T>
@@ -101,22 +106,25 @@ void Problem<T>::choose_blocks() {
     const double flops = 12.0 * static_cast<double>(num_samples_) * params;
     const index_t by_work = static_cast<index_t>(std::min(flops / kChunkFlops, 1e6));
     const index_t by_memory = kAccumulatorBytes / (mlp_.num_params * static_cast<index_t>(sizeof(T)));
-    num_chunks_ = std::max<index_t>(1, std::min({num_blocks_, by_work, by_memory, kMaxChunks}));
+    const index_t wanted = std::max<index_t>(1, std::min({num_blocks_, by_work, kMaxChunks}));
+    num_chunks_ = std::max<index_t>(1, std::min(wanted, by_memory));
+    chunks_limited_ = num_chunks_ < wanted;
 }
 
 template <class T>
 void Problem<T>::lay_out() {
     const index_t depth = mlp_.depth();
-    index_t offset = mlp_.transposed_size;  // the state begins with the transposed weights
+    index_t offset = 0;
     const auto take = [&offset](index_t size) {
         const index_t at = offset;
         offset += round_up(size, kAlign);
         return at;
     };
+    const index_t samples = streaming_ ? block_rows_ : padded_samples_;
     layout_.resize(static_cast<std::size_t>(depth));
     for (index_t l = 0; l < depth; ++l) {
         StateLayout& at = layout_[static_cast<std::size_t>(l)];
-        const index_t size = padded_samples_ * layer(l).ld_out;
+        const index_t size = samples * layer(l).ld_out;
         at.delta = take(size);
         if (l + 1 == depth) {
             if (loss_ != Loss::squared_error) at.prob = take(size);
@@ -130,7 +138,7 @@ void Problem<T>::lay_out() {
             at.bar = take(size);
         }
     }
-    state_size_ = offset;
+    kept_size_ = offset;
 
     // Per block: four tangents of every layer's output (s1, a1, s2, a2) and two pairs of cotangents of the widest
     // layer.
@@ -141,17 +149,17 @@ void Problem<T>::lay_out() {
 }
 
 template <class T>
-LossBlock<T> Problem<T>::loss_block(T* state, index_t row, index_t rows) const {
+LossBlock<T> Problem<T>::loss_block(T* kept, index_t row, index_t rows) const {
     const index_t last = mlp_.depth() - 1, ld = layer(last).ld_out, k_end = mlp_.num_outputs();
-    T* prob = layout(last).prob < 0 ? nullptr : state + layout(last).prob + row * ld;
+    T* prob = layout(last).prob < 0 ? nullptr : kept + layout(last).prob + kept_row(row) * ld;
     return {rows, k_end, ld, weight_.data() + row, mass_.data() + row, target_.data() + row * k_end, prob};
 }
 
 template <class T>
-LayerState<T> Problem<T>::layer_state(const T* state, index_t l, index_t row) const {
+LayerState<T> Problem<T>::layer_state(const T* kept, index_t l, index_t row) const {
     const StateLayout& at = layout(l);
-    const index_t shift = row * layer(l).ld_out;
-    const auto pick = [&](index_t offset) { return offset < 0 ? nullptr : state + offset + shift; };
+    const index_t shift = kept_row(row) * layer(l).ld_out;
+    const auto pick = [&](index_t offset) { return offset < 0 ? nullptr : kept + offset + shift; };
     return {pick(at.a), pick(at.delta), pick(at.slope), pick(at.curve), pick(at.third), pick(at.bar)};
 }
 

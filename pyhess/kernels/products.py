@@ -166,8 +166,8 @@ def _multiply_block(
 
 @serial
 def _batch_worker(
-    capi: Any, problem: int, num_chunks: int, thetas: Any, vs: Any, out: Any, state: int, vt: int, part: Any, work: int,
-    counter: Any, cancel: Any,
+    capi: Any, function: int, problem: int, num_chunks: int, thetas: Any, states: Any, fresh: bool, worker: Any, vs: Any,
+    out: Any, vt: int, part: Any, work: int, counter: Any, cancel: Any,
 ) -> int:  # fmt: skip
     """One worker's share of the samples, drawn from the counter."""
     value = np.zeros(1)
@@ -177,26 +177,110 @@ def _batch_worker(
         if sample >= thetas.shape[0]:
             break
         theta = thetas[sample].ctypes.data
-        call3(capi.ph_prepare, problem, theta, state)
-        code = call9(capi.ph_linearize, problem, theta, state, 0, num_chunks, value.ctypes.data, 0, work, cancel.ctypes.data)
+        state = states[worker if fresh else sample].ctypes.data
+        if fresh:
+            call3(capi.ph_prepare, problem, theta, state)
+            code = call9(capi.ph_linearize, problem, theta, state, 0, num_chunks, value.ctypes.data, 0, work, cancel.ctypes.data)
         if code == 0:
             code = _whole_product(
-                capi, capi.ph_hvp, problem, num_chunks, theta, state, vs[sample].ctypes.data, vt, out[sample], part, work,
-                cancel,
-            )  # fmt: skip
+                capi, function, problem, num_chunks, theta, state, vs[sample].ctypes.data, vt, out[sample], part, work, cancel
+            )
     return code
 
 
 def _multiply_batch(
-    capi: Any, problem: int, num_chunks: int, thetas: Any, vs: Any, out: Any, states: Any, vts: Any, parts: Any, work: Any,
-    counter: Any, cancel: Any,
+    capi: Any, function: int, problem: int, num_chunks: int, thetas: Any, states: Any, fresh: bool, vs: Any, out: Any, vts: Any,
+    parts: Any, work: Any, counter: Any, cancel: Any,
 ) -> int:  # fmt: skip
-    """out[s] = H(thetas[s]) vs[s]; one sample is one task, one row of states, vts, parts and work per worker."""
+    """out[s] = A(thetas[s]) vs[s]; one sample is one task, one row of vts, parts and work per worker.
+
+    ``fresh``: the states, one row per worker, are computed on the way; otherwise there is one row per sample, ready.
+    """
     status = np.zeros(work.shape[0], dtype=np.int32)
     for worker in numba.prange(work.shape[0]):
         status[worker] = _batch_worker(
-            capi, problem, num_chunks, thetas, vs, out, states[worker].ctypes.data, vts[worker].ctypes.data, parts[worker],
-            work[worker].ctypes.data, counter, cancel,
+            capi, function, problem, num_chunks, thetas, states, fresh, np.int64(worker), vs, out, vts[worker].ctypes.data,
+            parts[worker], work[worker].ctypes.data, counter, cancel,
+        )  # fmt: skip
+    return status.max()
+
+
+@serial
+def _linearize_worker(
+    capi: Any, problem: int, num_chunks: int, thetas: Any, states: Any, values: Any, work: int, counter: Any, cancel: Any
+) -> int:
+    """One worker's share of the samples, drawn from the counter."""
+    code = 0
+    while code == 0:
+        sample = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
+        if sample >= thetas.shape[0]:
+            break
+        theta, state = thetas[sample].ctypes.data, states[sample].ctypes.data
+        call3(capi.ph_prepare, problem, theta, state)
+        for chunk in range(num_chunks):
+            code = call9(
+                capi.ph_linearize, problem, theta, state, chunk, chunk + 1, values[sample, chunk:].ctypes.data, 0, work,
+                cancel.ctypes.data,
+            )  # fmt: skip
+            if code != 0:
+                break
+    return code
+
+
+def _linearize_batch(
+    capi: Any, problem: int, num_chunks: int, thetas: Any, states: Any, values: Any, work: Any, counter: Any, cancel: Any
+) -> int:
+    """Fill one row of ``states`` per sample; ``values`` (S, chunks) gets the parts of the losses."""
+    status = np.zeros(work.shape[0], dtype=np.int32)
+    for worker in numba.prange(work.shape[0]):
+        status[worker] = _linearize_worker(
+            capi, problem, num_chunks, thetas, states, values, work[worker].ctypes.data, counter, cancel
+        )
+    return status.max()
+
+
+@serial
+def _jet_worker(
+    capi: Any, problem: int, num_chunks: int, thetas: Any, states: Any, fresh: bool, worker: Any, vs: Any, qs: Any, hvs: Any,
+    grads: Any, vt: int, parts: Any, work: int, counter: Any, cancel: Any,
+) -> int:  # fmt: skip
+    """One worker's share of the samples; each chunk into zeros, then added in order: the bits of ``_jet``."""
+    value = np.zeros(1)
+    code = 0
+    while code == 0:
+        sample = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
+        if sample >= thetas.shape[0]:
+            break
+        theta, v = thetas[sample].ctypes.data, vs[sample].ctypes.data
+        state = states[worker if fresh else sample].ctypes.data
+        if fresh:
+            call3(capi.ph_prepare, problem, theta, state)
+            code = call9(capi.ph_linearize, problem, theta, state, 0, num_chunks, value.ctypes.data, 0, work, cancel.ctypes.data)
+        call3(capi.ph_transpose, problem, v, vt)
+        for chunk in range(num_chunks):
+            if code != 0:
+                break
+            parts[:] = 0.0
+            code = call12(
+                capi.ph_jet, problem, theta, state, v, vt, qs[sample, chunk:].ctypes.data, parts[0].ctypes.data,
+                parts[1].ctypes.data, chunk, chunk + 1, work, cancel.ctypes.data,
+            )  # fmt: skip
+            for i in range(parts.shape[1]):
+                hvs[sample, i] += parts[0, i]
+                grads[sample, i] += parts[1, i]
+    return code
+
+
+def _jet_batch(
+    capi: Any, problem: int, num_chunks: int, thetas: Any, states: Any, fresh: bool, vs: Any, qs: Any, hvs: Any, grads: Any,
+    vts: Any, parts: Any, work: Any, counter: Any, cancel: Any,
+) -> int:  # fmt: skip
+    """The jets of all samples: qs (S, chunks), hvs and grads (S, P), zero on entry; parts (workers, 2, P)."""
+    status = np.zeros(work.shape[0], dtype=np.int32)
+    for worker in numba.prange(work.shape[0]):
+        status[worker] = _jet_worker(
+            capi, problem, num_chunks, thetas, states, fresh, np.int64(worker), vs, qs, hvs, grads, vts[worker].ctypes.data,
+            parts[worker], work[worker].ctypes.data, counter, cancel,
         )  # fmt: skip
     return status.max()
 
@@ -206,3 +290,5 @@ multiply = {False: serial(_multiply), True: parallel(_multiply)}
 jet = {False: serial(_jet), True: parallel(_jet)}
 multiply_block = {False: serial(_multiply_block), True: parallel(_multiply_block)}
 multiply_batch = {False: serial(_multiply_batch), True: parallel(_multiply_batch)}
+linearize_batch = {False: serial(_linearize_batch), True: parallel(_linearize_batch)}
+jet_batch = {False: serial(_jet_batch), True: parallel(_jet_batch)}

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "pyhess/problem.hpp"
+#include "pyhess/workspace.hpp"
 
 namespace pyhess {
 
@@ -12,6 +13,20 @@ namespace pyhess {
 // data there is nothing to transpose.
 template <class T>
 void transpose_weights(const Problem<T>& problem, const T* theta, T* out);
+
+// Fills what is kept of one block; adds the gradient to grad (P) unless null; returns the block's loss.
+template <class T>
+double linearize_block(const Problem<T>& problem, const T* theta, const T* transposed, T* kept, index_t row,
+                       index_t rows, T* grad, const Workspace<T>& space);
+
+// What the block's products read: kept since the linearization, or computed here and now.
+template <class T>
+T* kept_block(const Problem<T>& problem, const T* theta, const T* state, T* work, index_t row, index_t rows) {
+    T* kept = problem.kept(state, work);
+    if (problem.streaming())
+        linearize_block(problem, theta, state, kept, row, rows, static_cast<T*>(nullptr), Workspace<T>(problem, work));
+    return kept;
+}
 
 // Fills the state for the rows of the chunks; adds the loss to *value and, unless null, its gradient to grad (P).
 template <class T>

@@ -7,6 +7,10 @@
 // There are two layouts of a block. Rows of data: (rows, features) with a leading dimension, for GEMM. Lanes across
 // data: (features, lanes), for narrow networks and the fused kernels; the last block is padded with copies of the last
 // datum of weight zero, so that every row of lanes fills whole cache lines.
+//
+// What a linearization keeps of every block (activations, back-propagated errors) lies behind the transposed weights in
+// the state. A streaming problem keeps it for one block at a time, in the worker's own buffer, and every product
+// computes it anew: same bits, a third more arithmetic, memory that does not grow with the number of data.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +25,7 @@
 
 namespace pyhess {
 
-// Where the arrays of one layer lie in the state, in elements of T from its (aligned) beginning; -1 where there is
+// Where the arrays of one layer lie in what is kept, in elements of T from its (aligned) beginning; -1 where there is
 // none.
 struct StateLayout {
     index_t a = -1, delta = -1;                            // every hidden layer; delta also for the output layer
@@ -33,9 +37,10 @@ template <class T>
 class Problem {
 public:
     // x (num_samples, d_in) and target (num_samples, num_outputs) row-major; weight (num_samples) sums to one.
-    // Networks no wider than lane_width get lanes across data; a negative one stands for the kernels' own.
+    // Networks no wider than lane_width get lanes across data; a negative one stands for the kernels' own. Without x
+    // the problem knows its sizes only.
     Problem(Mlp mlp, Loss loss, index_t num_samples, const T* x, const T* target, const double* weight, Gemm<T> gemm,
-            const Kernels<T>* kernels, index_t lane_width = -1);
+            const Kernels<T>* kernels, index_t lane_width = -1, bool streaming = false);
 
     const Mlp& mlp() const { return mlp_; }
     Loss loss() const { return loss_; }
@@ -43,10 +48,13 @@ public:
     const Kernels<T>& kernels() const { return *kernels_; }
 
     bool lanes() const { return lanes_; }
+    bool streaming() const { return streaming_; }
     index_t num_samples() const { return num_samples_; }
     index_t block_rows() const { return block_rows_; }
     index_t num_blocks() const { return num_blocks_; }
     index_t num_chunks() const { return num_chunks_; }
+    // Would there be more chunks if their accumulators took less memory?
+    bool chunks_limited() const { return chunks_limited_; }
     // Rows, or lanes, of the block that begins at `row`.
     index_t rows_of_block(index_t row) const {
         const index_t left = num_samples_ - row;
@@ -55,15 +63,22 @@ public:
     index_t first_block(index_t chunk) const { return chunk * num_blocks_ / num_chunks_; }
 
     // Sizes of the caller's buffers in elements of T; each buffer starts on a 64-byte boundary.
-    index_t state_size() const { return state_size_; }                // one per theta
-    index_t transposed_size() const { return mlp_.transposed_size; }  // one per vector
-    index_t work_size() const { return work_size_; }                  // one per worker
+    index_t state_size() const { return mlp_.transposed_size + (streaming_ ? 0 : kept_size_); }  // one per theta
+    index_t transposed_size() const { return mlp_.transposed_size; }                             // one per vector
+    index_t work_size() const { return work_size_ + (streaming_ ? kept_size_ : 0); }             // one per worker
+    index_t data_size() const { return padded_samples_ * (mlp_.layers.front().ld_in + mlp_.num_outputs() + 1); }
 
+    // What is kept of the blocks; reading is all a product does to it unless the problem streams.
+    T* kept(const T* state, T* work) const {
+        return streaming_ ? work + work_size_ : const_cast<T*>(state) + mlp_.transposed_size;
+    }
     const T* inputs(index_t row) const { return x_.data() + row * mlp_.layers.front().ld_in; }
     const StateLayout& layout(index_t l) const { return layout_[static_cast<std::size_t>(l)]; }
     const Layer& layer(index_t l) const { return mlp_.layers[static_cast<std::size_t>(l)]; }
-    LossBlock<T> loss_block(T* state, index_t row, index_t rows) const;
-    LayerState<T> layer_state(const T* state, index_t l, index_t row) const;
+    LossBlock<T> loss_block(T* kept, index_t row, index_t rows) const;
+    LayerState<T> layer_state(const T* kept, index_t l, index_t row) const;
+    // The row of a kept array at which the block that begins at `row` of the data lies.
+    index_t kept_row(index_t row) const { return streaming_ ? 0 : row; }
 
 private:
     // Whole cache lines; an odd number of them once there are many, so that rows do not fall onto the same cache sets.
@@ -81,20 +96,20 @@ private:
     Loss loss_;
     Gemm<T> gemm_;
     const Kernels<T>* kernels_;
-    bool lanes_ = false;
+    bool lanes_ = false, streaming_ = false, chunks_limited_ = false;
     index_t num_samples_, padded_samples_ = 0, block_rows_ = 0, num_blocks_ = 0, num_chunks_ = 0;
-    index_t state_size_ = 0, work_size_ = 0;
+    index_t kept_size_ = 0, work_size_ = 0;
     std::vector<T, AlignedAllocator<T>> x_;
     std::vector<T> target_, weight_;
     std::vector<double> mass_;
     std::vector<StateLayout> layout_;
 };
 
-// The activations that enter layer l: the inputs or the previous layer's state.
+// The activations that enter layer l: the inputs or what the previous layer kept.
 template <class T>
-const T* layer_input(const Problem<T>& problem, const T* state, index_t l, index_t row) {
+const T* layer_input(const Problem<T>& problem, const T* kept, index_t l, index_t row) {
     if (l == 0) return problem.inputs(row);
-    return state + problem.layout(l - 1).a + row * problem.layer(l).ld_in;
+    return kept + problem.layout(l - 1).a + problem.kept_row(row) * problem.layer(l).ld_in;
 }
 
 // Runs body(row, rows) over the blocks of chunks [chunk_begin, chunk_end); stops between blocks once *cancel is

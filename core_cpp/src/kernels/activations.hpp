@@ -120,11 +120,11 @@ struct Gelu {
         constexpr T inv_sqrt2 = T(0.70710678118654752440), inv_sqrt2pi = T(0.39894228040143267794);
         for (index_t i = 0; i < n; ++i) {
             const T x = s[i];
-            T c = x > T(40) ? T(40) : x;  // beyond 40 every derivative is constant to rounding; avoids inf * 0
+            T c = x > T(40) ? T(40) : x;  // beyond 40 everything but x itself is constant to rounding; avoids inf * 0
             c = c < T(-40) ? T(-40) : c;
             const T cdf = T(0.5) * std::erfc(-c * inv_sqrt2);
             const T pdf = inv_sqrt2pi * exp_negative(T(-0.5) * c * c);
-            s[i] = x * cdf;
+            s[i] = (x > c ? x : c) * cdf;
             slope[i] = cdf + c * pdf;
             curve[i] = pdf * (T(2) - c * c);
             third[i] = pdf * c * (c * c - T(4));

@@ -12,12 +12,6 @@ namespace {
 template <class T>
 constexpr int kStrip = static_cast<int>(64 / sizeof(T));
 
-// exp(x) for x <= 0, zero where it would be less than the smallest normal number
-inline double exp_or_zero(double x) {
-    const double e = exp_negative(x);
-    return x < Format<double>::exp_floor ? 0.0 : e;
-}
-
 // log(1 + x) for x >= 0: 1 + x = 2^k (1 + y) with y taken from x itself, so that small x keep their digits.
 inline double log1p_positive(double x) {
     const double u = 1.0 + x;
@@ -64,7 +58,7 @@ double logistic_forward(const LossBlock<T>& block, const T* f, T* delta) {
         for (int i = 0; i < S; ++i) {
             const double z = static_cast<double>(f[lane + i]), target = static_cast<double>(block.target[lane + i]);
             const double w = static_cast<double>(block.weight[lane + i]);
-            const double e = exp_or_zero(-absolute(z)), small = e / (1.0 + e), big = 1.0 - small;
+            const double e = exp_negative(-absolute(z)), small = e / (1.0 + e), big = 1.0 - small;
             const double up = z < 0.0 ? small : big, down = z < 0.0 ? big : small;
             block.prob[lane + i] = static_cast<T>(z < 0.0 ? small : -small);
             delta[lane + i] = static_cast<T>(w * ((1.0 - target) * up - target * down));
@@ -89,7 +83,7 @@ inline void exponentials(index_t k, const T* __restrict z, const T* __restrict y
                          const double* __restrict top, T* __restrict prob, double* __restrict others,
                          double* __restrict value) {
     for (int i = 0; i < kStrip<T>; ++i) {
-        const double below = static_cast<double>(z[i]) - largest[i], e = exp_or_zero(below);
+        const double below = static_cast<double>(z[i]) - largest[i], e = exp_negative(below);
         const double counts = top[i] == static_cast<double>(k) ? 0.0 : 1.0;  // factors: a conditional sum would branch
         const double finite = below < -1e300 ? -1e300 : below;               // so that a target of zero makes zero
         others[i] += counts * e;

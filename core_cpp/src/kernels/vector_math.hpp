@@ -23,7 +23,7 @@ struct Format<double> {
     static constexpr double log2e = 1.44269504088896340736;
     static constexpr double ln2_hi = 6.93147180369123816490e-01;
     static constexpr double ln2_lo = 1.90821492927058770002e-10;
-    static constexpr double exp_floor = -708.0;
+    static constexpr double exp_floor = -708.396;  // log of the smallest normal number, rounded up
     static constexpr double tanh_ceil = 20.0;
     static constexpr int mantissa = 52;
 };
@@ -36,7 +36,7 @@ struct Format<float> {
     static constexpr float log2e = 1.44269504f;
     static constexpr float ln2_hi = 6.93145752e-01f;
     static constexpr float ln2_lo = 1.42860677e-06f;
-    static constexpr float exp_floor = -87.0f;
+    static constexpr float exp_floor = -87.336f;
     static constexpr float tanh_ceil = 10.0f;
     static constexpr int mantissa = 23;
 };
@@ -86,13 +86,16 @@ inline void split_exp(T x, T& two_k, T& em1) {
     em1 = expm1_series((x - k * F::ln2_hi) - k * F::ln2_lo);
 }
 
+// exp(x) for x <= 0; zero where it would be less than the smallest normal number.
 template <class T>
 inline T exp_negative(T x) {
     T two_k, em1;
     split_exp(x, two_k, em1);
-    return two_k + two_k * em1;
+    const T e = two_k + two_k * em1;
+    return x < Format<T>::exp_floor ? T(0) : e;
 }
 
+// exp(x) - 1 for x <= 0
 template <class T>
 inline T expm1_negative(T x) {
     T two_k, em1;
