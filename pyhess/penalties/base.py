@@ -106,7 +106,7 @@ class Penalty(Immutable, ABC):
     def scale(self, lam: float, size: int) -> FloatArray | None:
         """Return S (P,) with ``v' diag c(lam) v`` proportional to u'u for v = S u; None where that is v itself.
 
-        The largest entry is one, where entries are not bounded otherwise; entries too small for a number are zero.
+        The largest entry is one; entries too small for a number are zero.
         """
 
     @abstractmethod

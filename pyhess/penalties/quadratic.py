@@ -298,7 +298,8 @@ class WeightedL2(_Quadratic):
         return 0.0 if h <= 0.0 else 0.5 * h / float(self.w.min()) * (1.0 + 4.0 * EPS)
 
     def scale(self, lam: float, size: int) -> FloatArray | None:
-        return np.array(1.0 / np.sqrt(self._weights(size)))
+        weights = self._weights(size)
+        return np.array(np.sqrt(weights.min() / weights))
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "w": self.w.tolist()}

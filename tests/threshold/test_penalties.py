@@ -342,3 +342,16 @@ def test_time_limits_are_kept(problem: Any) -> None:
         t = ph.lambda_threshold(obj, ph.Box(-0.5, 0.5), penalty, rng=7, time_limit=1.0)
         assert t.stats["interrupted"] and t.stats["seconds"]["total"] < 10.0
         assert t.witness is not None and t.lam_lower >= 0.0
+
+
+@pytest.mark.parametrize("decades", [6.0, 100.0, 300.0])
+def test_weights_may_differ_by_hundreds_of_decades(problem: Any, decades: float) -> None:
+    obj = problem([2, 3, 1], "tanh", "squared_error")
+    w = 10.0 ** np.random.default_rng(29).uniform(-decades, decades, obj.num_params)
+    t = ph.lambda_threshold(obj, ph.Box(-0.7, 0.5), ph.WeightedL2(w), rng=7)
+    assert 0.0 < t.lam_lower <= t.lam_upper < math.inf
+    assert t.witness is not None and t.witness.check()
+    # The lightest coordinate alone asks for at least this much, at any theta.
+    lightest = int(np.argmin(w))
+    entries = [dense(obj, theta)[lightest, lightest] for theta in ph.Box(-0.7, 0.5).sample(50, obj, rng=31)]
+    assert t.lam_lower >= -0.5 * min(entries) / w[lightest] * (1.0 - 1e-9)
