@@ -29,8 +29,8 @@ from .errors import (
     PyhessError,
 )
 from .model import MLP
-from .penalties import L2
-from .regions import Ball, Box, Region
+from .penalties import L2, GeometricL2, Penalty, ShiftedL2, WeightedL2
+from .regions import Ball, Box, Convex, Intersection, Ordered, Region
 
 # Only NumPy is needed so far. What follows needs the compiled core, SciPy or Numba, and is imported at first use, so that
 # `pyhess --help` answers at once.
@@ -88,12 +88,15 @@ __all__ = [
     "BatchEigenResult",
     "Box",
     "Certificate",
+    "Convex",
     "Curvature",
     "Dataset",
     "EigenResult",
     "EigenStatus",
+    "GeometricL2",
     "InputError",
     "InputTypeError",
+    "Intersection",
     "MemoryLimitError",
     "MemoryPlan",
     "MissingDependencyError",
@@ -101,11 +104,15 @@ __all__ = [
     "NotConvergedError",
     "NumericalError",
     "Objective",
+    "Ordered",
+    "Penalty",
     "PyhessError",
     "Region",
     "SearchResult",
+    "ShiftedL2",
     "Status",
     "ThresholdResult",
+    "WeightedL2",
     "Witness",
     "certify",
     "datasets",

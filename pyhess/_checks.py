@@ -128,6 +128,15 @@ def check_finite(name: str, array: FloatArray) -> None:
         )
 
 
+def scalar_or_vector(name: str, value: Any) -> FloatArray:
+    """Return ``value`` as a finite float64 array of shape () or (P,)."""
+    array = as_real(name, value)
+    if array.ndim > 1 or array.size == 0:
+        raise InputError(f"{name} has shape {array.shape}; allowed are a number and a vector (P,). Flatten it.")
+    check_finite(name, array)
+    return array + 0.0  # a copy, with -0.0 made 0.0 so that equal values have equal hashes
+
+
 def as_vector(name: str, value: Any, size: int) -> FloatArray:
     """Return ``value`` as a finite, contiguous float64 vector of the given length."""
     array = as_real(name, value)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from . import _core
 from .errors import InputError, NumericalError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 ISA_LEVELS = ("base", "v3", "v4")
 
 STATUS_OK = 0

@@ -19,7 +19,7 @@ FloatArray = npt.NDArray[np.float64]
 _ODD = ("tanh", "identity")
 
 
-def _size_of(net: Any) -> int:
+def size_of(net: Any) -> int:
     """Return P of a network, an objective or a plain number."""
     size = getattr(net, "num_params", net)
     if not isinstance(size, int | np.integer):
@@ -35,7 +35,7 @@ def net_of(net: Any) -> MLP:
     return inner
 
 
-def _hidden_units(net: MLP, array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+def hidden_units(net: MLP, array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """Yield, for every hidden layer, the entries of array (P,) that belong to its units, one row per unit.
 
     A unit's row holds its row of W^l, its bias b^l and its column of W^{l+1}.
@@ -87,6 +87,25 @@ class Region(Immutable, ABC):
     def _is_even(self) -> npt.NDArray[np.bool_]:
         """Return for each coordinate (P,) whether the set is the same after a change of its sign."""
 
+    @abstractmethod
+    def interior_point(self) -> FloatArray:
+        """Return a point (P,) in the interior of a region that knows P: its centre, where it has one."""
+
+    def enclosures(self) -> tuple[Region, ...]:
+        """Return boxes and balls that contain the region, for which certificates can be computed; none where none is known.
+
+        What holds for every theta of one of them holds for every theta of the region.
+        """
+        return ()
+
+    def frames(self) -> tuple[Region, ...]:
+        """Boxes and balls about the size of the region, from which starts are projected into it."""
+        return self.enclosures()
+
+    @abstractmethod
+    def _chord(self, theta: FloatArray, direction: FloatArray) -> tuple[float, float]:
+        """Return (t0, t1), t0 <= 0 <= t1 up to rounding, with theta + t direction in the set for t between, theta in it."""
+
     def bind(self, net: Any) -> Region:
         """Return the region with its arrays at full length P.
 
@@ -106,7 +125,7 @@ class Region(Immutable, ABC):
         InputTypeError
             If ``net`` does not tell a number of parameters.
         """
-        size = _size_of(net)
+        size = size_of(net)
         if self.size is None:
             return self._with_size(size)
         if self.size != size:
@@ -187,7 +206,7 @@ class Region(Immutable, ABC):
         layers = net_of(net)
         region = self.bind(layers)
         return all(
-            bool((units == units[:1]).all()) for vector in region._defining_vectors() for units in _hidden_units(layers, vector)
+            bool((units == units[:1]).all()) for vector in region._defining_vectors() for units in hidden_units(layers, vector)
         )
 
     def is_sign_symmetric(self, net: Any) -> bool:
@@ -204,4 +223,4 @@ class Region(Immutable, ABC):
         region = self.bind(layers)
         if any(activation not in _ODD for activation in layers.activations):
             return False
-        return all(bool(units.all()) for units in _hidden_units(layers, region._is_even()))
+        return all(bool(units.all()) for units in hidden_units(layers, region._is_even()))

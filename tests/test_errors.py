@@ -222,5 +222,5 @@ def test_the_l2_penalty_is_a_value():
 
 @pytest.mark.parametrize("penalty", [L2, "l2", None, 0.5, object()])
 def test_other_penalties(penalty):
-    with pytest.raises(InputTypeError, match=r"penalty is .*allowed is .*pyhess\.L2\(\)"):
+    with pytest.raises(InputTypeError, match=r"penalty is .*allowed are .*pyhess\.L2\(\)"):
         as_penalty(penalty)

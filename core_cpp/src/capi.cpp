@@ -78,13 +78,14 @@ int32_t ph_jet(int64_t problem, int64_t theta, int64_t state, int64_t v, int64_t
     });
 }
 
-int32_t ph_descend(int64_t problem, int64_t reach, int64_t mid, int64_t half, int64_t max_evals, int64_t tol,
-                   int64_t memory, int64_t z, int64_t value, int64_t evals, int64_t scratch, int64_t state, int64_t vt,
-                   int64_t work, int64_t cancel) {
+int32_t ph_descend(int64_t problem, int64_t reach, int64_t mid, int64_t half, int64_t scale, int64_t max_evals,
+                   int64_t tol, int64_t memory, int64_t z, int64_t value, int64_t evals, int64_t scratch, int64_t state,
+                   int64_t vt, int64_t work, int64_t cancel) {
     const auto* any = at<const AnyProblem>(problem);
     if (!any || !any->f64 || memory < 1 || reach < 0 || reach > 1)
         return static_cast<std::int32_t>(Status::bad_argument);
-    const DescentRegion region{static_cast<Reach>(reach), at<const double>(mid), at<const double>(half)};
+    const DescentRegion region{static_cast<Reach>(reach), at<const double>(mid), at<const double>(half),
+                               at<const double>(scale)};
     const DescentLimits limits{max_evals, *at<const double>(tol), memory};
     return static_cast<std::int32_t>(descend(*any->f64, region, limits, at<double>(z), at<double>(value),
                                              at<std::int64_t>(evals), at<double>(scratch), at<double>(state),

@@ -46,6 +46,7 @@ public:
         g_ = take(n_), reduced_ = take(n_), d_ = take(n_), z_new_ = take(n_), g_new_ = take(n_);
         s_ = take(limits.memory * n_), y_ = take(limits.memory * n_);
         theta_ = take(num_params_), hv_ = take(num_params_), grad_ = take(num_params_);
+        v_ = take(num_params_);
         inverse_sy_ = take(limits.memory), alpha_ = take(limits.memory);
     }
 
@@ -89,7 +90,8 @@ private:
     // rho at z and its gradient g; NaN where the evaluation was cancelled or overflowed.
     double evaluate(const double* z, double* g) {
         const index_t size = num_params_;
-        const double* v = z + size;
+        const double* u = z + size;
+        const double* v = scaled(u);
         for (index_t i = 0; i < size; ++i) theta_[i] = region_.mid[i] + region_.half[i] * z[i];
         std::fill(hv_, hv_ + size, 0.0);
         std::fill(grad_, grad_ + size, 0.0);
@@ -101,14 +103,21 @@ private:
                                           work_, cancel_);
         if (status == Status::ok)
             status = jet<double>(problem_, theta_, state_, v, vt_, &q, hv_, grad_, 0, chunks, work_, cancel_);
-        const double norm2 = dot(v, v, size);
+        const double norm2 = dot(u, u, size);
         if (status != Status::ok || !(norm2 > 0.0)) return std::nan("");
         const double inverse = 1.0 / norm2, rho = q * inverse;
         for (index_t i = 0; i < size; ++i) {
             g[i] = region_.half[i] * grad_[i] * inverse;
-            g[size + i] = 2.0 * (hv_[i] - rho * v[i]) * inverse;
+            g[size + i] = 2.0 * ((region_.scale ? region_.scale[i] * hv_[i] : hv_[i]) - rho * u[i]) * inverse;
         }
         return rho;
+    }
+
+    // v = S u
+    const double* scaled(const double* u) {
+        if (!region_.scale) return u;
+        for (index_t i = 0; i < num_params_; ++i) v_[i] = region_.scale[i] * u[i];
+        return v_;
     }
 
     void project(double* z) const {
@@ -209,14 +218,14 @@ private:
         }
     }
 
-    // rho does not depend on |v|; the pairs do, so they are dropped when v is brought back to length one.
+    // rho does not depend on |u|; the pairs do, so they are dropped when u is brought back to length one.
     double normalize(double* z, double slope) {
-        double* v = z + num_params_;
-        const double norm2 = dot(v, v, num_params_);
+        double* u = z + num_params_;
+        const double norm2 = dot(u, u, num_params_);
         if (norm2 <= 4.0 && norm2 >= 0.25) return slope;
         const double norm = std::sqrt(norm2);
         for (index_t i = 0; i < num_params_; ++i) {
-            v[i] /= norm;
+            u[i] /= norm;
             g_[num_params_ + i] *= norm;
         }
         count_ = 0;
@@ -229,7 +238,7 @@ private:
     const index_t num_params_, n_;
     double *state_, *vt_, *work_;
     const volatile std::int32_t* cancel_;
-    double *g_, *reduced_, *d_, *z_new_, *g_new_, *s_, *y_, *theta_, *hv_, *grad_, *inverse_sy_, *alpha_;
+    double *g_, *reduced_, *d_, *z_new_, *g_new_, *s_, *y_, *theta_, *hv_, *grad_, *v_, *inverse_sy_, *alpha_;
     index_t first_ = 0, count_ = 0;  // of the pairs
 };
 

@@ -131,24 +131,24 @@ TEST(capi_refuses_what_is_no_problem) {
         CHECK(ph_hvp(problem, 0, 0, 0, 0, 0, 0, 1, 0, 0) == kBadArgument);
         CHECK(ph_ggn(problem, 0, 0, 0, 0, 0, 0, 1, 0, 0) == kBadArgument);
         CHECK(ph_jet(problem, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0) == kBadArgument);
-        CHECK(ph_descend(problem, 0, 0, 0, 10, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0) == kBadArgument);
+        CHECK(ph_descend(problem, 0, 0, 0, 0, 10, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0) == kBadArgument);
     }
 }
 
 TEST(capi_descend) {
     const Bound<float> single(-1);
-    CHECK(ph_descend(single.problem(), 0, 0, 0, 10, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0) == kBadArgument);
+    CHECK(ph_descend(single.problem(), 0, 0, 0, 0, 10, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0) == kBadArgument);
 
     Bound<double> bound(-1);
     for (std::int64_t reach : {-1, 2})
-        CHECK(ph_descend(bound.problem(), reach, 0, 0, 10, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0) == kBadArgument);
+        CHECK(ph_descend(bound.problem(), reach, 0, 0, 0, 10, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0) == kBadArgument);
     const index_t size = example().mlp.num_params, memory = 4;
     Buffer<double> half(size, 0.5), z(2 * size, 0.25), scratch(pyhess::descent_scratch_size(size, memory));
     double value = 0.0;
     const double tol = 1e-8;
     std::int64_t evals = 0;
     const auto descend = [&](index_t pairs) {
-        return ph_descend(bound.problem(), 1, bound.theta.address(), half.address(), 25, address(&tol), pairs,
+        return ph_descend(bound.problem(), 1, bound.theta.address(), half.address(), 0, 25, address(&tol), pairs,
                           z.address(), address(&value), address(&evals), scratch.address(), bound.state.address(),
                           bound.vt.address(), bound.work.address(), address(&bound.cancel));
     };

@@ -26,33 +26,36 @@ double norm(const double* x, index_t n) { return std::sqrt(std::inner_product(x,
 struct Setting {
     const Case& c;
     Reach reach;
-    Vector mid, half, start;
+    Vector mid, half, scale, start;  // scale is empty for the identity
 
-    Setting(const Case& problem, Reach kind, unsigned seed) : c(problem), reach(kind) {
+    Setting(const Case& problem, Reach kind, unsigned seed, bool scaled = false) : c(problem), reach(kind) {
         std::mt19937 rng(seed);
         std::normal_distribution<double> normal;
         const index_t size = c.mlp.num_params;
         for (index_t i = 0; i < size; ++i) {
             mid.push_back(0.2 * normal(rng));
             half.push_back(i % 7 == 2 ? 0.0 : 0.5 + 0.25 * std::fabs(normal(rng)));  // some parameters cannot move
+            if (scaled) scale.push_back(std::exp(0.7 * normal(rng)));
         }
         for (index_t i = 0; i < 2 * size; ++i) start.push_back(normal(rng));  // outside the region: is projected
     }
 
     index_t size() const { return c.mlp.num_params; }
 
-    // (v'Hv / v'v, norm of its gradient in z along which z may move) by the naive reference
+    // (v'Hv / u'u, norm of its gradient in z along which z may move) by the naive reference
     std::pair<double, double> rayleigh(const double* z) const {
         Vector theta, gradient;
         for (index_t i = 0; i < size(); ++i) theta.push_back(mid[at(i)] + half[at(i)] * z[i]);
-        const double* v = z + size();
-        const Products p = reference(c, theta.data(), v);
-        const double vv = norm(v, size()) * norm(v, size()), rho = p.q / vv;
+        const double* u = z + size();
+        Vector v(u, u + size());
+        for (std::size_t i = 0; i < scale.size(); ++i) v[i] *= scale[i];
+        const Products p = reference(c, theta.data(), v.data());
+        const double uu = norm(u, size()) * norm(u, size()), rho = p.q / uu;
         double square = 0.0, radial = 0.0;
         for (index_t i = 0; i < size(); ++i) {
-            gradient.push_back(half[at(i)] * p.q_gradient[at(i)] / vv);
-            const double along_v = 2.0 * (p.hvp[at(i)] - rho * v[i]) / vv;
-            square += along_v * along_v;
+            gradient.push_back(half[at(i)] * p.q_gradient[at(i)] / uu);
+            const double along_u = 2.0 * ((scale.empty() ? 1.0 : scale[at(i)]) * p.hvp[at(i)] - rho * u[i]) / uu;
+            square += along_u * along_u;
             radial += gradient.back() * z[i];
         }
         const bool rim = reach == Reach::ball && norm(z, size()) > 1.0 - 1e-9;
@@ -89,11 +92,12 @@ constexpr std::int64_t kEvalsBefore = 17;
 
 Outcome run(const Setting& setting, const Problem<double>& problem, index_t max_evals, index_t memory, double tol,
             const volatile std::int32_t* cancel) {
-    Buffer<double> z(setting.start), mid(setting.mid), half(setting.half);
+    Buffer<double> z(setting.start), mid(setting.mid), half(setting.half), scale(setting.scale);
+    const double* factors = setting.scale.empty() ? nullptr : scale.data();
     Buffer<double> scratch(pyhess::descent_scratch_size(setting.size(), memory)), state(problem.state_size());
     Buffer<double> vt(problem.transposed_size()), work(problem.work_size());
     Outcome out{Status::ok, kUntouched, kEvalsBefore, {}};
-    out.status = pyhess::descend(problem, DescentRegion{setting.reach, mid.data(), half.data()},
+    out.status = pyhess::descend(problem, DescentRegion{setting.reach, mid.data(), half.data(), factors},
                                  DescentLimits{max_evals, tol, memory}, z.data(), &out.value, &out.evals,
                                  scratch.data(), state.data(), vt.data(), work.data(), cancel);
     out.z.assign(z.data(), z.data() + z.size());
@@ -120,11 +124,13 @@ template <class Body>
 void for_each_setting(Body body) {
     unsigned seed = 6007;
     for (Loss loss : kLosses)
-        for (Reach reach : {Reach::box, Reach::ball}) {
+        for (const auto& [reach, scaled] : {std::pair{Reach::box, false}, std::pair{Reach::ball, false},
+                                            std::pair{Reach::box, true}, std::pair{Reach::ball, true}}) {
             const Case c({3, 5, 4, loss == Loss::logistic ? 1 : 2}, {Activation::tanh, Activation::softplus}, loss,
                          true, 21, ++seed);
-            const Setting setting(c, reach, ++seed);
-            const check::Note note(std::string(name_of(loss)) + (reach == Reach::box ? " box" : " ball"));
+            const Setting setting(c, reach, ++seed, scaled);
+            const check::Note note(std::string(name_of(loss)) + (reach == Reach::box ? " box" : " ball") +
+                                   (scaled ? " scaled" : ""));
             body(c, setting);
         }
 }

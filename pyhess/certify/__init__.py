@@ -13,6 +13,7 @@ from typing import Any
 from .certificate import Certificate, MethodResult
 from .kinks import relu_kink_status
 from .portfolio import METHODS, certify
+from .strength import StrengthBound, strength_bound
 
 
 class _CallableModule(ModuleType):
@@ -23,4 +24,4 @@ class _CallableModule(ModuleType):
 sys.modules[__name__].__class__ = _CallableModule
 sys.modules[__name__].__doc__ = __doc__
 
-__all__ = ["METHODS", "Certificate", "MethodResult", "certify", "relu_kink_status"]
+__all__ = ["METHODS", "Certificate", "MethodResult", "StrengthBound", "certify", "relu_kink_status", "strength_bound"]

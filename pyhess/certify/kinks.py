@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data import Dataset, resolve_targets
 from ..model import MLP
-from ..regions import Region
+from ..regions import Ball, Box, Region
 from .moment import data_blocks
 from .propagate import Cell, propagate, whole_cell
 
@@ -26,8 +26,8 @@ def relu_kink_status(net: MLP, data: Dataset, loss: str, region: Region) -> tupl
         Inputs, targets and weights; data of weight zero do not count.
     loss : str
         Name of the loss.
-    region : Box or Ball
-        Bound to the network.
+    region : Region
+        Bound to the network. Other regions than boxes and balls are judged by those that contain them.
 
     Returns
     -------
@@ -35,10 +35,14 @@ def relu_kink_status(net: MLP, data: Dataset, loss: str, region: Region) -> tupl
         ``"no_relu"``; ``"kink_free"``: every pre-activation keeps its sign; ``"convex_kinks"``: wherever one may vanish, the
         slope jumps upwards; ``"possible"``: a concave kink could not be excluded.
     open_kinks : int
-        Number of pairs (datum, unit) that are not excluded.
+        Number of pairs (datum, unit) that are not excluded; -1 where they were not counted.
     """
     if "relu" not in net.activations:
         return "no_relu", 0
+    if not isinstance(region, Box | Ball):
+        verdicts = [relu_kink_status(net, data, loss, enclosure) for enclosure in region.enclosures()]
+        order = ("kink_free", "convex_kinks", "possible")
+        return min(verdicts, key=lambda verdict: (order.index(verdict[0]), verdict[1]), default=("possible", -1))
     cell: Cell = whole_cell(net, region)
     convex, concave = 0, 0
     for x, y, w in data_blocks(cell, data, resolve_targets(data, loss, net.widths[-1])):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from .._checks import choice
 from .._threads import blas_single_thread
 from ..errors import InputTypeError, MemoryLimitError
 from ..objective import Objective
-from ..regions import Ball, Region, as_region
+from ..regions import Ball, Box, Region, as_region
 from .allocation import worst_over_ball
 from .centre import centre_bounds, centre_of
 from .certificate import Certificate, MethodResult
@@ -51,8 +51,9 @@ def certify(obj: Objective, region: Region, method: str = "auto", *, cancel: npt
     ----------
     obj : Objective
         Network, data and loss. The bound is for real arithmetic, whatever the objective's dtype.
-    region : Box or Ball
-        The convex set of parameters.
+    region : Region
+        The convex set of parameters. What is proved on a box or ball that contains it holds on it: intersections are proved on
+        their parts, ordered cells on their base, a user's region on its ``enclosure``.
     method : str
         ``"moment"``: a recursion in the layers' norms, with intervals for everything else; any size. ``"centre"``: the matrix
         at the centre minus a bound of its change; small networks, tight on small regions. ``"auto"``: the best of those
@@ -99,23 +100,46 @@ def certify(obj: Objective, region: Region, method: str = "auto", *, cancel: npt
     bound = as_region(region).bind(obj)
     choice("method", method, ("auto", *METHODS))
     stop = np.zeros(1, dtype=np.int32) if cancel is None else cancel
-    run = _Run(obj, bound, stop)
     if obj.net.num_layers == 1:
-        return run.linear()
+        return linear(obj, bound)
     if method == "centre" and obj.num_params > _CENTRE_PARAMS_MAX:
         raise MemoryLimitError(
             f"the centre bound needs several dense matrices of {obj.num_params} x {obj.num_params}; allowed are "
             f"{_CENTRE_PARAMS_MAX} parameters. Use method='moment'."
         )
+    if isinstance(bound, Box | Ball):
+        return _certify_simple(obj, bound, method, stop)
+    found = [
+        _certify_simple(obj, enclosure, method, stop) for enclosure in bound.enclosures() if isinstance(enclosure, Box | Ball)
+    ]
+    if not found:
+        statement = "no certificate knows this region, and no box or ball that contains it was given"
+        return Certificate("none", -math.inf, {}, _ROUNDING, statement, obj, bound)
+    best = max(found, key=lambda certificate: certificate.psi_lower)
+    if best.method == "none":
+        return replace(best, _region=bound)
+    statement = f"{best.statement}; proved on {best._region!r}, which contains the region"
+    return replace(best, statement=statement, _region=bound)
+
+
+def _certify_simple(obj: Objective, region: Box | Ball, method: str, stop: npt.NDArray[np.int32]) -> Certificate:
+    run = _Run(obj, region, stop)
     with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore"):
         run.work((method,) if method != "auto" else METHODS if run.centre_is_cheap() else ("moment",))
     return run.certificate()
 
 
+def linear(obj: Objective, region: Region) -> Certificate:
+    """No hidden layer: the loss is convex in theta, and nothing has to be computed."""
+    statement = "the network has no hidden layer, so the loss is convex in theta: no Hessian has a negative eigenvalue"
+    table = {"linear": MethodResult(0.0, 0.0, 1)}
+    return Certificate("linear", 0.0, table, _ROUNDING, statement, obj, region)
+
+
 class _Run:
     """One certification: the methods' results so far."""
 
-    def __init__(self, obj: Objective, region: Region, stop: npt.NDArray[np.int32]) -> None:
+    def __init__(self, obj: Objective, region: Box | Ball, stop: npt.NDArray[np.int32]) -> None:
         self.obj = obj
         self.region = region
         self.stop = stop
@@ -168,7 +192,7 @@ class _Run:
 
     def _centre(self) -> Bound | None:
         obj, region = self.obj, self.region
-        middle: Any = region.center if isinstance(region, Ball) else 0.5 * region.low + 0.5 * region.high  # type: ignore[attr-defined]
+        middle = region.center if isinstance(region, Ball) else 0.5 * region.low + 0.5 * region.high
         centre = centre_of(point_cell(obj.net, middle), obj.data, obj.targets, obj.loss, self.stop)
         if centre is None:
             return None
@@ -178,12 +202,6 @@ class _Run:
             return None if found is None else max(found)
 
         return bound
-
-    def linear(self) -> Certificate:
-        """No hidden layer: the loss is convex in theta, and nothing has to be computed."""
-        statement = "the network has no hidden layer, so the loss is convex in theta: no Hessian has a negative eigenvalue"
-        table = {"linear": MethodResult(0.0, 0.0, 1)}
-        return Certificate("linear", 0.0, table, _ROUNDING, statement, self.obj, self.region)
 
     def certificate(self) -> Certificate:
         finished = {name: row for name, row in self.table.items() if row.psi_lower > -math.inf}

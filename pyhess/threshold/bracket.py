@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from .._checks import as_rng, positive_float
 from .._threads import num_workers
-from ..certify import Certificate, certify, relu_kink_status
+from ..certify import Certificate, StrengthBound, certify, relu_kink_status, strength_bound
 from ..errors import InputTypeError, NumericalError
 from ..objective import Objective
-from ..penalties import L2, as_penalty
+from ..penalties import L2, Penalty, as_penalty
 from ..regions import Region, as_region
 from .description import describe_problem, describe_rng
 from .kink_search import find_kink
@@ -41,7 +41,7 @@ _CERTIFICATE_SHARE = 0.5
 def lambda_threshold(
     obj: Objective,
     region: Region,
-    penalty: L2 = L2(),  # noqa: B008 - immutable
+    penalty: Penalty = L2(),  # noqa: B008 - immutable
     *,
     rng: Any = None,
     time_limit: float | None = None,
@@ -49,20 +49,21 @@ def lambda_threshold(
     progress: Progress | None = None,
     starts: int | None = None,
 ) -> ThresholdResult:
-    """Bracket the smallest lam for which ``L(theta) + lam |theta|²`` is convex on a region.
+    """Bracket the smallest lam from which on ``L(theta) + P(theta; lam)`` is convex on a region.
 
-    ``lam* = max(0, -psi/2)`` with ``psi = inf over the region of eigval_min(H(theta))``. The lower end comes from a
-    search for a point and direction of the most negative curvature, the upper end from a certified bound that
-    holds for every theta of the region.
+    For the penalties `L2` and `ShiftedL2`, ``lam* = max(0, -psi/2)`` with ``psi = inf over the region of eigval_min(H(theta))``;
+    in general ``lam* = inf {lam : H(theta) + diag c(lam) >= 0 for all theta}`` with the penalty's curvature c(lam). The lower end
+    comes from a search for a point and direction of the most negative curvature, the upper end from a certified bound of psi
+    that holds for every theta of the region.
 
     Parameters
     ----------
     obj : Objective
         Network, data and loss.
     region : Region
-        Convex set of parameters: `Box` or `Ball`.
-    penalty : L2
-        The penalty |theta|².
+        Convex set of parameters: `Box`, `Ball`, `Ordered`, `Intersection` or `Convex`.
+    penalty : Penalty
+        `L2` (|theta|² by default, or without biases), `ShiftedL2`, `WeightedL2` or `GeometricL2`.
     rng : None, int, numpy.random.SeedSequence or numpy.random.Generator
         Randomness of the search; the same seed gives the same result unless a time limit cuts it short.
     time_limit : float, optional
@@ -107,14 +108,14 @@ def lambda_threshold(
     if not isinstance(obj, Objective):
         raise InputTypeError(f"obj is a {type(obj).__name__}; pass a pyhess.Objective (network, data and loss).")
     bound = as_region(region).bind(obj)
-    as_penalty(penalty)
+    asked = as_penalty(penalty).bind(obj)
     limit = None if time_limit is None else positive_float("time_limit", time_limit)
     if certificate is not None and not isinstance(certificate, str):
         raise InputTypeError(f"certificate is {certificate!r}; pass 'auto', the name of a method, or None for no upper end.")
     if progress is not None and not callable(progress):
         raise InputTypeError(f"progress is a {type(progress).__name__}; pass a function that takes a dict, or None.")
     generator = as_rng(rng)
-    run = _Run(obj, bound, penalty, generator, describe_rng(generator), limit, certificate, progress, starts)
+    run = _Run(obj, bound, asked, generator, describe_rng(generator), limit, certificate, progress, starts)
     if obj.net.num_layers == 1:
         return run.linear_model()
     run.work()
@@ -127,7 +128,7 @@ class _Run:
 
     obj: Objective
     region: Region
-    penalty: L2
+    penalty: Penalty
     rng: np.random.Generator
     seed: Any
     time_limit: float | None
@@ -139,6 +140,7 @@ class _Run:
     relu_kinks: str = "no_relu"
     kink: KinkWitness | None = None
     certificate: Certificate | None = None
+    upper: StrengthBound | None = None
     found: SearchResult | None = None
     witness: Witness | None = None
     problem: dict[str, Any] | None = None
@@ -193,6 +195,8 @@ class _Run:
             return
         with self._stage("certificate"), _timer(self.remaining, _CERTIFICATE_SHARE) as cancel:
             self.certificate = certify(self.obj, self.region, method=self.method, cancel=cancel)
+            psi_lower = self.certificate.psi_lower
+            self.upper = strength_bound(self.obj, self.region, self.penalty, psi_lower, cancel=cancel)
 
     def _search(self) -> None:
         left = self.remaining
@@ -219,12 +223,12 @@ class _Run:
         if self.found is None or self.witness is not None:
             return
         with self._stage("witness"):
-            self.witness = make_witness(self.obj, self.region, self.found.theta, self.found.v)
+            self.witness = make_witness(self.obj, self.region, self.found.theta, self.found.v, self.penalty)
 
     def linear_model(self) -> ThresholdResult:
         """No hidden layer: the loss is convex in theta, so the threshold is zero."""
         with self._stage("witness"):
-            self.witness = linear_witness(self.obj, self.region)
+            self.witness = linear_witness(self.obj, self.region, self.penalty)
         self._certify()
         return self.result()
 
@@ -243,7 +247,16 @@ class _Run:
             )
         kinks_open = self.relu_kinks == "possible"
         lam_lower = 0.0 if self.witness is None else self.witness.lam_lower
-        lam_upper = max(0.0, -0.5 * psi_lower)
+        lam_upper = self.penalty.sufficient(-psi_lower)
+        if self.upper is not None:
+            lam_upper = min(lam_upper, self.upper.lam_upper)
+        if lam_lower > lam_upper:
+            assert self.upper is not None
+            raise NumericalError(
+                f"it was proved that {self.penalty!r} makes the objective convex from lam = {lam_upper!r} on "
+                f"({self.upper.statement}), but the witness breaks convexity up to {lam_lower!r}. One of them is wrong: please "
+                f"report this with the problem ({self.obj!r}, {self.region!r}, seed {self.seed!r})."
+            )
         if kinks_open:
             lam_upper = math.inf
         if self.kink is not None:
@@ -277,6 +290,7 @@ class _Run:
             "seed": self.seed,
             "interrupted": self.interrupted,
             "relu_kinks": self.relu_kinks,
+            "upper_end": "" if self.upper is None else self.upper.statement,
             "num_matvecs": 0,
             "num_jets": 0,
             "num_starts": 0,

@@ -17,7 +17,7 @@ _LABEL = 14
 
 def render(result: ThresholdResult) -> str:
     """Return the card: problem, bracket, meaning, evidence, effort, next step."""
-    lines = ["Convexity threshold lam* of L(theta) + lam |theta|² on a region", ""]
+    lines = [f"Convexity threshold lam* of L(theta) + {result.problem['penalty_text']} on a region", ""]
     for label, text in (
         *_problem(result),
         ("", ""),
@@ -89,6 +89,11 @@ def _bracket(result: ThresholdResult) -> list[tuple[str, str]]:
 
 
 def _meaning(result: ThresholdResult) -> str:
+    if result.status is Status.INFINITE and result.kink is None:
+        return (
+            "no penalty strength makes this objective convex: at the witness the loss bends downwards along a direction in the "
+            "biases, which the penalty leaves out."
+        )
     if result.status is Status.INFINITE:
         return (
             "no penalty strength makes this objective convex: at the kink below, moving to either side lowers the loss "
@@ -99,7 +104,8 @@ def _meaning(result: ThresholdResult) -> str:
     if math.isfinite(result.lam_upper):
         threshold = number(result.lam_upper)
     elif result.scope == "global":
-        threshold = "lam* (finite, but no upper end was computed)"
+        finite = result.problem["unique_minimiser"]  # every coordinate is penalised
+        threshold = "lam* (finite, but no upper end was computed)" if finite else "lam*, should it be finite,"
     else:
         threshold = "lam*, should it be finite,"
     text = {
@@ -113,10 +119,12 @@ def _meaning(result: ThresholdResult) -> str:
         ),
         "single units": f"above {threshold} the penalised objective has a single minimiser on the region.",
         "none": (
-            f"above {threshold} the penalised objective has a single minimiser on the region. The region is not symmetric "
-            "under exchanging hidden units, so the units may differ: this is a statement about the neighbourhood."
+            f"above {threshold} the penalised objective has a single minimiser on the region. The region or the penalty is not "
+            "symmetric under exchanging hidden units, so the units may differ: this is a statement about the neighbourhood."
         ),
     }[result.problem["symmetry"]]
+    if not result.problem["unique_minimiser"]:
+        text = f"above {threshold} the penalised objective is convex on the region; with free biases it may have many minimisers."
     if result.lam_lower > 0.0:
         text += f" Below {number(result.lam_lower)} it is not convex, as the witness shows."
     return text
@@ -152,6 +160,9 @@ def _evidence(result: ThresholdResult) -> list[tuple[str, str]]:
             "convex_kinks": "every kink on the region bends upwards, so kinks do not harm convexity",
         }
         entries.append(("kinks", f"{kinds[result.stats['relu_kinks']]}: the bracket holds without restriction"))
+    rule = result.stats.get("upper_end")
+    if rule and result.lam_upper > 0.0 and result.kink is None:
+        entries.append(("upper end", rule))
     if result.certificate is not None:
         entries.append(("certificate", f"{result.certificate.method}: {result.certificate.statement}"))
     else:

@@ -8,11 +8,11 @@ import numpy as np
 
 from ..model import MLP
 from ..objective import Objective
-from ..penalties import L2
-from ..regions import Ball, Box, Region
+from ..penalties import L2, Penalty
+from ..regions import Ball, Box, Ordered, Region
 
 
-def describe_problem(obj: Objective, region: Region, penalty: L2) -> dict[str, Any]:
+def describe_problem(obj: Objective, region: Region, penalty: Penalty) -> dict[str, Any]:
     """Network, data, loss, region and penalty, and the symmetry that network and region share."""
     net, data = obj.net, obj.data
     return {
@@ -37,12 +37,15 @@ def describe_problem(obj: Objective, region: Region, penalty: L2) -> dict[str, A
         "region": region.to_dict(),
         "region_text": repr(region),
         "penalty": repr(penalty),
-        "symmetry": shared_symmetry(net, region),
+        "penalty_text": penalty.formula,
+        "penalty_parameters": penalty.to_dict(),
+        "unique_minimiser": not penalty.leaves_out(net.num_params).any(),
+        "symmetry": shared_symmetry(net, region, penalty),
     }
 
 
-def shared_symmetry(net: MLP, region: Region) -> str:
-    """Which exchange of hidden units leaves both the loss and the region as they are.
+def shared_symmetry(net: MLP, region: Region, penalty: Penalty | None = None) -> str:
+    """Which exchange of hidden units leaves the loss, the region and the penalty (by default L2) as they are.
 
     Returns
     -------
@@ -50,6 +53,9 @@ def shared_symmetry(net: MLP, region: Region) -> str:
         ``"sign"``: odd activations, and the region allows flipping any hidden unit's sign; ``"permutation"``: the hidden
         units of a layer may be exchanged; ``"single units"``: one unit per hidden layer, nothing to exchange; ``"none"``.
     """
+    if isinstance(region, Ordered):
+        # The symmetric minimiser over the base has equal biases in a layer, so it lies in the cell and is the one there.
+        region = region.region
     if isinstance(region, Box) and np.ptp(region.low) == 0.0 and np.ptp(region.high) == 0.0:
         # The methods of the region try unit after unit, which takes long for wide networks.
         permutation, sign = True, bool(region.low[0] == -region.high[0])
@@ -57,6 +63,9 @@ def shared_symmetry(net: MLP, region: Region) -> str:
         permutation, sign = True, bool(region.center[0] == 0.0)
     else:
         permutation, sign = region.is_permutation_symmetric(net), region.is_sign_symmetric(net)
+    if penalty is not None and not isinstance(penalty, L2):  # L2 has all symmetries
+        permutation = permutation and penalty.is_permutation_symmetric(net)
+        sign = sign and penalty.is_sign_symmetric(net)
     if sign and net.activations and all(name in ("tanh", "identity") for name in net.activations):
         return "sign"
     if max(net.widths[1:-1], default=1) == 1:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..errors import NumericalError
-from ..regions import Ball, Box, Region
+from ..regions import Ball, Box, Intersection, Ordered, Region
 from .roundoff import FloatArray
 
 #: The midpoint m, the half difference d, and the ends m - d and m + d of a segment.
@@ -19,23 +19,23 @@ _PULLS = (0.0, 1e-15, 1e-14, 1e-12, 1e-9)
 
 
 def interior_point(region: Region) -> FloatArray:
-    """Return the centre of a bound Box or Ball; for other regions the mean of a few uniform points."""
-    if isinstance(region, Box):
-        return region.low + 0.5 * (region.high - region.low)
-    if isinstance(region, Ball):
-        return np.array(region.center, dtype=np.float64)
-    mean: FloatArray = region.sample(64, rng=np.random.default_rng(5)).mean(axis=0)
-    return mean
+    """Return the centre of a bound Box or Ball; for other regions another point inside."""
+    return region.interior_point()
 
 
 def surely_inside(region: Region, theta: FloatArray) -> bool:
     """Whether theta lies in the region in exact arithmetic, boundary included.
 
-    A box comparison is exact already. The distance to a ball's centre is rounded, so a margin is kept.
+    The comparisons of a box and of an order are exact already, and a user's projection is taken at its word. The distance to a
+    ball's centre is rounded, so a margin is kept.
     """
     if isinstance(region, Ball):
         squared = math.fsum((theta - region.center) ** 2)
         return squared * (1.0 + _BALL_MARGIN) <= region.radius**2 * (1.0 - _BALL_MARGIN)
+    if isinstance(region, Intersection):
+        return all(surely_inside(part, theta) for part in region.parts)
+    if isinstance(region, Ordered):
+        return region.contains(theta) and surely_inside(region.region, theta)
     return region.contains(theta)
 
 

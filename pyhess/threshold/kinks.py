@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, NumericalError
+from ..penalties import Penalty
 from ..regions import Region
 from .differences import midpoint_gap
 from .geometry import centred_pair
@@ -117,8 +118,8 @@ class KinkWitness:
             return False
         return differences_confirm(obj, region, self.theta, self.v, self.jump, kinks)
 
-    def segment(self, obj: Objective, region: Region, lam: float) -> Segment:
-        """Return two points of the region and t between which ``L + lam |theta|²`` is not convex, for any lam >= 0.
+    def segment(self, obj: Objective, region: Region, lam: float, penalty: Penalty | None = None) -> Segment:
+        """Return two points of the region between which L plus the penalty (by default `L2`) is not convex, for any lam >= 0.
 
         Raises
         ------
@@ -129,7 +130,7 @@ class KinkWitness:
         """
         if not (lam >= 0.0 and math.isfinite(lam)):
             raise InputError(f"lam = {lam!r}; a penalty strength must be non-negative and finite.")
-        found = find_segment(obj, region.bind(obj), self.theta, self.v, lam)
+        found = find_segment(obj, region.bind(obj), self.theta, self.v, lam, None if penalty is None else penalty.bind(obj))
         if found is None:
             raise NumericalError(
                 f"lam = {lam!r}: segments shorter than {self.lambda_at_scale(1.0) / max(lam, 1e-300):.1e} would be needed, "

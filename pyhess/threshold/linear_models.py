@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..objective import Objective
+from ..penalties import Penalty
 from ..regions import Region
 from .geometry import interior_point
 from .reference_jet import layer_factors, split
@@ -12,7 +13,7 @@ from .roundoff import FloatArray
 from .witness import Witness, make_witness
 
 
-def linear_witness(obj: Objective, region: Region) -> Witness:
+def linear_witness(obj: Objective, region: Region, penalty: Penalty | None = None) -> Witness:
     """A point and a direction of small curvature, exact for the squared error and the cross-entropy.
 
     With ``f = k (W x + b)`` the Hessian is ``k² mean_i A_i (x) z_i z_i'`` where ``z_i = (x_i, 1)`` and A_i is the
@@ -34,7 +35,7 @@ def linear_witness(obj: Objective, region: Region) -> Witness:
         f = float(layer_factors(obj.net, np.float64)[0]) * (obj.data.X @ w[0] + (0.0 if b is None else b[0]))
         mass = mass / (4.0 * np.cosh(0.5 * np.clip(f, -600.0, 600.0)) ** 2)
     _, vectors = np.linalg.eigh((z * mass[:, None]).T @ z)
-    return make_witness(obj, region, theta, _spread(obj, np.outer(along, vectors[:, 0])))
+    return make_witness(obj, region, theta, _spread(obj, np.outer(along, vectors[:, 0])), penalty)
 
 
 def _spread(obj: Objective, blocks: FloatArray) -> FloatArray:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..penalties import L2, Penalty
 from ..regions import Region
 from .differences import midpoint_gap
 from .geometry import CentredPair, centred_pair
@@ -32,7 +32,7 @@ class _Segment(NamedTuple):
 class Segment(_Segment):
     """Points theta_1, theta_2 of the region and t with f(t theta_1 + (1-t) theta_2) > t f(theta_1) + (1-t) f(theta_2).
 
-    ``f(theta) = L(theta) + lam |theta|²``. Unpacks into ``theta_1 (P,), theta_2 (P,), t, violation``, where
+    ``f = L + P(.; lam)`` with the penalty P. Unpacks into ``theta_1 (P,), theta_2 (P,), t, violation``, where
     ``violation`` is the left side minus the right side. It exceeds ``rounding_error``, a bound of its own
     rounding error, so f is not convex. The midpoint (t = 1/2) is an exact floating-point vector.
     """
@@ -56,7 +56,9 @@ def gap_of_values(obj: Objective, m: FloatArray, d: FloatArray, dtype: FloatType
     return float(gap), error
 
 
-def find_segment(obj: Objective, region: Region, theta: FloatArray, v: FloatArray, lam: float) -> Segment | None:
+def find_segment(
+    obj: Objective, region: Region, theta: FloatArray, v: FloatArray, lam: float, penalty: Penalty | None = None
+) -> Segment | None:
     """Search for the midpoint segment along v near theta whose violation stands out most from its rounding error.
 
     Parameters
@@ -69,6 +71,8 @@ def find_segment(obj: Objective, region: Region, theta: FloatArray, v: FloatArra
         Where to look and in which direction.
     lam : float
         Penalty strength.
+    penalty : Penalty, optional
+        Bound to the network; `L2` by default.
 
     Returns
     -------
@@ -76,6 +80,7 @@ def find_segment(obj: Objective, region: Region, theta: FloatArray, v: FloatArra
         None if no step length gives a violation above the rounding error, neither from the values of the loss nor,
         on short segments, from its differences (`pyhess.threshold.differences`).
     """
+    charged = L2() if penalty is None else penalty
     scale = max(1.0, float(np.linalg.norm(theta))) / float(np.linalg.norm(v))
     pairs = [centred_pair(region, theta, fraction * scale * v) for fraction in STEP_FRACTIONS]
     best: Segment | None = None
@@ -83,7 +88,7 @@ def find_segment(obj: Objective, region: Region, theta: FloatArray, v: FloatArra
     for pair in pairs:
         if pair is None:
             continue
-        segment, score = _judge(pair, *gap_of_values(obj, pair[0], pair[1]), lam)
+        segment, score = _judge(pair, *gap_of_values(obj, pair[0], pair[1]), charged.bend(pair[1], lam))
         if score > -1.0:
             undecided.append(pair)
         if score > best_score:
@@ -96,17 +101,16 @@ def find_segment(obj: Objective, region: Region, theta: FloatArray, v: FloatArra
     for pair in undecided:
         accurate = midpoint_gap(obj, pair[0], pair[1])
         if accurate is not None:
-            segment, score = _judge(pair, *accurate, lam)
+            segment, score = _judge(pair, *accurate, charged.bend(pair[1], lam))
             if score > _CLEAR and (best is None or segment.violation > best.violation):
                 best = segment
     return best
 
 
-def _judge(pair: CentredPair, gap: float, error: float, lam: float) -> tuple[Segment, float]:
+def _judge(pair: CentredPair, gap: float, error: float, bend: tuple[float, float]) -> tuple[Segment, float]:
     """Return the segment of a pair with its violation, and the ratio of violation and rounding error."""
-    _, d, first, second = pair
-    # |m|² - (|m - d|² + |m + d|²)/2 = -|d|²
-    penalty = lam * math.fsum(d * d)
-    rounding = error + 8.0 * float(np.finfo(np.float64).eps) * penalty
-    segment = Segment.create(first, second, gap - penalty, rounding)
+    _, _, first, second = pair
+    # The penalty's value at the middle minus the mean of those at the ends is -bend.
+    rounding = error + bend[1] + 2.0 * float(np.finfo(np.float64).eps) * bend[0]
+    segment = Segment.create(first, second, gap - bend[0], rounding)
     return segment, segment.violation / segment.rounding_error

@@ -40,14 +40,15 @@ _ADVICE = {
     ),
     Status.EXACT: ("Both ends agree to six digits or better, so the threshold is known. Nothing more to do for this region."),
     Status.INFINITE: (
-        "No finite penalty makes this objective convex on the region: a ReLU kink that bends downwards lies in its "
-        "interior (see the kink witness). Use a smooth activation such as softplus, a region small enough to keep "
-        "every activation pattern fixed, or read the threshold at a finite scale with kink.lambda_at_scale(h)."
+        "No finite penalty makes this objective convex on the region. With a kink witness: a ReLU kink that bends downwards "
+        "lies in its interior; use a smooth activation such as softplus, a region small enough to keep every activation "
+        "pattern fixed, or read the threshold at a finite scale with kink.lambda_at_scale(h). Otherwise the loss bends "
+        "downwards along biases that the penalty leaves out (see the witness): penalise them too, or fix them by the region."
     ),
     Status.UNDECIDED: (
         "No finite upper end could be certified, and none was ruled out either. Ask for a certificate "
-        "(certificate='auto') if it was switched off; otherwise shrink the region, or use a smooth activation "
-        "instead of ReLU."
+        "(certificate='auto') if it was switched off, give a user's region an enclosure, and penalise biases too; otherwise "
+        "shrink the region, or use a smooth activation instead of ReLU."
     ),
     Status.INTERRUPTED: (
         "The run was stopped before its end. What is reported is valid, but the bracket may be wider than "

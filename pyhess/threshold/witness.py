@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .._checks import as_vector
 from ..errors import InputError, NumericalError
+from ..penalties import L2, Penalty
 from ..regions import Region
 from .geometry import settle, surely_inside
 from .reference_jet import quadratic_form
@@ -27,7 +28,7 @@ _NUDGES = (1e-10, 1e-8, 1e-6, 1e-4)
 
 @dataclass(frozen=True, eq=False)
 class Witness:
-    """A parameter vector and a direction that prove ``lam* >= -eigval/2``.
+    """A parameter vector and a direction that prove ``lam* >= lam_lower``.
 
     Attributes
     ----------
@@ -41,7 +42,9 @@ class Witness:
     allowance : float
         The bound of the rounding error that was added.
     lam_lower : float
-        max(0, -eigval/2): below this penalty strength the objective is not convex on the region.
+        The root lam of ``eigval + v' diag c(lam) v = 0`` with the penalty's curvature c, rounded down; for L2 max(0, -eigval/2).
+        Below this penalty strength the objective is not convex on the region. Infinite where the loss bends downwards along
+        coordinates that the penalty leaves out.
 
     Notes
     -----
@@ -54,14 +57,15 @@ class Witness:
     allowance: float
     obj: Objective = field(repr=False)
     region: Region = field(repr=False)
+    penalty: Penalty = field(default_factory=L2)
 
     @property
     def lam_lower(self) -> float:
         """The proved lower bound of the threshold."""
-        return max(0.0, -0.5 * self.eigval)
+        return self.penalty.strength(self.eigval, self.v)
 
     def segment(self, lam: float) -> Segment:
-        """Return two points of the region between which ``f = L + lam |theta|²`` is not convex.
+        """Return two points of the region between which ``f = L + P(.; lam)``, P the penalty, is not convex.
 
         Parameters
         ----------
@@ -87,7 +91,12 @@ class Witness:
                 f"lam = {strength!r}, but this witness breaks convexity for 0 <= lam < lam_lower = "
                 f"{self.lam_lower!r} only; at larger lam it proves nothing. Choose lam in that range."
             )
-        found = find_segment(self.obj, self.region, self.theta, self.v, strength)
+        found = find_segment(self.obj, self.region, self.theta, self.v, strength, self.penalty)
+        if found is None and math.isinf(self.lam_lower):
+            raise NumericalError(
+                f"lam = {strength!r}: no segment along v in the region breaks convexity by more than its rounding error. The "
+                "witness itself holds (see check()), its negative curvature is too small to show in values of the loss."
+            )
         if found is None:
             raise NumericalError(
                 f"lam = {strength!r} is too close to lam_lower = {self.lam_lower!r} (relative distance "
@@ -107,7 +116,7 @@ class Witness:
         length = math.sqrt(math.fsum(self.v * self.v))
         if abs(length - 1.0) > 1e-12:
             raise NumericalError(f"the witness direction has length {length!r} instead of 1.")
-        eigval, allowance = _rayleigh_bound(self.obj, self.theta, self.v)
+        eigval, allowance = rayleigh_bound(self.obj, self.theta, self.v)
         if eigval > self.eigval + 2.0 * allowance:
             raise NumericalError(f"the quadratic form is at most {eigval!r}, not {self.eigval!r} as recorded.")
         if self.obj.dtype == "float64":
@@ -127,7 +136,9 @@ class Witness:
         }
 
 
-def make_witness(obj: Objective, region: Region, theta: npt.ArrayLike, v: npt.ArrayLike) -> Witness:
+def make_witness(
+    obj: Objective, region: Region, theta: npt.ArrayLike, v: npt.ArrayLike, penalty: Penalty | None = None
+) -> Witness:
     """Turn a point and a direction into a witness: project, normalise, evaluate with a rounding allowance.
 
     Parameters
@@ -140,6 +151,8 @@ def make_witness(obj: Objective, region: Region, theta: npt.ArrayLike, v: npt.Ar
         Projected into the region if it lies outside.
     v : (P,) array
         Direction, not zero; its length does not matter.
+    penalty : Penalty, optional
+        The penalty whose strength is asked for, bound to the network; `L2` by default.
 
     Returns
     -------
@@ -157,21 +170,21 @@ def make_witness(obj: Objective, region: Region, theta: npt.ArrayLike, v: npt.Ar
         raise InputError("v is the zero vector; a direction needs at least one entry that is not zero.")
     direction /= largest
     direction /= np.linalg.norm(direction)
-    eigval, allowance = _rayleigh_bound(obj, point, direction)
+    eigval, allowance = rayleigh_bound(obj, point, direction)
     if "relu" in obj.net.activations and allowance > 1e-6 * max(abs(eigval - allowance), _EPS):
         # On a kink the gate is unknown and the allowance covers both sides; next to it there is one Hessian.
         for offset in (sign * size for size in _NUDGES for sign in (1.0, -1.0)):
             moved = settle(region, point + offset * direction)
-            bound, moved_allowance = _rayleigh_bound(obj, moved, direction)
+            bound, moved_allowance = rayleigh_bound(obj, moved, direction)
             if bound < eigval:
                 point, eigval, allowance = moved, bound, moved_allowance
     point.setflags(write=False)
     direction.setflags(write=False)
-    return Witness(point, direction, eigval, allowance, obj, region)
+    return Witness(point, direction, eigval, allowance, obj, region, L2() if penalty is None else penalty)
 
 
-def _rayleigh_bound(obj: Objective, theta: FloatArray, v: FloatArray) -> tuple[float, float]:
-    """Return an upper bound of v'Hv/v'v and the allowance in it."""
+def rayleigh_bound(obj: Objective, theta: FloatArray, v: FloatArray) -> tuple[float, float]:
+    """Return a rigorous upper bound of v'Hv/v'v and the allowance in it."""
     form = quadratic_form(obj, theta, v)
     squared = math.fsum(v * v)
     quotient = form.q / squared

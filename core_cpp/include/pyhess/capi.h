@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#define PYHESS_ABI_VERSION 2
+#define PYHESS_ABI_VERSION 3
 
 #ifdef __cplusplus
 extern "C" {
@@ -28,10 +28,11 @@ int32_t ph_ggn(int64_t problem, int64_t theta, int64_t state, int64_t v, int64_t
 int32_t ph_jet(int64_t problem, int64_t theta, int64_t state, int64_t v, int64_t vt, int64_t q, int64_t hv,
                int64_t grad, int64_t chunk_begin, int64_t chunk_end, int64_t work, int64_t cancel);
 /* one start of the joint descent (descent.hpp); float64 problems only. reach 0 box, 1 ball; mid, half double[P];
- * tol double[1]; z double[2P]; value double[1]; evals int64[1]; scratch double[(2 memory + 5) 2P + 3P + 2 memory] */
-int32_t ph_descend(int64_t problem, int64_t reach, int64_t mid, int64_t half, int64_t max_evals, int64_t tol,
-                   int64_t memory, int64_t z, int64_t value, int64_t evals, int64_t scratch, int64_t state, int64_t vt,
-                   int64_t work, int64_t cancel);
+ * scale double[P] or 0; tol double[1]; z double[2P]; value double[1]; evals int64[1];
+ * scratch double[(2 memory + 5) 2P + 4P + 2 memory] */
+int32_t ph_descend(int64_t problem, int64_t reach, int64_t mid, int64_t half, int64_t scale, int64_t max_evals,
+                   int64_t tol, int64_t memory, int64_t z, int64_t value, int64_t evals, int64_t scratch, int64_t state,
+                   int64_t vt, int64_t work, int64_t cancel);
 /* atomic: returns the old value of the int64 at `counter` and adds `increment` */
 int64_t ph_fetch_add(int64_t counter, int64_t increment);
 

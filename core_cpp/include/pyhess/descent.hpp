@@ -1,9 +1,11 @@
-// Joint descent of the Rayleigh quotient rho(theta, v) = v'H(theta)v / v'v over a box or a ball, from one start.
+// Joint descent of the Rayleigh quotient rho(theta, u) = v'H(theta)v / u'u, v = S u, over a box or a ball, from one
+// start.
 //
-// A point is z = (x, v) with theta = mid + half x; x lies in [-1, 1]^P for a box and in the unit ball for a ball. Each
-// step is a projected limited-memory BFGS step with an Armijo search along the projection arc (Nocedal & Wright,
+// A point is z = (x, u) with theta = mid + half x; x lies in [-1, 1]^P for a box and in the unit ball for a ball. The
+// diagonal S is the identity, or what turns a weighted penalty sum_i w_i theta_i^2 into a plain one: S_i = w_i^(-1/2).
+// Each step is a projected limited-memory BFGS step with an Armijo search along the projection arc (Nocedal & Wright,
 // Numerical Optimization, 2nd ed., algorithm 7.4; Bertsekas 1982 for the projection). An evaluation is a linearization
-// and a curvature jet, which give rho and its gradient in theta and v together.
+// and a curvature jet, which give rho and its gradient in theta and u together.
 #pragma once
 
 #include "pyhess/problem.hpp"
@@ -14,8 +16,9 @@ enum class Reach : std::int64_t { box = 0, ball = 1 };
 
 struct DescentRegion {
     Reach reach;
-    const double* mid;   // (P)
-    const double* half;  // (P)
+    const double* mid;    // (P)
+    const double* half;   // (P)
+    const double* scale;  // (P) diagonal of S, or null for the identity
 };
 
 struct DescentLimits {
@@ -26,7 +29,7 @@ struct DescentLimits {
 
 // Doubles of scratch that one descent of P parameters needs.
 constexpr index_t descent_scratch_size(index_t num_params, index_t memory) {
-    return (2 * memory + 5) * 2 * num_params + 3 * num_params + 2 * memory;
+    return (2 * memory + 5) * 2 * num_params + 4 * num_params + 2 * memory;
 }
 
 // Improves z (2P) in place; *value becomes rho(z), or stays as it is where nothing could be evaluated; *evals grows by

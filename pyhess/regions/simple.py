@@ -1,4 +1,4 @@
-"""Convex sets of parameters: boxes and balls."""
+"""Boxes and balls."""
 
 from __future__ import annotations
 
@@ -9,20 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_real, check_finite, frozen, positive_float, shown
-from ._region import FloatArray, Region, net_of
-from .errors import InputError, InputTypeError
-from .model import MLP
-
-__all__ = ["Ball", "Box", "Region", "as_region"]
-
-
-def _scalar_or_vector(name: str, value: npt.ArrayLike) -> FloatArray:
-    array = as_real(name, value)
-    if array.ndim > 1 or array.size == 0:
-        raise InputError(f"{name} has shape {array.shape}; allowed are a number and a vector (P,). Flatten it.")
-    check_finite(name, array)
-    return array + 0.0  # a copy, with -0.0 made 0.0 so that equal regions have equal hashes
+from .._checks import as_real, check_finite, frozen, positive_float, scalar_or_vector, shown
+from .._region import FloatArray, Region, net_of
+from ..errors import InputError, InputTypeError
+from ..model import MLP
 
 
 class Box(Region):
@@ -61,7 +51,7 @@ class Box(Region):
     high: FloatArray
 
     def __init__(self, low: npt.ArrayLike, high: npt.ArrayLike) -> None:
-        first, second = _scalar_or_vector("low", low), _scalar_or_vector("high", high)
+        first, second = scalar_or_vector("low", low), scalar_or_vector("high", high)
         if first.ndim == 1 and second.ndim == 1 and first.shape != second.shape:
             raise InputError(f"low has shape {first.shape} and high {second.shape}; allowed are equal shapes.")
         lows, highs = np.broadcast_arrays(first, second)
@@ -99,7 +89,7 @@ class Box(Region):
         if center.ndim != 1 or center.size == 0:
             raise InputError(f"theta0 has shape {center.shape}; allowed is (P,). For one bound use Box(low, high).")
         check_finite("theta0", center)
-        half = _scalar_or_vector("radius", radius)
+        half = scalar_or_vector("radius", radius)
         if half.ndim == 1 and half.shape != center.shape:
             raise InputError(f"radius has shape {half.shape}; allowed are a number and {center.shape}.")
         if not (half > 0.0).all():
@@ -145,6 +135,34 @@ class Box(Region):
             half[weight.start : weight.stop if bias is None else bias.stop] = positive_float(f"radii[{number}]", radius)
         return cls(-half, half)
 
+    @classmethod
+    def scaled(cls, net: MLP, c: float = 1.0) -> Box:
+        """Return the box {theta : |theta_i| <= c/sqrt(fan_in) for every weight and bias of a layer}.
+
+        These are the bounds that common initialisations draw from, with c = 1, and the scale on which wide networks move.
+
+        Parameters
+        ----------
+        net : MLP or Objective
+            The network; fan_in is the number of inputs of a layer.
+        c : float
+            Finite and > 0.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If c is not a positive number or ``net`` has no layers.
+
+        Examples
+        --------
+        >>> import pyhess as ph
+        >>> ph.Box.scaled(ph.MLP([4, 1, 1], bias=False), 2.0).high
+        array([1., 1., 1., 1., 2.])
+        """
+        layers = net_of(net)
+        factor = positive_float("c", c)
+        return cls.per_layer(layers, [factor / math.sqrt(fan_in) for fan_in in layers.widths[:-1]])
+
     @property
     def size(self) -> int | None:
         return None if self.low.ndim == 0 else int(self.low.size)
@@ -154,6 +172,18 @@ class Box(Region):
 
     def _with_size(self, size: int) -> Box:
         return Box(np.full(size, float(self.low)), np.full(size, float(self.high)))
+
+    def interior_point(self) -> FloatArray:
+        return np.array(self.low + 0.5 * (self.high - self.low))
+
+    def enclosures(self) -> tuple[Region, ...]:
+        return (self,)
+
+    def _chord(self, theta: FloatArray, direction: FloatArray) -> tuple[float, float]:
+        moving = direction != 0.0
+        first = (self.low - theta)[moving] / direction[moving]
+        second = (self.high - theta)[moving] / direction[moving]
+        return float(np.minimum(first, second).max()), float(np.maximum(first, second).min())
 
     def _slack(self, theta: FloatArray) -> float:
         return float(np.minimum(theta - self.low, self.high - theta).min())
@@ -226,7 +256,7 @@ class Ball(Region):
     def __init__(self, center: npt.ArrayLike = 0.0, radius: float | None = None) -> None:
         if radius is None:
             raise InputTypeError("the radius of the ball is missing; pass a number > 0: Ball(center=0.0, radius=2.0).")
-        self._set(center=frozen(_scalar_or_vector("center", center)), radius=positive_float("radius", radius))
+        self._set(center=frozen(scalar_or_vector("center", center)), radius=positive_float("radius", radius))
 
     @property
     def size(self) -> int | None:
@@ -237,6 +267,18 @@ class Ball(Region):
 
     def _with_size(self, size: int) -> Ball:
         return Ball(np.full(size, float(self.center)), self.radius)
+
+    def interior_point(self) -> FloatArray:
+        return np.array(self.center)
+
+    def enclosures(self) -> tuple[Region, ...]:
+        return (self,)
+
+    def _chord(self, theta: FloatArray, direction: FloatArray) -> tuple[float, float]:
+        offset = theta - self.center
+        squared, along = float(direction @ direction), float(offset @ direction)
+        root = math.sqrt(max(0.0, along**2 + squared * (self.radius**2 - float(offset @ offset))))
+        return (-along - root) / squared, (-along + root) / squared
 
     def _slack(self, theta: FloatArray) -> float:
         with np.errstate(over="ignore"):  # an infinite distance is outside
@@ -309,20 +351,3 @@ def _norm(x: FloatArray) -> float:
     if largest == 0.0 or largest == math.inf:
         return largest
     return largest * float(np.linalg.norm(x / largest))
-
-
-def as_region(region: object) -> Region:
-    """Return ``region`` if it is a convex set that pyhess knows.
-
-    Raises
-    ------
-    InputTypeError
-        If it is anything else, such as a list of regions.
-    """
-    if not isinstance(region, Region):
-        raise InputTypeError(
-            f"region is {shown(region)} ({type(region).__name__}); allowed is one convex set, "
-            "pyhess.Box(low, high) or pyhess.Ball(center, radius). A union of sets is not convex: treat "
-            "its parts one by one."
-        )
-    return region

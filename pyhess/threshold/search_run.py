@@ -1,0 +1,249 @@
+"""The starts of one search, and how some of them are improved: in native code for boxes and balls.
+
+A start is a row z = (x, u): theta = mid + half x, v = S u, and its value is rho = v'H(theta)v / u'u.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic, perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse.linalg import LinearOperator
+
+from .._native import raise_for_status, run_interruptible
+from .._threads import PARALLEL_LOCK, blas_single_thread, num_workers
+from ..kernels import descent
+from ..linearization import Engine, Linearization, capi
+from ..objective import Objective
+from ..operators import Hessian
+from ..spectrum import eigsh
+from .starts import changed
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_MEMORY_BYTES = 2**30  # of all workers' BFGS pairs together
+
+#: The best distinct points so far are changed at random and descend again, in place of starts that were given up.
+HOP_FRACTION, HOP_EVALS = 0.125, 200
+_HOP_PARENTS, _HOP_TOL = 0.03125, 1e-6
+#: Values closer than this, relatively, count as the same optimum.
+_SAME = 1e-4
+
+
+@dataclass
+class Run(ABC):
+    """The state of one search."""
+
+    obj: Objective
+    engine: Engine
+    mid: FloatArray
+    half: FloatArray
+    zs: FloatArray  # (S, 2P): x and u
+    names: list[str]  # the start families
+    deadline: float | None
+    progress: Callable[[dict[str, Any]], object] | None
+    cancel: npt.NDArray[np.int32]
+    scale: FloatArray | None = None  # the diagonal of S, None for the identity
+    values: FloatArray = field(init=False)  # (S,)
+    evals: IntArray = field(init=False)  # (S,)
+    began: float = field(default_factory=perf_counter)
+    interrupted: bool = False
+    matvecs: int = 0
+
+    def __post_init__(self) -> None:
+        self.values = np.full(self.zs.shape[0], np.inf)
+        self.evals = np.zeros(self.zs.shape[0], dtype=np.int64)
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return self.mid.size
+
+    @abstractmethod
+    def compile(self, num_tasks: int) -> None:
+        """Prepare in this thread, where Ctrl-C reaches the compiler."""
+
+    @abstractmethod
+    def descend(self, tasks: IntArray, max_evals: int, tol: float, stage: str) -> None:
+        """Improve the starts named by ``tasks``, watching for Ctrl-C and the deadline."""
+
+    def stopped(self) -> bool:
+        """Whether the search was ended early, or its time is up."""
+        return self.interrupted or bool(self.cancel[0]) or (self.deadline is not None and monotonic() >= self.deadline)
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Tell how far a stage has come."""
+        if self.progress is not None:
+            best = float(self.values.min())
+            seconds = perf_counter() - self.began
+            self.progress({"stage": stage, "done": done, "total": total, "psi_upper": best, "seconds": seconds})
+
+    def rescale(self, scale: FloatArray | None) -> None:
+        """Go over to another S; the points theta and directions v stay, as far as S reaches them. Values are forgotten."""
+        us = self.zs[:, self.size :]
+        if self.scale is not None:
+            us *= self.scale
+        if scale is not None:
+            reached = scale > 0.0
+            with np.errstate(over="ignore", under="ignore"):
+                us[:, reached] /= scale[reached]
+            us[:, ~reached] = 0.0
+        # A direction may lie where the new S does not reach, or its u beyond the range of numbers.
+        largest = np.abs(us).max(axis=1)
+        lost = ~((largest > 0.0) & (largest < np.inf))
+        us[lost] = 1.0 if scale is None else (scale > 0.0).astype(np.float64)
+        us /= np.abs(us).max(axis=1)[:, None]
+        us /= np.linalg.norm(us, axis=1)[:, None]
+        self.scale = scale
+        self.values[:] = np.inf
+
+    def random_direction(self, rng: np.random.Generator) -> FloatArray:
+        """A random u (P,) of length sqrt(P), zero where S is."""
+        u = rng.standard_normal(self.size)
+        if self.scale is not None:
+            u[self.scale == 0.0] = 0.0
+        return u
+
+    def theta(self, start: int) -> FloatArray:
+        """The point (P,) of a start."""
+        point: FloatArray = self.mid + self.half * self.zs[start, : self.size]
+        return point
+
+    def direction(self, start: int) -> FloatArray:
+        """The direction v (P,) of a start, at length one."""
+        u = self.zs[start, self.size :]
+        v = u if self.scale is None else self.scale * u
+        if self.scale is not None:
+            v = v / np.abs(v).max()
+        unit: FloatArray = v / np.linalg.norm(v)
+        return unit
+
+    def quotient(self, start: int) -> float:
+        """V'Hv / v'v of a start."""
+        if self.scale is None:
+            return float(self.values[start])
+        u = self.zs[start, self.size :]
+        return float(self.values[start]) * float(u @ u) / float(np.sum((self.scale * u) ** 2))
+
+    def distinct(self, count: int) -> IntArray:
+        """The best starts, best first, without those that reached the same value as a better one."""
+        chosen: list[int] = []
+        for start in np.argsort(self.values, kind="stable"):
+            value = self.values[start]
+            if len(chosen) == count or not np.isfinite(value):
+                break
+            if not chosen or value > self.values[chosen[-1]] + _SAME * abs(value):
+                chosen.append(int(start))
+        return np.array(chosen, dtype=np.int64)
+
+    def hop(self, rng: np.random.Generator, stage: str) -> None:
+        """Replace the worst starts by changed copies of the best ones and let those descend."""
+        count = self.values.size
+        parents = self.distinct(int(np.ceil(_HOP_PARENTS * count)) + 1)
+        slots = np.argsort(self.values, kind="stable")[::-1][: int(np.ceil(HOP_FRACTION * count))]
+        slots = slots[~np.isin(slots, parents)]
+        if self.interrupted or parents.size == 0 or slots.size == 0:
+            return
+        size = self.size
+        for i, slot in enumerate(slots):
+            parent = int(parents[i % parents.size])
+            u = self.zs[parent, size:] / np.linalg.norm(self.zs[parent, size:])
+            self.zs[slot, :size] = changed(self.obj.net, self.zs[parent, :size], rng)
+            self.zs[slot, size:] = u + 0.3 * self.random_direction(rng) / np.sqrt(size)
+            self.values[slot] = np.inf
+            self.names[slot] = self.names[parent]
+        self.descend(slots, HOP_EVALS, _HOP_TOL, stage)
+
+    def best_direction(self, start: int, rng: np.random.Generator) -> None:
+        """Put the eigenvector of the smallest eigenvalue of SHS under theta where it improves on u."""
+        if self.stopped():
+            return
+        try:
+            operator: LinearOperator = Hessian(Linearization(self.engine, self.theta(start)))
+            # A start close to u converges fast; the random part finds what u does not see.
+            u0 = self.zs[start, self.size :] / np.linalg.norm(self.zs[start, self.size :])
+            noise = self.random_direction(rng)
+            reached: Any = slice(None)
+            if self.scale is not None:
+                reached = np.flatnonzero(self.scale)
+                operator = scaled(operator, self.scale[reached], reached)
+            u0 = (u0 + noise / np.linalg.norm(noise))[reached]
+            pair = eigsh(operator, v0=u0, rng=rng, tol=1e-9, on_failure="return")
+        except KeyboardInterrupt:
+            self.interrupted = True
+            return
+        value = float(pair.eigenvalues[0])
+        if value < self.values[start]:
+            self.values[start] = value
+            self.zs[start, self.size :] = 0.0
+            self.zs[start, self.size :][reached] = pair.eigenvectors[:, 0]
+        self.matvecs += int(pair.num_matvecs)
+
+
+def scaled(hessian: LinearOperator, scale: FloatArray, reached: IntArray) -> LinearOperator:
+    """The symmetric operator S H S on the coordinates that S reaches."""
+    wide = np.zeros(hessian.shape[0])
+
+    def multiply(u: FloatArray) -> FloatArray:
+        wide[reached] = scale * u.reshape(-1)
+        product: FloatArray = scale * (hessian @ wide)[reached]
+        return product
+
+    return LinearOperator((reached.size, reached.size), matvec=multiply, rmatvec=multiply, dtype=np.float64)
+
+
+@dataclass
+class NativeRun(Run):
+    """A search over a box or a ball: one start is one task of the C core, on all cores."""
+
+    kind: int = descent.BOX
+
+    def _kernel(self, workers: int, max_evals: int, tol: float) -> Callable[[IntArray, IntArray], object]:
+        """The compiled descent of so many workers, with its memory, as a function of the tasks and their counter."""
+        engine, size = self.engine, self.size
+        memory = int(np.clip(_MEMORY_BYTES // (workers * 4 * size * 8), 3, 10))
+        scratch = np.zeros((workers, descent.scratch_size(size, memory)))
+        states = engine.rows(workers, int(engine.problem.state_size))
+        vts = engine.rows(workers, int(engine.problem.transposed_size))
+        work = engine.work(workers)
+        scale = np.zeros(0) if self.scale is None else self.scale
+
+        def kernel(tasks: IntArray, counter: IntArray) -> None:
+            status = descent.descend[workers > 1](
+                capi, engine.problem.address, self.kind, self.mid, self.half, scale, tasks, self.zs, self.values, self.evals,
+                max_evals, tol, memory, scratch, states, vts, work, counter, self.cancel,
+            )  # fmt: skip
+            raise_for_status(status, "search")
+
+        return kernel
+
+    def compile(self, num_tasks: int) -> None:
+        kernel = self._kernel(num_workers(num_tasks), 1, 1.0)
+        with PARALLEL_LOCK:
+            kernel(np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
+
+    def descend(self, tasks: IntArray, max_evals: int, tol: float, stage: str) -> None:
+        if self.interrupted:
+            return
+        counter = np.zeros(1, dtype=np.int64)
+        workers = num_workers(tasks.size)
+        kernel = self._kernel(workers, max_evals, tol)
+
+        def call() -> None:
+            with blas_single_thread(), PARALLEL_LOCK:
+                kernel(tasks, counter)
+
+        def tick() -> None:
+            self.report(stage, max(0, min(int(counter[0]), tasks.size) - workers), int(tasks.size))
+
+        try:
+            outcome = run_interruptible(call, self.cancel, deadline=self.deadline, on_tick=tick)
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+        self.interrupted = outcome != "done" or bool(self.cancel[0])
