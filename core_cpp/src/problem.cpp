@@ -12,9 +12,9 @@ constexpr index_t kSmallWidth = 200;
 constexpr index_t kCacheBytes = 1 << 20;
 constexpr index_t kMinRows = 32, kMaxRows = 1024;
 
-// Where no useful block fits that cache, long blocks pay: every block reads and writes the whole gradient once, and every
-// chunk has an accumulator to fill and to add up. 512 rows against 128 gain a sixth at 1024 units; four blocks are left
-// for the threads.
+// Where no useful block fits that cache, long blocks pay: every block reads and writes the whole gradient once, and
+// every chunk has an accumulator to fill and to add up. 512 rows against 128 gain a sixth at 1024 units; four blocks
+// are left for the threads.
 constexpr index_t kMinWideRows = 128, kMaxWideRows = 512, kMinBlocks = 4;
 
 // With lanes across data: the same bound, and enough lanes to pay for the sums across them.
