@@ -120,9 +120,7 @@ def _map_of(frame: Region) -> tuple[int, FloatArray, FloatArray]:
 
 
 def _make_run(obj: Objective, region: Region, starts: int | None, rng: np.random.Generator, **common: Any) -> Run:
-    engine = obj.engine
-    if obj.dtype != "float64":
-        engine = Engine(obj.net, obj.loss, obj.data.X, obj.targets, obj.data.normalized_weights, "float64")
+    engine = obj.engine.in_float64()
     native = isinstance(region, Box | Ball)
     count, size = _effort(obj, engine, starts, native), obj.num_params
     zs = np.empty((count, 2 * size))
