@@ -23,6 +23,7 @@ def problem_sizes(
     single: bool,
     isa: str,
     streaming: bool,
+    accumulator_bytes: int,
 ) -> dict[str, int | bool]: ...
 
 class Problem:
@@ -44,6 +45,7 @@ class Problem:
         isa: str,
         lane_width: int = -1,
         streaming: bool = False,
+        accumulator_bytes: int = 2**31,
     ) -> None: ...
     @property
     def address(self) -> int: ...

@@ -45,6 +45,10 @@ def network_arguments(net: MLP, loss: str) -> dict[str, Any]:
     }
 
 
+#: All accumulators of one result together; a fixed number, so that sums have one order on every machine.
+ACCUMULATOR_BYTES = 2**31
+
+
 class CApi(NamedTuple):
     """Addresses of the C ABI in the form kernels take them."""
 
@@ -105,7 +109,7 @@ class Engine:
 
     def __init__(
         self, net: MLP, loss: str, x: FloatArray, targets: FloatArray, weights: FloatArray, dtype: str, *,
-        streaming: bool = False, max_bytes: float = math.inf,
+        streaming: bool = False, max_bytes: float = math.inf, accumulator_bytes: int = ACCUMULATOR_BYTES,
     ) -> None:  # fmt: skip
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         single = self.dtype == np.float32
@@ -119,8 +123,9 @@ class Engine:
             blas_int_bytes=BLAS.int_bytes,
             isa=ISA,
             streaming=streaming,
+            accumulator_bytes=accumulator_bytes,
         )
-        self._max_bytes = max_bytes
+        self._max_bytes, self._accumulator_bytes = max_bytes, accumulator_bytes
         self.num_params = int(self.problem.num_params)
         self.num_chunks = int(self.problem.num_chunks)
         sizes = [a * b for a, b in zip(net.widths[:-1], net.widths[1:], strict=True)]
@@ -138,7 +143,11 @@ class Engine:
         with self._pool_lock:
             if self._in_float64 is None:
                 self._in_float64 = Engine(
-                    *self._arguments, "float64", streaming=bool(self.problem.streaming), max_bytes=self._max_bytes
+                    *self._arguments,
+                    "float64",
+                    streaming=bool(self.problem.streaming),
+                    max_bytes=self._max_bytes,
+                    accumulator_bytes=self._accumulator_bytes,
                 )
             return self._in_float64
 

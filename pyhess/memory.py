@@ -14,7 +14,7 @@ from ._native import ISA
 from ._threads import num_workers
 from .data import LOSSES
 from .errors import InputError, InputTypeError, MemoryLimitError
-from .linearization import network_arguments
+from .linearization import ACCUMULATOR_BYTES, network_arguments
 from .model import MLP
 
 #: Share of the memory this process may use that an objective takes unless told otherwise.
@@ -58,6 +58,7 @@ class MemoryPlan:
         Partial results (P,) that the threads fill and that are added in a fixed order; ``accumulator_bytes`` for all of them.
     accumulators_limited : bool
         True if more accumulators, and so more threads, would be used but for their memory: P is too large.
+        ``accumulator_limit`` is what all of them may take, 2 GiB, or 0 for a single one where even that does not fit.
     vector_bytes : int
         theta, one vector, its transposed weights and one result.
     streaming : bool
@@ -76,6 +77,7 @@ class MemoryPlan:
     work_bytes: int
     accumulators: int
     accumulators_limited: bool
+    accumulator_limit: int
     accumulator_bytes: int
     vector_bytes: int
     streaming: bool
@@ -111,7 +113,8 @@ def plan(
 ) -> MemoryPlan:
     """Predict the memory of an objective and its products; nothing is allocated.
 
-    The state of a linearization is kept where it fits into ``max_memory`` and streamed where it does not.
+    The state of a linearization is kept where it fits into ``max_memory`` and streamed where it does not; where that is not
+    enough, the threads' accumulators are given up too.
 
     Parameters
     ----------
@@ -153,10 +156,11 @@ def plan(
     budget = _SHARE * available_bytes() if max_memory is None else as_bytes(max_memory)
     if samples * 8 * sum(net.widths) + 64 * net.num_params > _MOST_ELEMENTS:
         raise MemoryLimitError(f"N = {samples} and P = {net.num_params} need more than 2^61 bytes; use fewer data or units.")
-    found = _measure(net, samples, loss, dtype, budget, streaming=False)
-    if found.total_bytes > budget:
-        found = _measure(net, samples, loss, dtype, budget, streaming=True)
-    if found.total_bytes > budget:
+    for streaming, limit in ((False, ACCUMULATOR_BYTES), (True, ACCUMULATOR_BYTES), (False, 0), (True, 0)):
+        found = _measure(net, samples, loss, dtype, budget, streaming, limit)
+        if found.total_bytes <= budget:
+            break
+    else:
         raise MemoryLimitError(
             f"this problem needs {shown_bytes(found.total_bytes)} even when its data are streamed, allowed are "
             f"{shown_bytes(budget)}:\n{found}\nUse fewer data, a narrower network, dtype='float32', or a larger max_memory."
@@ -164,11 +168,11 @@ def plan(
     return found
 
 
-def _measure(net: MLP, samples: int, loss: str, dtype: str, budget: float, *, streaming: bool) -> MemoryPlan:
+def _measure(net: MLP, samples: int, loss: str, dtype: str, budget: float, streaming: bool, limit: int) -> MemoryPlan:
     single = dtype == "float32"
     item = 4 if single else 8
     sizes: dict[str, Any] = _core.problem_sizes(
-        **network_arguments(net, loss), num_samples=samples, single=single, isa=ISA, streaming=streaming
+        **network_arguments(net, loss), num_samples=samples, single=single, isa=ISA, streaming=streaming, accumulator_bytes=limit
     )
     chunks = int(sizes["num_chunks"])
     workers = num_workers(chunks)
@@ -182,6 +186,7 @@ def _measure(net: MLP, samples: int, loss: str, dtype: str, budget: float, *, st
         work_bytes=item * workers * int(sizes["work"]),
         accumulators=chunks,
         accumulators_limited=bool(sizes["chunks_limited"]),
+        accumulator_limit=limit,
         accumulator_bytes=item * net.num_params * chunks if chunks > 1 else 0,
         vector_bytes=item * (3 * net.num_params + int(sizes["transposed"])),
         streaming=streaming,

@@ -88,6 +88,7 @@ class Objective:
         self.engine = Engine(
             net, self.loss, data.X, self.targets, data.normalized_weights, self.dtype,
             streaming=self.plan.streaming, max_bytes=self.plan.budget_bytes,
+            accumulator_bytes=self.plan.accumulator_limit,
         )  # fmt: skip
 
     @property

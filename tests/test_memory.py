@@ -100,9 +100,13 @@ def test_too_large_is_refused_before_anything_is_allocated() -> None:
 
 
 def test_many_parameters_limit_the_accumulators_and_the_plan_says_so() -> None:
-    found = ph.plan(ph.MLP([3000, 30_000, 10]), 5000, max_memory=1e12)  # 9e7 parameters
-    assert found.accumulators_limited and found.accumulators == 1
+    large = ph.MLP([3000, 30_000, 10])  # 9e7 parameters
+    found = ph.plan(large, 5000, max_memory=1e12)
+    assert found.accumulators_limited and found.accumulators == 2
+    assert found.accumulator_bytes <= 2**31
     assert "fewer than the cores could use" in str(found)
+    tight = ph.plan(large, 5000, max_memory=found.total_bytes - found.state_bytes)
+    assert tight.accumulators == 1 and tight.accumulator_limit == 0
     assert not ph.plan(ph.MLP([64, 64, 10]), 5000).accumulators_limited
 
 

@@ -32,7 +32,7 @@ struct PyProblem {
 template <class T>
 std::unique_ptr<Problem<T>> build(const Mlp& mlp, Loss loss, const Array64& x, const Array64& target,
                                   const Array64& weight, std::uintptr_t blas, int int_bytes, const std::string& isa,
-                                  index_t lane_width, bool streaming) {
+                                  index_t lane_width, bool streaming, index_t accumulator_bytes) {
     const Kernels<T>* kernels = find_kernels<T>(isa.c_str());
     if (!kernels) throw py::value_error("instruction-set level '" + isa + "' cannot run on this processor");
     const Gemm<T> gemm(kernels, blas, int_bytes);
@@ -42,11 +42,11 @@ std::unique_ptr<Problem<T>> build(const Mlp& mlp, Loss loss, const Array64& x, c
     const auto n = static_cast<index_t>(x.shape(0));
     if constexpr (std::is_same_v<T, double>) {
         return std::make_unique<Problem<T>>(mlp, loss, n, x.data(), target.data(), weight.data(), gemm, kernels,
-                                            lane_width, streaming);
+                                            lane_width, streaming, accumulator_bytes);
     } else {
         const std::vector<T> xs(x.data(), x.data() + x.size()), ys(target.data(), target.data() + target.size());
         return std::make_unique<Problem<T>>(mlp, loss, n, xs.data(), ys.data(), weight.data(), gemm, kernels,
-                                            lane_width, streaming);
+                                            lane_width, streaming, accumulator_bytes);
     }
 }
 
@@ -71,7 +71,7 @@ std::unique_ptr<PyProblem> make_problem(const std::vector<index_t>& widths, cons
                                         const std::vector<double>& betas, const std::vector<double>& scales, bool bias,
                                         int loss, const Array64& x, const Array64& target, const Array64& weight,
                                         bool single, std::uintptr_t blas, int int_bytes, const std::string& isa,
-                                        index_t lane_width, bool streaming) {
+                                        index_t lane_width, bool streaming, index_t accumulator_bytes) {
     auto out = std::make_unique<PyProblem>();
     out->mlp = make_network(widths, acts, betas, scales, bias, loss);
     if (x.ndim() != 2 || target.ndim() != 2 || weight.ndim() != 1 || x.shape(0) < 1 || x.shape(1) != widths.front() ||
@@ -82,21 +82,22 @@ std::unique_ptr<PyProblem> make_problem(const std::vector<index_t>& widths, cons
     out->target = target;
     out->weight = weight;
     if (single)
-        out->any.f32 =
-            build<float>(out->mlp, out->loss, x, target, weight, blas, int_bytes, isa, lane_width, streaming);
+        out->any.f32 = build<float>(out->mlp, out->loss, x, target, weight, blas, int_bytes, isa, lane_width, streaming,
+                                    accumulator_bytes);
     else
-        out->any.f64 =
-            build<double>(out->mlp, out->loss, x, target, weight, blas, int_bytes, isa, lane_width, streaming);
+        out->any.f64 = build<double>(out->mlp, out->loss, x, target, weight, blas, int_bytes, isa, lane_width,
+                                     streaming, accumulator_bytes);
     return out;
 }
 
 // The sizes of a problem, in elements, from a problem without data.
 template <class T>
-py::dict sizes_of(const Mlp& mlp, Loss loss, index_t num_samples, const std::string& isa, bool streaming) {
+py::dict sizes_of(const Mlp& mlp, Loss loss, index_t num_samples, const std::string& isa, bool streaming,
+                  index_t accumulator_bytes) {
     const Kernels<T>* kernels = find_kernels<T>(isa.c_str());
     if (!kernels) throw py::value_error("instruction-set level '" + isa + "' cannot run on this processor");
     const Problem<T> problem(mlp, loss, num_samples, nullptr, nullptr, nullptr, Gemm<T>(kernels, 0, 4), kernels, -1,
-                             streaming);
+                             streaming, accumulator_bytes);
     using namespace py::literals;
     return py::dict("data"_a = problem.data_size(), "state"_a = problem.state_size(), "work"_a = problem.work_size(),
                     "transposed"_a = problem.transposed_size(), "num_chunks"_a = problem.num_chunks(),
@@ -105,12 +106,13 @@ py::dict sizes_of(const Mlp& mlp, Loss loss, index_t num_samples, const std::str
 
 py::dict problem_sizes(const std::vector<index_t>& widths, const std::vector<int>& acts,
                        const std::vector<double>& betas, const std::vector<double>& scales, bool bias, int loss,
-                       index_t num_samples, bool single, const std::string& isa, bool streaming) {
+                       index_t num_samples, bool single, const std::string& isa, bool streaming,
+                       index_t accumulator_bytes) {
     const Mlp mlp = make_network(widths, acts, betas, scales, bias, loss);
     if (num_samples < 1) throw py::value_error("num_samples must be at least 1");
     const auto kind = static_cast<Loss>(loss);
-    return single ? sizes_of<float>(mlp, kind, num_samples, isa, streaming)
-                  : sizes_of<double>(mlp, kind, num_samples, isa, streaming);
+    return single ? sizes_of<float>(mlp, kind, num_samples, isa, streaming, accumulator_bytes)
+                  : sizes_of<double>(mlp, kind, num_samples, isa, streaming, accumulator_bytes);
 }
 
 py::dict naive(const PyProblem& self, const Array64& theta, const Array64& v) {
@@ -142,7 +144,8 @@ void bind_problem(py::module_& m) {
         .def(py::init(&make_problem), py::kw_only(), py::arg("widths"), py::arg("activations"), py::arg("betas"),
              py::arg("scales"), py::arg("bias"), py::arg("loss"), py::arg("x").noconvert(),
              py::arg("target").noconvert(), py::arg("weight").noconvert(), py::arg("single"), py::arg("blas"),
-             py::arg("blas_int_bytes"), py::arg("isa"), py::arg("lane_width") = -1, py::arg("streaming") = false)
+             py::arg("blas_int_bytes"), py::arg("isa"), py::arg("lane_width") = -1, py::arg("streaming") = false,
+             py::arg("accumulator_bytes") = kAccumulatorBytes)
         .def_property_readonly(
             "address", [](const PyProblem& self) { return reinterpret_cast<std::uintptr_t>(&self.any); },
             "Address of the problem for the C ABI; valid while this object lives.")
@@ -167,5 +170,6 @@ void bind_problem(py::module_& m) {
              "Every product by plain loops, in float64: the oracle of the tuned code.");
     m.def("problem_sizes", &problem_sizes, py::kw_only(), py::arg("widths"), py::arg("activations"), py::arg("betas"),
           py::arg("scales"), py::arg("bias"), py::arg("loss"), py::arg("num_samples"), py::arg("single"),
-          py::arg("isa"), py::arg("streaming"), "Elements of a problem's buffers, without its data being there.");
+          py::arg("isa"), py::arg("streaming"), py::arg("accumulator_bytes"),
+          "Elements of a problem's buffers, without its data being there.");
 }

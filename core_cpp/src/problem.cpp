@@ -24,13 +24,13 @@ constexpr index_t kLaneBytes = 3 << 19, kMinLanes = 32, kMaxLanes = 272;
 // (num_params each) should neither outweigh the products nor fill the memory.
 constexpr double kChunkFlops = 2e7;
 constexpr index_t kMaxChunks = 32;
-constexpr index_t kAccumulatorBytes = index_t{1} << 28;
 
 }  // namespace
 
 template <class T>
 Problem<T>::Problem(Mlp mlp, Loss loss, index_t num_samples, const T* x, const T* target, const double* weight,
-                    Gemm<T> gemm, const Kernels<T>* kernels, index_t lane_width, bool streaming)
+                    Gemm<T> gemm, const Kernels<T>* kernels, index_t lane_width, bool streaming,
+                    index_t accumulator_bytes)
     : mlp_(std::move(mlp)),
       loss_(loss),
       gemm_(gemm),
@@ -38,7 +38,7 @@ Problem<T>::Problem(Mlp mlp, Loss loss, index_t num_samples, const T* x, const T
       streaming_(streaming),
       num_samples_(num_samples) {
     choose_layout(lane_width);
-    choose_blocks();
+    choose_blocks(accumulator_bytes);
     lay_out();
     if (x) copy_data(x, target, weight);
 }
@@ -86,7 +86,7 @@ void Problem<T>::copy_data(const T* x, const T* target, const double* weight) {
 }
 
 template <class T>
-void Problem<T>::choose_blocks() {
+void Problem<T>::choose_blocks(index_t accumulator_bytes) {
     index_t rows = kMaxRows, width_sum = 0;
     double params = 0.0;
     for (const Layer& layer : mlp_.layers) {
@@ -111,7 +111,7 @@ void Problem<T>::choose_blocks() {
 
     const double flops = 12.0 * static_cast<double>(num_samples_) * params;
     const index_t by_work = static_cast<index_t>(std::min(flops / kChunkFlops, 1e6));
-    const index_t by_memory = kAccumulatorBytes / (mlp_.num_params * static_cast<index_t>(sizeof(T)));
+    const index_t by_memory = accumulator_bytes / (mlp_.num_params * static_cast<index_t>(sizeof(T)));
     const index_t wanted = std::max<index_t>(1, std::min({num_blocks_, by_work, kMaxChunks}));
     num_chunks_ = std::max<index_t>(1, std::min(wanted, by_memory));
     chunks_limited_ = num_chunks_ < wanted;

@@ -33,6 +33,9 @@ struct StateLayout {
     index_t prob = -1;                                     // output layer of cross_entropy and logistic
 };
 
+// All accumulators of one result together take no more than this unless the caller says otherwise.
+constexpr index_t kAccumulatorBytes = index_t{1} << 31;
+
 template <class T>
 class Problem {
 public:
@@ -40,7 +43,8 @@ public:
     // Networks no wider than lane_width get lanes across data; a negative one stands for the kernels' own. Without x
     // the problem knows its sizes only.
     Problem(Mlp mlp, Loss loss, index_t num_samples, const T* x, const T* target, const double* weight, Gemm<T> gemm,
-            const Kernels<T>* kernels, index_t lane_width = -1, bool streaming = false);
+            const Kernels<T>* kernels, index_t lane_width = -1, bool streaming = false,
+            index_t accumulator_bytes = kAccumulatorBytes);
 
     const Mlp& mlp() const { return mlp_; }
     Loss loss() const { return loss_; }
@@ -88,7 +92,7 @@ private:
         return (lines > 8 ? lines | 1 : lines) * line;
     }
     void choose_layout(index_t lane_width);
-    void choose_blocks();
+    void choose_blocks(index_t accumulator_bytes);
     void copy_data(const T* x, const T* target, const double* weight);
     void lay_out();
 
