@@ -63,7 +63,7 @@ class MemoryPlan:
         theta, one vector, its transposed weights and one result.
     streaming : bool
         True if nothing is kept between products but theta: each product linearizes block after block anew. The results are the
-        same bits, the time about half as much again.
+        same bits, the time a third to a half more.
     budget_bytes : float
         What was allowed.
     """

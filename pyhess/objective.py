@@ -39,7 +39,7 @@ class Objective:
         ``"float64"``, or ``"float32"`` for twice the speed and half the memory at seven digits.
     max_memory : float, optional
         Bytes the objective and one linearization may take, by default 80 % of what this process may use. Where the state of a
-        linearization does not fit, the data are streamed: the same results, about half as much time again. ``plan`` holds the
+        linearization does not fit, the data are streamed: the same bits, a third to a half more time. ``plan`` holds the
         prediction.
 
     Raises

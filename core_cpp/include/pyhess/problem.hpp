@@ -10,7 +10,7 @@
 //
 // What a linearization keeps of every block (activations, back-propagated errors) lies behind the transposed weights in
 // the state. A streaming problem keeps it for one block at a time, in the worker's own buffer, and every product
-// computes it anew: same bits, a third more arithmetic, memory that does not grow with the number of data.
+// computes it anew: same bits, a third to a half more time, memory that does not grow with the number of data.
 #pragma once
 
 #include <cstddef>
