@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,16 @@ def hidden_units(net: MLP, array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]
         if bias is not None:
             parts.append(array[bias].reshape(width, 1))
         yield np.hstack(parts)
+
+
+def units_agree(net: MLP, vectors: Iterable[npt.NDArray[Any]]) -> bool:
+    """Tell whether the hidden units of a layer have the same entries in each of the vectors (P,)."""
+    return all(bool((units == units[:1]).all()) for vector in vectors for units in hidden_units(net, vector))
+
+
+def holds_for_units(net: MLP, flags: npt.NDArray[np.bool_]) -> bool:
+    """Tell whether the flags (P,) are true for everything that belongs to hidden units."""
+    return all(bool(units.all()) for units in hidden_units(net, flags))
 
 
 class Region(Immutable, ABC):
@@ -204,10 +214,7 @@ class Region(Immutable, ABC):
             A unit takes its row of W^l, its bias and its column of W^{l+1} along.
         """
         layers = net_of(net)
-        region = self.bind(layers)
-        return all(
-            bool((units == units[:1]).all()) for vector in region._defining_vectors() for units in hidden_units(layers, vector)
-        )
+        return units_agree(layers, self.bind(layers)._defining_vectors())
 
     def is_sign_symmetric(self, net: Any) -> bool:
         """Tell whether the sign of any hidden unit can be flipped without changing the set or the function.
@@ -223,4 +230,4 @@ class Region(Immutable, ABC):
         region = self.bind(layers)
         if any(activation not in _ODD for activation in layers.activations):
             return False
-        return all(bool(units.all()) for units in hidden_units(layers, region._is_even()))
+        return holds_for_units(layers, region._is_even())

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "pyhess/any_problem.hpp"
+#include "pyhess/descent.hpp"
 #include "pyhess/naive.hpp"
 
 namespace py = pybind11;
@@ -168,6 +169,9 @@ void bind_problem(py::module_& m) {
             [](const PyProblem& self) { return self.with([](auto& p) { return p.transposed_size(); }); })
         .def("naive_products", &naive, py::arg("theta").noconvert(), py::arg("v").noconvert(),
              "Every product by plain loops, in float64: the oracle of the tuned code.");
+    m.attr("accumulator_bytes") = kAccumulatorBytes;
+    m.def("descent_scratch_size", &descent_scratch_size, py::arg("num_params"), py::arg("memory"),
+          "Doubles of scratch that one descent needs.");
     m.def("problem_sizes", &problem_sizes, py::kw_only(), py::arg("widths"), py::arg("activations"), py::arg("betas"),
           py::arg("scales"), py::arg("bias"), py::arg("loss"), py::arg("num_samples"), py::arg("single"),
           py::arg("isa"), py::arg("streaming"), py::arg("accumulator_bytes"),

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/folded_sigmoid.hpp"
+
 namespace pyhess {
 namespace {
 
@@ -11,20 +13,10 @@ double logistic_loss(double f, double target) {
     return std::log1p(std::exp(-std::fabs(f))) + (f > 0.0 ? (1.0 - target) * f : -target * f);
 }
 
-// A sigmoid p is kept as the smaller of p and 1 - p, negative where p is the larger one: p (1 - p) and 1 - 2 p then
-// lose no digits in saturation, where 1 - p would.
+// As kernels/folded_sigmoid.hpp keeps it.
 double folded_sigmoid(double f) {
     const double e = std::exp(-std::fabs(f)), small = e / (1.0 + e);
     return f < 0.0 ? small : -small;
-}
-template <class T>
-T folded_slope(T p) {  // p (1 - p)
-    const T small = p < T(0) ? -p : p;
-    return small * (T(1) - small);
-}
-template <class T>
-T folded_asymmetry(T p) {  // 1 - 2 p
-    return p < T(0) ? T(-1) - T(2) * p : T(1) - T(2) * p;
 }
 
 template <class T>

@@ -101,7 +101,7 @@ def certify(obj: Objective, region: Region, method: str = "auto", *, cancel: npt
     choice("method", method, ("auto", *METHODS))
     stop = np.zeros(1, dtype=np.int32) if cancel is None else cancel
     if obj.net.num_layers == 1:
-        return linear(obj, bound)
+        return _linear(obj, bound)
     if method == "centre" and obj.num_params > _CENTRE_PARAMS_MAX:
         raise MemoryLimitError(
             f"the centre bound needs several dense matrices of {obj.num_params} x {obj.num_params}; allowed are "
@@ -129,7 +129,7 @@ def _certify_simple(obj: Objective, region: Box | Ball, method: str, stop: npt.N
     return run.certificate()
 
 
-def linear(obj: Objective, region: Region) -> Certificate:
+def _linear(obj: Objective, region: Region) -> Certificate:
     """No hidden layer: the loss is convex in theta, and nothing has to be computed."""
     statement = "the network has no hidden layer, so the loss is convex in theta: no Hessian has a negative eigenvalue"
     table = {"linear": MethodResult(0.0, 0.0, 1)}

@@ -84,7 +84,7 @@ def _minorants(obj: Objective, region: Region, stop: npt.NDArray[np.int32]) -> I
         else:
             assert isinstance(part, Ball)
             centre = np.array(part.center)
-            box = _around(part)
+            box = part.box_around()
         cell = box_cell(obj.net, box)
         if dense_cost(cell, obj.data.num_samples) > _MAX_COST or stop[0]:
             return
@@ -104,12 +104,6 @@ def _minorants(obj: Objective, region: Region, stop: npt.NDArray[np.int32]) -> I
             return
         yield "the residual part at the centre less the bound of its change", _shifted(residual, -changes[0])
         yield "the Hessian at the centre less the bound of its change", _shifted(residual + gauss, -changes[1])
-
-
-def _around(ball: Ball) -> Box:
-    """The box around a ball, rounded outwards."""
-    low, high = (np.nextafter(ball.center + sign * ball.radius, sign * np.inf) for sign in (-1.0, 1.0))
-    return Box(low, high)
 
 
 def _shifted(matrix: Interval, change: float) -> FloatArray:

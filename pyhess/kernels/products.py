@@ -165,12 +165,28 @@ def _multiply_block(
 
 
 @serial
+def _linearize_sample(
+    capi: Any, problem: int, num_chunks: int, theta: int, state: int, values: Any, work: int, cancel: Any
+) -> int:
+    """Fill the state at one theta; the parts of the loss are added to ``values`` (chunks,)."""
+    call3(capi.ph_prepare, problem, theta, state)
+    code = 0
+    for chunk in range(num_chunks):
+        if code != 0:
+            break
+        code = call9(
+            capi.ph_linearize, problem, theta, state, chunk, chunk + 1, values[chunk:].ctypes.data, 0, work, cancel.ctypes.data
+        )
+    return code
+
+
+@serial
 def _batch_worker(
     capi: Any, function: int, problem: int, num_chunks: int, thetas: Any, states: Any, fresh: bool, worker: Any, vs: Any,
     out: Any, vt: int, part: Any, work: int, counter: Any, cancel: Any,
 ) -> int:  # fmt: skip
     """One worker's share of the samples, drawn from the counter."""
-    value = np.zeros(1)
+    losses = np.zeros(num_chunks)
     code = 0
     while code == 0:
         sample = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
@@ -179,8 +195,7 @@ def _batch_worker(
         theta = thetas[sample].ctypes.data
         state = states[worker if fresh else sample].ctypes.data
         if fresh:
-            call3(capi.ph_prepare, problem, theta, state)
-            code = call9(capi.ph_linearize, problem, theta, state, 0, num_chunks, value.ctypes.data, 0, work, cancel.ctypes.data)
+            code = _linearize_sample(capi, problem, num_chunks, theta, state, losses, work, cancel)
         if code == 0:
             code = _whole_product(
                 capi, function, problem, num_chunks, theta, state, vs[sample].ctypes.data, vt, out[sample], part, work, cancel
@@ -215,15 +230,9 @@ def _linearize_worker(
         sample = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
         if sample >= thetas.shape[0]:
             break
-        theta, state = thetas[sample].ctypes.data, states[sample].ctypes.data
-        call3(capi.ph_prepare, problem, theta, state)
-        for chunk in range(num_chunks):
-            code = call9(
-                capi.ph_linearize, problem, theta, state, chunk, chunk + 1, values[sample, chunk:].ctypes.data, 0, work,
-                cancel.ctypes.data,
-            )  # fmt: skip
-            if code != 0:
-                break
+        code = _linearize_sample(
+            capi, problem, num_chunks, thetas[sample].ctypes.data, states[sample].ctypes.data, values[sample], work, cancel
+        )
     return code
 
 
@@ -245,7 +254,7 @@ def _jet_worker(
     grads: Any, vt: int, parts: Any, work: int, counter: Any, cancel: Any,
 ) -> int:  # fmt: skip
     """One worker's share of the samples; each chunk into zeros, then added in order: the bits of ``_jet``."""
-    value = np.zeros(1)
+    losses = np.zeros(num_chunks)
     code = 0
     while code == 0:
         sample = fetch_add(capi.ph_fetch_add, counter.ctypes.data, 1)
@@ -254,8 +263,7 @@ def _jet_worker(
         theta, v = thetas[sample].ctypes.data, vs[sample].ctypes.data
         state = states[worker if fresh else sample].ctypes.data
         if fresh:
-            call3(capi.ph_prepare, problem, theta, state)
-            code = call9(capi.ph_linearize, problem, theta, state, 0, num_chunks, value.ctypes.data, 0, work, cancel.ctypes.data)
+            code = _linearize_sample(capi, problem, num_chunks, theta, state, losses, work, cancel)
         call3(capi.ph_transpose, problem, v, vt)
         for chunk in range(num_chunks):
             if code != 0:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._checks import Immutable, as_real, as_vector, shown
-from .._region import hidden_units, net_of, size_of
+from .._region import holds_for_units, net_of, size_of, units_agree
 from ..errors import InputError, InputTypeError
 from ..model import MLP
 
@@ -188,14 +188,12 @@ class Penalty(Immutable, ABC):
     def is_permutation_symmetric(self, net: Any) -> bool:
         """Tell whether the penalty stays the same when any two hidden units of a layer are exchanged."""
         layers = net_of(net)
-        vectors = self.bind(net)._units_vectors(layers.num_params)
-        return all(bool((units == units[:1]).all()) for vector in vectors for units in hidden_units(layers, vector))
+        return units_agree(layers, self.bind(net)._units_vectors(layers.num_params))
 
     def is_sign_symmetric(self, net: Any) -> bool:
         """Tell whether the penalty stays the same when the weights in and out and the bias of a hidden unit change sign."""
         layers = net_of(net)
-        even = self.bind(net)._is_even(layers.num_params)
-        return all(bool(units.all()) for units in hidden_units(layers, even))
+        return holds_for_units(layers, self.bind(net)._is_even(layers.num_params))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Penalty) and type(self) is type(other) and self._key() == other._key()

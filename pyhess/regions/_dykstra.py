@@ -34,6 +34,15 @@ def dykstra(parts: Sequence[Projection], theta: FloatArray, tol: float) -> Float
     return x
 
 
+def pulled_inside(near: FloatArray, inside: FloatArray, slack: Callable[[FloatArray], float]) -> FloatArray:
+    """Return ``near``, which rounding may have left outside, moved towards an interior point until its slack is not negative."""
+    point, pull = near, 2.0**-52
+    while slack(point) < 0.0:
+        point = near + min(pull, 1.0) * (inside - near)
+        pull *= 2.0
+    return point
+
+
 def nearest_in_box_and_ball(
     theta: FloatArray, low: FloatArray, high: FloatArray, center: FloatArray, radius: float
 ) -> FloatArray:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .._checks import shown
 from .._region import FloatArray, Region
 from ..errors import InputError, InputTypeError
-from ._dykstra import dykstra, nearest_in_box_and_ball
+from ._dykstra import dykstra, nearest_in_box_and_ball, pulled_inside
 from ._walk import walk
 from .ordered import Ordered
 from .simple import Ball, Box
@@ -103,9 +103,8 @@ class Intersection(Region):
         boxes = [part for part in found if isinstance(part, Box)]
         balls = [part for part in found if isinstance(part, Ball)]
         if boxes and balls:
-            # The box around a ball, rounded outwards, cuts off what the ball does not reach.
-            around = [Box(*(np.nextafter(b.center + s * b.radius, s * np.inf) for s in (-1.0, 1.0))) for b in balls]
-            boxes = [_common_box([*boxes, *around])]
+            # The box around a ball cuts off what the ball does not reach.
+            boxes = [_common_box([*boxes, *(ball.box_around() for ball in balls)])]
         return (*boxes, *balls)
 
     def _find_inside(self) -> FloatArray:
@@ -143,13 +142,7 @@ class Intersection(Region):
     def _project(self, theta: FloatArray) -> FloatArray:
         if self._slack(theta) >= 0.0:
             return theta.copy()
-        near = self._nearest(theta)
-        point, pull = near, 2.0**-52
-        inside = self.interior_point()
-        while self._slack(point) < 0.0:
-            point = near + min(pull, 1.0) * (inside - near)
-            pull *= 2.0
-        return point
+        return pulled_inside(self._nearest(theta), self.interior_point(), self._slack)
 
     def _chord(self, theta: FloatArray, direction: FloatArray) -> tuple[float, float]:
         chords = [part._chord(theta, direction) for part in self._sets]

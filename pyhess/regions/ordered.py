@@ -14,7 +14,7 @@ from .._checks import as_vector, shown
 from .._region import FloatArray, Region, net_of
 from ..errors import InputError, InputTypeError
 from ..model import MLP
-from ._dykstra import dykstra, isotonic
+from ._dykstra import dykstra, isotonic, pulled_inside
 from ._walk import walk
 from .simple import Ball, Box
 
@@ -129,12 +129,7 @@ class Ordered(Region):
             # Clipping to equal bounds, and shrinking towards equal biases, keep an order: the projections may follow each other.
             return base._project(self._order(theta))
         scale = max(float(np.abs(theta).max()), 1e-300)
-        near = dykstra([base._project, self._order], theta, _TOL * scale)
-        point, pull = near, 2.0**-52
-        while self._slack(point) < 0.0:
-            point = near + min(pull, 1.0) * (self._inside - near)
-            pull *= 2.0
-        return point
+        return pulled_inside(dykstra([base._project, self._order], theta, _TOL * scale), self._inside, self._slack)
 
     def _is_alike(self) -> bool:
         """Whether the base treats the biases of a layer alike."""

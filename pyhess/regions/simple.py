@@ -274,6 +274,10 @@ class Ball(Region):
     def enclosures(self) -> tuple[Region, ...]:
         return (self,)
 
+    def box_around(self) -> Box:
+        """Return the smallest box that contains the ball, rounded outwards."""
+        return Box(np.nextafter(self.center - self.radius, -np.inf), np.nextafter(self.center + self.radius, np.inf))
+
     def _chord(self, theta: FloatArray, direction: FloatArray) -> tuple[float, float]:
         offset = theta - self.center
         squared, along = float(direction @ direction), float(offset @ direction)

@@ -18,11 +18,6 @@ _BALL_MARGIN = 8.0 * float(np.finfo(np.float64).eps)
 _PULLS = (0.0, 1e-15, 1e-14, 1e-12, 1e-9)
 
 
-def interior_point(region: Region) -> FloatArray:
-    """Return the centre of a bound Box or Ball; for other regions another point inside."""
-    return region.interior_point()
-
-
 def surely_inside(region: Region, theta: FloatArray) -> bool:
     """Whether theta lies in the region in exact arithmetic, boundary included.
 
@@ -42,7 +37,7 @@ def surely_inside(region: Region, theta: FloatArray) -> bool:
 def settle(region: Region, theta: FloatArray) -> FloatArray:
     """Return the nearest point that is surely inside: the projection, pulled in by rounding errors only."""
     point = np.array(region.project(theta), dtype=np.float64)
-    centre = interior_point(region)
+    centre = region.interior_point()
     for pull in _PULLS:
         candidate = point + pull * (centre - point)
         if surely_inside(region, candidate):
@@ -68,7 +63,7 @@ def centred_pair(region: Region, theta: FloatArray, step: FloatArray) -> Centred
     # Everything becomes a multiple of one unit per coordinate, small enough for sums to be exact.
     unit = _grid_unit(middle, step)
     d = np.rint(step / unit) * unit
-    centre = interior_point(region)
+    centre = region.interior_point()
     for pull in _PULLS if d.any() else ():
         m = np.rint((middle + pull * (centre - middle)) / unit) * unit
         if surely_inside(region, m - d) and surely_inside(region, m + d):
@@ -92,7 +87,7 @@ def _room_for(region: Region, theta: FloatArray, step: FloatArray) -> FloatArray
     def fits(middle: FloatArray) -> bool:
         return surely_inside(region, middle - step) and surely_inside(region, middle + step)
 
-    centre = interior_point(region)
+    centre = region.interior_point()
     if fits(theta):
         return theta
     if not fits(centre):

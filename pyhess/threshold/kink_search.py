@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from .._threads import blas_single_thread
 from ..regions import Box, Region
-from .geometry import interior_point
 from .kink_calculus import (
     IndexArray,
     KinkSet,
@@ -107,7 +106,7 @@ class _Search:
     centre: FloatArray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.centre = interior_point(self.region)
+        self.centre = self.region.interior_point()
 
     def run(self, starts: Sequence[FloatArray]) -> KinkWitness | None:
         extra = _EXTRA_TRIES

@@ -7,7 +7,6 @@ import numpy as np
 from ..objective import Objective
 from ..penalties import Penalty
 from ..regions import Region
-from .geometry import interior_point
 from .reference_jet import layer_factors, split
 from .roundoff import FloatArray
 from .witness import Witness, make_witness
@@ -20,7 +19,7 @@ def linear_witness(obj: Objective, region: Region, penalty: Penalty | None = Non
     Hessian of the loss in f: the identity for the squared error (so the smallest eigenvalue of the Gram matrix of z
     counts, the same for every theta), singular along the vector of ones for the cross-entropy, p(1-p) for the logistic loss.
     """
-    theta = interior_point(region)
+    theta = region.interior_point()
     outputs = obj.net.widths[-1]
     z = obj.data.X
     if obj.net.bias:

@@ -13,7 +13,7 @@ import pytest
 import pyhess as ph
 from pyhess.errors import InputError, NumericalError
 from pyhess.threshold.differences import midpoint_gap
-from pyhess.threshold.geometry import centred_pair, interior_point, settle, surely_inside
+from pyhess.threshold.geometry import centred_pair, settle, surely_inside
 from pyhess.threshold.segment import find_segment, gap_of_values
 from pyhess.threshold.witness import Witness, make_witness
 
@@ -209,7 +209,7 @@ def test_centred_pairs_are_exact_and_inside(region: Any) -> None:
     rng = np.random.default_rng(19)
     fitted = 0
     for _ in range(200):
-        theta = region.project(interior_point(region) + 3.0 * rng.standard_normal(5))
+        theta = region.project(region.interior_point() + 3.0 * rng.standard_normal(5))
         step = 10.0 ** rng.uniform(-9, 0) * rng.standard_normal(5)
         pair = centred_pair(region, theta, step)
         if pair is None:

@@ -2,6 +2,7 @@
 // is that of loss.cpp, one strip of lanes at a time. For kernels.cpp alone (see vector_math.hpp).
 #pragma once
 
+#include "folded_sigmoid.hpp"
 #include "pyhess/kernels.hpp"
 #include "vector_math.hpp"
 
@@ -139,17 +140,6 @@ double lane_loss_forward(Loss loss, const LossBlock<T>& block, const T* f, T* de
     return cross_entropy_forward(block, f, delta);
 }
 
-// p (1 - p) and 1 - 2 p of a sigmoid that loss.cpp folded
-template <class T>
-inline T lane_slope(T p) {
-    const T small = absolute(p);
-    return small * (T(1) - small);
-}
-template <class T>
-inline T lane_asymmetry(T p) {
-    return p < T(0) ? T(-1) - T(2) * p : T(1) - T(2) * p;
-}
-
 // u_top and s_top = u and s2 of the most probable class of each lane
 template <class T>
 inline void most_probable(const LossBlock<T>& block, index_t lane, const T* u, const T* s2, T* __restrict u_top,
@@ -204,7 +194,7 @@ void lane_loss_curvature(Loss loss, const LossBlock<T>& block, T* u) {
         } else if (loss == Loss::logistic) {
             T* __restrict row = u + lane;
             const T* __restrict prob = block.prob + lane;
-            for (int i = 0; i < S; ++i) row[i] *= weight[i] * lane_slope(prob[i]);
+            for (int i = 0; i < S; ++i) row[i] *= weight[i] * folded_slope(prob[i]);
         } else {
             T origin[S], unused[S], mean[S] = {};
             most_probable(block, lane, u, u, origin, unused);
@@ -240,9 +230,9 @@ double lane_loss_jet(Loss loss, const LossBlock<T>& block, const T* delta, const
         } else if (loss == Loss::logistic) {
             T* __restrict y1 = x1 + lane, * __restrict y0 = x0 + lane;
             for (int i = 0; i < S; ++i) {
-                const T p = block.prob[lane + i], curvature = weight[i] * lane_slope(p), along = u[lane + i];
+                const T p = block.prob[lane + i], curvature = weight[i] * folded_slope(p), along = u[lane + i];
                 y1[i] = curvature * along;
-                y0[i] = curvature * (T(0.5) * lane_asymmetry(p) * along * along + s2[lane + i]);
+                y0[i] = curvature * (T(0.5) * folded_asymmetry(p) * along * along + s2[lane + i]);
             }
         } else {
             most_probable(block, lane, u, s2, origin, s_top);

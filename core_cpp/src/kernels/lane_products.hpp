@@ -45,8 +45,7 @@ inline T sum_elements(Vec<T> x) {
     return part[0];
 }
 
-// ---- out = scale (bias + sum_t W_t x_t)
-// ------------------------------------------------------------------------------
+// ---- out = scale (bias + sum_t W_t x_t) ----
 
 // Vectors per row of a tile: as many as leave registers for one vector of each operand.
 constexpr int tile_vectors(int rows) {
@@ -54,7 +53,7 @@ constexpr int tile_vectors(int rows) {
     const int whole = room / kGroup * kGroup;
     return whole < kGroup ? kGroup : (whole > 8 ? 8 : whole);
 }
-constexpr int kAffineRows = kRegisters == 32 ? 6 : (kVectorBytes == 32 ? 6 : 3);
+constexpr int kAffineRows = kVectorBytes >= 32 ? 6 : 3;
 
 template <class T, int R, int N>
 inline void affine_tile(index_t in, index_t lanes, T scale, const T* bias, index_t row_stride, index_t col_stride,
@@ -126,8 +125,7 @@ void lane_affine(index_t out_rows, index_t in, index_t lanes, T scale, const T* 
 #undef PYHESS_ROWS
 }
 
-// ---- out += factor sum_t d_t a_t'
-// ------------------------------------------------------------------------------------
+// ---- out += factor sum_t d_t a_t' ----
 
 template <class T, int R, int C>
 void outer_tile(index_t in, index_t lanes, T factor, index_t count, const LaneTerm<T>* terms, index_t row, index_t col,
