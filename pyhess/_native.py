@@ -6,10 +6,13 @@ of SciPy's BLAS, and that its matrix product gives the right answer.
 
 from __future__ import annotations
 
+import _thread
 import os
+import signal
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -23,6 +26,9 @@ from .errors import InputError, NumericalError
 ABI_VERSION = 3
 ISA_LEVELS = ("base", "v3", "v4")
 
+#: Pause before a Ctrl-C that was swallowed is tried again.
+_REPEAT_SECONDS = 0.1
+
 STATUS_OK = 0
 STATUS_CANCELLED = 2
 
@@ -33,6 +39,8 @@ if _core.abi_version != ABI_VERSION:
     )
 
 CAPI: dict[str, int] = dict(_core.capi())
+#: Doubles of scratch that ph_descend needs: (num_params, memory) -> int.
+descent_scratch_size = _core.descent_scratch_size
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,50 @@ def raise_for_status(status: int, what: str) -> None:
         raise NumericalError(
             f"{what}: the compiled core refused the call (status {status}); this is a bug in pyhess, please report it."
         )
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Have Ctrl-C end a compilation that runs in this thread.
+
+    The compiler calls back into Python now and then, from where an exception does not get out: it is printed and gone. So the
+    signal is repeated until its exception arrives, and raised at the end if it never did. Whoever has a signal handler of their
+    own keeps it; threads other than the first get no signals.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    pending: list[threading.Timer] = []
+    left = False
+
+    def raise_and_repeat(signum: int, frame: Any) -> None:
+        if left:
+            return
+        timer = threading.Timer(_REPEAT_SECONDS, _thread.interrupt_main)
+        timer.daemon = True
+        timer.start()
+        pending.append(timer)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, raise_and_repeat)
+    arrived = False
+    try:
+        try:
+            yield
+        finally:
+            left = True
+    except KeyboardInterrupt:
+        arrived = True
+        raise
+    finally:
+        left = True  # should the signal have come just before the line above
+        for timer in pending:
+            timer.cancel()
+            timer.join()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if pending and not arrived:
+            raise KeyboardInterrupt
 
 
 def run_interruptible(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._native import BLAS, CAPI, ISA, STATUS_CANCELLED, aligned_zeros, raise_for_status, run_interruptible
+from ._native import BLAS, CAPI, ISA, STATUS_CANCELLED, aligned_zeros, compiling, raise_for_status, run_interruptible
 from ._threads import PARALLEL_LOCK, blas_single_thread, num_workers
 from .errors import MemoryLimitError
 from .kernels import products
@@ -32,6 +32,9 @@ _INTERRUPTIBLE_FLOPS = 5e8
 #: and milliseconds on a busy one.
 _PARALLEL_FLOPS = 2e6
 
+#: (kernel, dtype, parallel) that have been called.
+_compiled: set[tuple[str, np.dtype[Any], bool]] = set()
+
 
 def network_arguments(net: MLP, loss: str) -> dict[str, Any]:
     """The network and the loss in the core's words."""
@@ -46,7 +49,7 @@ def network_arguments(net: MLP, loss: str) -> dict[str, Any]:
 
 
 #: All accumulators of one result together; a fixed number, so that sums have one order on every machine.
-ACCUMULATOR_BYTES = 2**31
+ACCUMULATOR_BYTES = int(_core.accumulator_bytes)
 
 
 class CApi(NamedTuple):
@@ -79,7 +82,6 @@ class _Buffers:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.vt = engine.zeros(int(engine.problem.transposed_size))
-        self.counter = np.zeros(1, dtype=np.int64)
         self._work = engine.zeros(0, 0)
         self._parts: list[AnyArray] = []
 
@@ -158,7 +160,6 @@ class Engine:
             mine = self._pool.pop() if self._pool else None
         if mine is None:
             mine = _Buffers(self)
-        mine.counter[0] = 0
         try:
             yield mine
         finally:
@@ -202,13 +203,14 @@ class Engine:
     def run(self, kernel: Callable[[bool, int, npt.NDArray[np.int32]], int], tasks: int, flops: float, what: str) -> None:
         """Call ``kernel(parallel, workers, cancel)`` with BLAS at one thread; long calls can be interrupted.
 
-        The number of workers never changes the result.
+        ``flops`` is infinite where the length cannot be predicted. The number of workers never changes the result. A kernel is
+        first called with ``cancel`` set, at which it must return soon and leave no trace: that compiles it in the calling
+        thread, where Ctrl-C reaches the compiler. ``what`` names the kernel.
         """
         workers = num_workers(tasks) if flops > _PARALLEL_FLOPS else 1
-        cancel = np.zeros(1, dtype=np.int32)
         status = [0]
 
-        def call() -> None:
+        def call(cancel: npt.NDArray[np.int32]) -> None:
             with blas_single_thread():
                 if workers > 1:
                     with PARALLEL_LOCK:
@@ -216,23 +218,18 @@ class Engine:
                 else:
                     status[0] = int(kernel(False, 1, cancel))
 
+        version = (what, self.dtype, workers > 1)
+        if version not in _compiled:
+            with compiling():
+                call(np.ones(1, dtype=np.int32))
+            _compiled.add(version)
+        cancel = np.zeros(1, dtype=np.int32)
         if flops > _INTERRUPTIBLE_FLOPS:
-            run_interruptible(call, cancel)
+            run_interruptible(lambda: call(cancel), cancel)
         else:
-            call()
+            call(cancel)
         assert status[0] != STATUS_CANCELLED, "only an exception that has already been raised cancels a product"
         raise_for_status(status[0], what)
-
-    def run_long(self, kernel: Callable[[bool, int, npt.NDArray[np.int32]], int], tasks: int, what: str) -> None:
-        """As ``run``, for a call whose length cannot be predicted: it can always be interrupted.
-
-        The kernel is first called with ``cancel`` set, at which it must return at once. That compiles it in the calling
-        thread, where Ctrl-C reaches the compiler.
-        """
-        workers = num_workers(tasks)
-        with PARALLEL_LOCK:
-            kernel(workers > 1, workers, np.ones(1, dtype=np.int32))
-        self.run(kernel, tasks, np.inf, what)
 
 
 class Linearization:
@@ -254,7 +251,7 @@ class Linearization:
             def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
                 status: int = products.linearize[parallel](
                     capi, engine.problem.address, self.theta, self.state, values, grads, self.gradient, buffers.work(workers),
-                    buffers.counter, cancel,
+                    np.zeros(1, dtype=np.int64), cancel,
                 )  # fmt: skip
                 return status
 
@@ -269,7 +266,7 @@ class Linearization:
             def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
                 status: int = products.multiply[parallel](
                     capi, function, engine.problem.address, self.theta, self.state, v, buffers.vt, buffers.parts(out), out,
-                    buffers.work(workers), buffers.counter, cancel,
+                    buffers.work(workers), np.zeros(1, dtype=np.int64), cancel,
                 )  # fmt: skip
                 return status
 
@@ -307,7 +304,7 @@ class Linearization:
             def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
                 status: int = products.jet[parallel](
                     capi, engine.problem.address, self.theta, self.state, v, buffers.vt, qs, buffers.parts(hv, 0),
-                    buffers.parts(grad, 1), hv, grad, buffers.work(workers), buffers.counter, cancel,
+                    buffers.parts(grad, 1), hv, grad, buffers.work(workers), np.zeros(1, dtype=np.int64), cancel,
                 )  # fmt: skip
                 return status
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 import pyhess as ph
 from pyhess import _core, _native
+from pyhess._native import compiling
 
 PRODUCTS = """
 import numpy as np, pyhess as ph
@@ -193,3 +196,46 @@ def test_many_callers_and_a_threaded_blas() -> None:
     assert rounds >= 16
     assert wrong == 0
     assert after == before, "the limit is lifted when the last caller leaves"
+
+
+class Swallows:
+    """An object whose finaliser gets a Ctrl-C, from where the exception cannot get out."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_swallowed_ctrl_c_comes_again_while_compiling() -> None:
+    began = monotonic()
+    with pytest.raises(KeyboardInterrupt), compiling():
+        Swallows()
+        while monotonic() - began < 30.0:
+            sleep(0.01)
+    assert monotonic() - began < 1.0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_swallowed_ctrl_c_is_raised_at_the_end() -> None:
+    with pytest.raises(KeyboardInterrupt), compiling():
+        Swallows()
+    sleep(0.3)  # and never again
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_while_compiling_is_raised_once() -> None:
+    with pytest.raises(KeyboardInterrupt), compiling():
+        signal.raise_signal(signal.SIGINT)
+    sleep(0.3)
+
+
+def test_signal_handlers_of_others_stay_theirs() -> None:
+    calls: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: calls.append(number))
+    try:
+        with compiling():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert calls == [signal.SIGINT]

@@ -16,11 +16,6 @@ from ._bridge import call16, fetch_add
 BOX, BALL = 0, 1
 
 
-def scratch_size(num_params: int, memory: int) -> int:
-    """Doubles of scratch that one worker needs, as ph_descend lays them out."""
-    return (2 * memory + 5) * 2 * num_params + 4 * num_params + 2 * memory
-
-
 def _descend(
     capi: Any, problem: int, reach: int, mid: Any, half: Any, scale: Any, tasks: Any, zs: Any, values: Any, evals: Any,
     max_evals: int, tol: float, memory: int, scratch: Any, states: Any, vts: Any, work: Any, counter: Any, cancel: Any,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from .._checks import choice, positive_float, positive_int
+from .._native import compiling
 from ..errors import InputError, MemoryLimitError
 from ..kernels import run as codes
 from ..kernels.lanczos import attach
@@ -129,7 +130,8 @@ class Runs:
 
     def compile(self, spread: bool) -> Any:
         """Attach the compiled code for one core, or for all on each vector, and return the step."""
-        return attach(self.run, self.basis.dtype, spread)
+        with compiling():
+            return attach(self.run, self.basis.dtype, spread)
 
 
 def make_runs(

@@ -121,4 +121,4 @@ def _solve(engine: Engine, function: int, thetas: AnyArray, runs: Runs) -> None:
         )  # fmt: skip
         return status
 
-    engine.run_long(kernel, workers, "eigenvalues")
+    engine.run(kernel, workers, np.inf, "batch of eigenvalues")

@@ -158,12 +158,12 @@ def _solve(lin: Linearization, function: int, runs: Runs) -> None:
         def kernel(spread: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
             status: int = solve_one[spread](
                 capi, step.address, function, engine.problem.address, lin.theta, lin.state, buffers.vt, parts,
-                buffers.work(min(workers, engine.num_chunks)), buffers.counter, cancel, runs.run[0],
+                buffers.work(min(workers, engine.num_chunks)), np.zeros(1, dtype=np.int64), cancel, runs.run[0],
                 runs.state[0], runs.basis[0], runs.vectors[0], w,
             )  # fmt: skip
             return status
 
-        engine.run_long(kernel, tasks, "eigenvalues")
+        engine.run(kernel, tasks, np.inf, "eigenvalues")
 
 
 def _run_operator(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
-from .._native import raise_for_status, run_interruptible
+from .._native import compiling, descent_scratch_size, raise_for_status, run_interruptible
 from .._threads import PARALLEL_LOCK, blas_single_thread, num_workers
 from ..kernels import descent
 from ..linearization import Engine, Linearization, capi
@@ -208,7 +208,7 @@ class NativeRun(Run):
         """The compiled descent of so many workers, with its memory, as a function of the tasks and their counter."""
         engine, size = self.engine, self.size
         memory = int(np.clip(_MEMORY_BYTES // (workers * 4 * size * 8), 3, 10))
-        scratch = np.zeros((workers, descent.scratch_size(size, memory)))
+        scratch = np.zeros((workers, descent_scratch_size(size, memory)))
         states = engine.rows(workers, int(engine.problem.state_size))
         vts = engine.rows(workers, int(engine.problem.transposed_size))
         work = engine.work(workers)
@@ -225,7 +225,7 @@ class NativeRun(Run):
 
     def compile(self, num_tasks: int) -> None:
         kernel = self._kernel(num_workers(num_tasks), 1, 1.0)
-        with PARALLEL_LOCK:
+        with compiling(), PARALLEL_LOCK:
             kernel(np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
 
     def descend(self, tasks: IntArray, max_evals: int, tol: float, stage: str) -> None:
