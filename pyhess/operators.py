@@ -21,6 +21,11 @@ _DENSE_LIMIT_BYTES = 2**31
 _DENSE_COLUMNS = 256
 
 
+#: Vectors of a block that are laid out row by row at a time: NumPy's transposition cannot be interrupted, and takes a second for
+#: some 400 MB.
+_GROUP_BYTES = 2**26
+
+
 class CurvatureOperator(LinearOperator):  # type: ignore[misc]
     """A symmetric matrix of second derivatives at a fixed theta; the state at theta is computed once.
 
@@ -61,9 +66,13 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
         return out
 
     def _matmat(self, block: AnyArray) -> AnyArray:
-        rows = self._cast(np.asarray(block).T)
-        out = np.empty_like(rows)
-        self._lin.multiply_block(self._function, rows, out)
+        columns = np.asarray(block)
+        size, count = columns.shape
+        out = np.empty((count, size), dtype=self.dtype)
+        group = max(1, _GROUP_BYTES // (size * out.itemsize))
+        for begin in range(0, count, group):
+            rows = self._cast(columns[:, begin : begin + group].T)
+            self._lin.multiply_block(self._function, rows, out[begin : begin + group])
         return out.T
 
     def _cast(self, v: AnyArray) -> AnyArray:

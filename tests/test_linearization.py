@@ -18,6 +18,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 
 import pyhess as ph
+from pyhess import operators
 
 THREADS = sorted({1, min(2, numba.config.NUMBA_NUM_THREADS), numba.config.NUMBA_NUM_THREADS})
 
@@ -104,6 +105,15 @@ def test_blocks_are_single_products(obj: ph.Objective, count: int, num_threads: 
     for k in range(count):
         jet = obj.curvature(theta, block[:, k])
         assert (jets.q[k], jets.hv[:, k].tolist(), jets.grad[:, k].tolist()) == (jet.q, jet.hv.tolist(), jet.grad.tolist())
+
+
+@pytest.mark.parametrize("group_bytes", [1, 20_000])
+def test_blocks_are_laid_out_in_groups(obj: ph.Objective, monkeypatch: pytest.MonkeyPatch, group_bytes: int) -> None:
+    theta, block = vectors(obj, 7)
+    whole = obj.hvp(theta, block)
+    monkeypatch.setattr(operators, "_GROUP_BYTES", group_bytes)
+    assert np.array_equal(obj.hvp(theta, block), whole)
+    assert obj.hvp(theta, block[:, :0]).shape == (obj.num_params, 0)
 
 
 @pytest.mark.parametrize("num_threads", THREADS)
