@@ -23,7 +23,7 @@ import numpy.typing as npt
 from . import _core
 from .errors import InputError, NumericalError
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 ISA_LEVELS = ("base", "v3", "v4")
 
 #: Pause before a Ctrl-C that was swallowed is tried again.
@@ -39,6 +39,8 @@ if _core.abi_version != ABI_VERSION:
     )
 
 CAPI: dict[str, int] = dict(_core.capi())
+#: Where an array's first element lies.
+address = _core.address
 #: Doubles of scratch that ph_descend needs: (num_params, memory) -> int.
 descent_scratch_size = _core.descent_scratch_size
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._native import BLAS, CAPI, ISA, STATUS_CANCELLED, aligned_zeros, compiling, raise_for_status, run_interruptible
+from ._native import BLAS, CAPI, ISA, STATUS_CANCELLED, address, aligned_zeros, compiling, raise_for_status, run_interruptible
 from ._threads import PARALLEL_LOCK, blas_single_thread, num_workers
 from .errors import MemoryLimitError
-from .kernels import products
+from .kernels import jobs
+from .kernels.jobs import JET, JOB, LINEARIZE
 from .model import ACTIVATIONS, MLP
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,12 +27,16 @@ AnyArray = npt.NDArray[Any]
 _ACTIVATION_CODES = {name: code for code, name in enumerate(("identity", "tanh", "relu", "softplus", "sigmoid", "gelu"))}
 _LOSS_CODES = {name: code for code, name in enumerate(("squared_error", "cross_entropy", "logistic"))}
 assert set(_ACTIVATION_CODES) == set(ACTIVATIONS)
+assert JOB.itemsize == 8 * _core.job_size
 
 #: Calls predicted to be longer than this many flops (some 10 ms) watch for Ctrl-C; shorter ones are not worth a thread.
 _INTERRUPTIBLE_FLOPS = 5e8
 #: Calls below this many flops (some 0.1 ms) stay in the calling thread: waking the others costs microseconds on an idle machine
 #: and milliseconds on a busy one.
 _PARALLEL_FLOPS = 2e6
+
+#: Operations by their flops, in products.
+_COSTS = (1.0, 1.0, 1.0, 2.0)
 
 #: (kernel, dtype, parallel) that have been called.
 _compiled: set[tuple[str, np.dtype[Any], bool]] = set()
@@ -52,20 +58,9 @@ def network_arguments(net: MLP, loss: str) -> dict[str, Any]:
 ACCUMULATOR_BYTES = int(_core.accumulator_bytes)
 
 
-class CApi(NamedTuple):
-    """Addresses of the C ABI in the form kernels take them."""
-
-    ph_prepare: int
-    ph_transpose: int
-    ph_linearize: int
-    ph_hvp: int
-    ph_ggn: int
-    ph_jet: int
-    ph_descend: int
-    ph_fetch_add: int
-
-
-capi = CApi(**CAPI)
+#: One thread, or the threads of one theta in three passes, or those of many samples: the functions of the C ABI for a job.
+SAMPLES = np.array([CAPI["ph_samples"]], dtype=np.int64)
+CHUNKS = np.array([CAPI[name] for name in ("ph_transposes", "ph_chunks", "ph_sums")], dtype=np.int64)
 
 
 class Curvature(NamedTuple):
@@ -76,28 +71,57 @@ class Curvature(NamedTuple):
     grad: FloatArray
 
 
-class _Buffers:
-    """Working memory of one product at a time: transposed weights of v, one accumulator per chunk, one workspace per worker."""
+class _Fields(ctypes.Structure):
+    """The record of a job as attributes, which are set ten times as fast as a structured array's."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in JOB.names or ()]
+
+
+class Buffers:
+    """Working memory of one job at a time, and the job's record; everything grows to what was needed so far."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.vt = engine.zeros(int(engine.problem.transposed_size))
-        self._work = engine.zeros(0, 0)
-        self._parts: list[AnyArray] = []
+        self._rows: dict[str, AnyArray] = {}
+        self.job = np.zeros(1, dtype=JOB)
+        self.fields: Any = _Fields.from_buffer(self.job.data)
+        self.address = address(self.job)
+        self.fields.problem = engine.problem.address
 
-    def work(self, workers: int) -> AnyArray:
-        if self._work.shape[0] < workers:
-            self._work = self._engine.rows(workers, int(self._engine.problem.work_size))
-        return self._work[:workers]
+    def _need(self, name: str, count: int, size: int) -> tuple[int, int]:
+        """Address and stride of ``count`` rows of ``size`` elements."""
+        rows = self._rows.get(name)
+        if rows is None or rows.shape[0] < count:
+            rows = self._rows[name] = self._engine.rows(count, size)
+        return address(rows), rows.shape[1]
 
-    def parts(self, out: AnyArray, which: int = 0) -> AnyArray:
-        """Accumulators (chunks, P) for ``out`` (P,); a single chunk writes straight into the result."""
-        chunks = self._engine.num_chunks
-        if chunks == 1:
-            return out.reshape(1, -1)
-        while len(self._parts) <= which:
-            self._parts.append(self._engine.zeros(chunks, out.size))
-        return self._parts[which]
+    def fill(
+        self, operation: int, count: int, threads: int, by_chunks: bool, *, thetas: AnyArray, states: AnyArray | None,
+        vs: AnyArray | None, outs: AnyArray | None, grads: AnyArray | None, values: AnyArray | None,
+    ) -> None:  # fmt: skip
+        """Make the record complete but for the cancel flag; without states the products are fresh."""
+        engine, fields = self._engine, self.fields
+        chunks, turned = engine.num_chunks, engine.transposed_size
+        fields.operation, fields.count, fields.fresh = operation, count, states is None
+        fields.theta, fields.theta_stride = _place(thetas)
+        fields.state, fields.state_stride = self._need("state", threads, turned) if states is None else _place(states)
+        fields.v, fields.v_stride = _place(vs)
+        fields.out, fields.out_stride = _place(outs)
+        fields.grad, fields.grad_stride = _place(grads)
+        fields.value, fields.value_stride = _place(values)
+        fields.vt, fields.vt_stride = self._need("vt", 1 if by_chunks else threads, turned)
+        fields.work, fields.work_stride = self._need("work", threads, engine.work_size)
+        if chunks > 1 or by_chunks:
+            results = (outs is not None) + (grads is not None)
+            rows = chunks * results if by_chunks else 2 * threads
+            fields.parts, fields.parts_stride = self._need("parts", rows, engine.num_params)
+
+
+def _place(rows: AnyArray | None) -> tuple[int, int]:
+    """Address and stride of rows that are contiguous each; a single one serves all samples."""
+    if rows is None:
+        return 0, 0
+    return address(rows), rows.strides[0] // rows.itemsize if rows.shape[0] > 1 else 0
 
 
 class Engine:
@@ -128,12 +152,14 @@ class Engine:
             accumulator_bytes=accumulator_bytes,
         )
         self._max_bytes, self._accumulator_bytes = max_bytes, accumulator_bytes
-        self.num_params = int(self.problem.num_params)
-        self.num_chunks = int(self.problem.num_chunks)
+        self.num_params = self.problem.num_params
+        self.num_chunks = self.problem.num_chunks
+        self.transposed_size, self.work_size = self.problem.transposed_size, self.problem.work_size
         sizes = [a * b for a, b in zip(net.widths[:-1], net.widths[1:], strict=True)]
         #: flops of one Hessian-vector product, 4 N P_1 + 12 N (P - P_1) over the weights
         self.hvp_flops = float(x.shape[0]) * (4.0 * sizes[0] + 12.0 * sum(sizes[1:]))
-        self._pool: list[_Buffers] = []
+        self._uses_no_blas = bool(self.problem.lanes)
+        self._pool: list[Buffers] = []
         self._pool_lock = threading.Lock()
         self._arguments = (net, loss, x, targets, weights)
         self._in_float64: Engine | None = None
@@ -154,12 +180,12 @@ class Engine:
             return self._in_float64
 
     @contextmanager
-    def buffers(self) -> Iterator[_Buffers]:
-        """Working memory for one product, reused by the next; threads that multiply at the same time get their own."""
+    def buffers(self) -> Iterator[Buffers]:
+        """Working memory for one job, reused by the next; threads that multiply at the same time get their own."""
         with self._pool_lock:
             mine = self._pool.pop() if self._pool else None
         if mine is None:
-            mine = _Buffers(self)
+            mine = Buffers(self)
         try:
             yield mine
         finally:
@@ -187,18 +213,37 @@ class Engine:
         """``count`` rows of ``size`` elements, each on a 64-byte boundary (rows are padded)."""
         return self.zeros(count, -(-size // 16) * 16)
 
-    def rows_exactly(self, count: int, size: int) -> AnyArray:
-        """As ``rows``, seen without the padding."""
-        return self.rows(count, size)[:, :size]
-
-    def work(self, workers: int) -> AnyArray:
-        """One workspace row per worker."""
-        return self.rows(workers, int(self.problem.work_size))
-
     def cast(self, vector: AnyArray) -> AnyArray:
         """The vector in the engine's dtype, contiguous."""
         with np.errstate(over="ignore"):  # numbers beyond float32 become inf, and the product is refused as not finite
             return np.ascontiguousarray(vector, dtype=self.dtype)
+
+    def carry_out(
+        self, operation: int, what: str, *, thetas: AnyArray, states: AnyArray | None = None, vs: AnyArray | None = None,
+        outs: AnyArray | None = None, grads: AnyArray | None = None, values: AnyArray | None = None,
+    ) -> None:  # fmt: skip
+        """One job: an operation of jobs.py at thetas (S or 1, P) along vs (S or 1, P).
+
+        Without ``states`` (S or 1, state_size) the products linearize on the way. Results: ``outs`` and ``grads`` (S, P),
+        ``values`` (S, chunks). A single sample is spread over the cores by chunks of the data, many are by samples; the bits are
+        the same.
+        """
+        count = max(thetas.shape[0], 1 if vs is None else vs.shape[0])
+        flops = count * self.hvp_flops * _COSTS[operation] * (1.5 if states is None else 1.0)
+        by_chunks = count == 1
+
+        def kernel(parallel: bool, threads: int, cancel: npt.NDArray[np.int32]) -> int:
+            with self.buffers() as buffers:
+                buffers.fill(
+                    operation, count, threads, by_chunks and parallel, thetas=thetas, states=states, vs=vs, outs=outs,
+                    grads=grads, values=values,
+                )  # fmt: skip
+                buffers.fields.cancel, buffers.fields.next = address(cancel), 0
+                if parallel:
+                    return int(jobs.share(CHUNKS if by_chunks else SAMPLES, buffers.job, threads))
+                return int(_core.run_samples(buffers.address))
+
+        self.run(kernel, self.num_chunks if by_chunks else count, flops, what)
 
     def run(self, kernel: Callable[[bool, int, npt.NDArray[np.int32]], int], tasks: int, flops: float, what: str) -> None:
         """Call ``kernel(parallel, workers, cancel)`` with BLAS at one thread; long calls can be interrupted.
@@ -211,12 +256,12 @@ class Engine:
         status = [0]
 
         def call(cancel: npt.NDArray[np.int32]) -> None:
-            with blas_single_thread():
+            with nullcontext() if self._uses_no_blas else blas_single_thread():
                 if workers > 1:
                     with PARALLEL_LOCK:
-                        status[0] = int(kernel(True, workers, cancel))
+                        status[0] = kernel(True, workers, cancel)
                 else:
-                    status[0] = int(kernel(False, 1, cancel))
+                    status[0] = kernel(False, 1, cancel)
 
         version = (what, self.dtype, workers > 1)
         if version not in _compiled:
@@ -242,37 +287,22 @@ class Linearization:
     def __init__(self, engine: Engine, theta: AnyArray, *, with_gradient: bool = False) -> None:
         self.engine = engine
         self.theta = engine.cast(theta).copy()
-        self.state = engine.zeros(int(engine.problem.state_size))
+        self.state = engine.zeros(engine.problem.state_size)
         self.gradient = engine.zeros(engine.num_params if with_gradient else 0)
         values = np.zeros(engine.num_chunks)
-        with engine.buffers() as buffers:
-            grads = buffers.parts(self.gradient) if with_gradient else engine.zeros(1, 0)
-
-            def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
-                status: int = products.linearize[parallel](
-                    capi, engine.problem.address, self.theta, self.state, values, grads, self.gradient, buffers.work(workers),
-                    np.zeros(1, dtype=np.int64), cancel,
-                )  # fmt: skip
-                return status
-
-            engine.run(kernel, engine.num_chunks, engine.hvp_flops, "linearize")
+        engine.carry_out(
+            LINEARIZE, "linearize", thetas=self.theta[None], states=self.state[None],
+            grads=self.gradient[None] if with_gradient else None, values=values[None],
+        )  # fmt: skip
         self.value = float(values.sum())
 
-    def multiply(self, function: int, v: AnyArray, out: AnyArray) -> None:
-        """Write A v to ``out``, contiguous (P,) arrays of the engine's dtype; ``function`` is the address of ph_hvp or ph_ggn."""
-        engine = self.engine
-        with engine.buffers() as buffers:
+    def multiply(self, operation: int, v: AnyArray, out: AnyArray) -> None:
+        """Write A v to ``out``, contiguous (P,) arrays of the engine's dtype; ``operation`` is HVP or GGN."""
+        self.engine.carry_out(
+            operation, "matrix-vector product", thetas=self.theta[None], states=self.state[None], vs=v[None], outs=out[None]
+        )
 
-            def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
-                status: int = products.multiply[parallel](
-                    capi, function, engine.problem.address, self.theta, self.state, v, buffers.vt, buffers.parts(out), out,
-                    buffers.work(workers), np.zeros(1, dtype=np.int64), cancel,
-                )  # fmt: skip
-                return status
-
-            engine.run(kernel, engine.num_chunks, engine.hvp_flops, "matrix-vector product")
-
-    def multiply_block(self, function: int, vs: AnyArray, out: AnyArray) -> None:
+    def multiply_block(self, operation: int, vs: AnyArray, out: AnyArray) -> None:
         """out[k] = A vs[k] for contiguous rows (k, P).
 
         Many vectors are spread over the cores one by one; a few, of a large problem, are multiplied in turn with all cores
@@ -281,32 +311,19 @@ class Linearization:
         engine, count = self.engine, vs.shape[0]
         if count < 2 * num_workers(count) and engine.num_chunks > 1:
             for v, row in zip(vs, out, strict=True):
-                self.multiply(function, v, row)
+                self.multiply(operation, v, row)
             return
-
-        def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
-            status: int = products.multiply_block[parallel](
-                capi, function, engine.problem.address, engine.num_chunks, self.theta, self.state, vs, out,
-                engine.rows(workers, int(engine.problem.transposed_size)), engine.rows_exactly(workers, engine.num_params),
-                engine.work(workers), np.zeros(1, dtype=np.int64), cancel,
-            )  # fmt: skip
-            return status
-
-        engine.run(kernel, count, count * engine.hvp_flops, "block of matrix-vector products")
+        engine.carry_out(
+            operation, "block of matrix-vector products", thetas=self.theta[None], states=self.state[None], vs=vs, outs=out
+        )
 
     def jet(self, v: AnyArray) -> Curvature:
         """The curvature jet along the contiguous vector v (P,)."""
         engine = self.engine
-        hv, grad = engine.zeros(engine.num_params), engine.zeros(engine.num_params)
+        hv, grad = np.empty((2, engine.num_params), dtype=engine.dtype)
         qs = np.zeros(engine.num_chunks)
-        with engine.buffers() as buffers:
-
-            def kernel(parallel: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
-                status: int = products.jet[parallel](
-                    capi, engine.problem.address, self.theta, self.state, v, buffers.vt, qs, buffers.parts(hv, 0),
-                    buffers.parts(grad, 1), hv, grad, buffers.work(workers), np.zeros(1, dtype=np.int64), cancel,
-                )  # fmt: skip
-                return status
-
-            engine.run(kernel, engine.num_chunks, 2.0 * engine.hvp_flops, "curvature jet")
+        engine.carry_out(
+            JET, "curvature jet", thetas=self.theta[None], states=self.state[None], vs=v[None], outs=hv[None], grads=grad[None],
+            values=qs[None],
+        )  # fmt: skip
         return Curvature(float(qs.sum()), hv.astype(np.float64), grad.astype(np.float64))

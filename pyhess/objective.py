@@ -12,7 +12,8 @@ from ._checks import as_real, as_vector, check_finite, choice
 from .batch import LinearizationBatch, Samples, checked
 from .data import LOSSES, Dataset, resolve_targets
 from .errors import InputError, InputTypeError, NonFiniteError
-from .linearization import Curvature, Engine, Linearization, capi
+from .kernels.jobs import GGN, HVP
+from .linearization import Curvature, Engine, Linearization
 from .memory import MemoryPlan, plan
 from .model import MLP
 from .operators import GaussNewton, Hessian, apply_columns
@@ -124,11 +125,11 @@ class Objective:
 
     def hvp(self, theta: npt.ArrayLike, v: npt.ArrayLike) -> FloatArray:
         """H(theta) v for theta (P,) and v (P,) or (P, k), vectors as columns; the result has v's shape."""
-        return self._checked("H v", apply_columns(self.hessian(theta), self._columns(v)))
+        return self._product(HVP, "H v", theta, v)
 
     def ggn_vp(self, theta: npt.ArrayLike, v: npt.ArrayLike) -> FloatArray:
         """G(theta) v, the Gauss–Newton product, for theta (P,) and v (P,) or (P, k)."""
-        return self._checked("G v", apply_columns(self.gauss_newton(theta), self._columns(v)))
+        return self._product(GGN, "G v", theta, v)
 
     def curvature(self, theta: npt.ArrayLike, v: npt.ArrayLike) -> Curvature:
         """The form q = v'H(theta)v, Hv and dq/dtheta in one pass, for theta (P,) and v (P,), or v (P, k) column by column.
@@ -160,11 +161,26 @@ class Objective:
 
     def hvp_batch(self, thetas: npt.ArrayLike, vs: npt.ArrayLike) -> FloatArray:
         """H(thetas[s]) vs[s] for thetas and vs (S, P): many networks at once on all cores; returns (S, P)."""
-        return Samples(self.engine, thetas).multiply(capi.ph_hvp, vs, "H v")
+        return Samples(self.engine, thetas).multiply(HVP, vs, "H v")
 
     def curvature_batch(self, thetas: npt.ArrayLike, vs: npt.ArrayLike) -> Curvature:
         """The curvature jets at thetas[s] along vs[s], both (S, P): q (S,), hv (S, P) and grad (S, P)."""
         return Samples(self.engine, thetas).curvature(vs)
+
+    def _product(self, operation: int, what: str, theta: npt.ArrayLike, v: npt.ArrayLike) -> FloatArray:
+        columns = self._columns(v)
+        if columns.ndim == 2:
+            operator = self.hessian(theta) if operation == HVP else self.gauss_newton(theta)
+            return self._checked(what, apply_columns(operator, columns))
+        # For a single vector each block of data is linearized just before it is needed: nothing is kept.
+        point = self.engine.cast(as_vector("theta", theta, self.num_params))
+        out = np.empty(self.num_params, dtype=self.engine.dtype)
+        self.engine.carry_out(
+            operation, "matrix-vector product", thetas=point[None], vs=self.engine.cast(columns)[None], outs=out[None]
+        )
+        if not np.isfinite(out).all():
+            self.linearize(theta)  # names the cause where the loss itself overflows
+        return self._checked(what, out)
 
     def _columns(self, v: npt.ArrayLike) -> AnyArray:
         array = as_real("v", v)

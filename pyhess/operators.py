@@ -9,7 +9,8 @@ import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
 from .errors import InputError, InputTypeError, MemoryLimitError
-from .linearization import Engine, Linearization, capi
+from .kernels.jobs import GGN, HVP
+from .linearization import Engine, Linearization
 
 FloatArray = npt.NDArray[np.float64]
 AnyArray = npt.NDArray[Any]
@@ -53,15 +54,15 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
         """The compiled problem behind the operator."""
         return self._lin.engine
 
-    #: Address of the product in the C ABI.
-    _function: int
+    #: The product, HVP or GGN of jobs.py.
+    _operation: int
 
     def _matvec_into(self, v: AnyArray, out: AnyArray) -> None:
         """Write A v to out, for contiguous arrays (P,) of the operator's dtype, without checks: the eigensolvers' entry."""
-        self._lin.multiply(self._function, v, out)
+        self._lin.multiply(self._operation, v, out)
 
     def _matvec(self, v: AnyArray) -> AnyArray:
-        out = self.engine.zeros(self.shape[0])
+        out = np.empty(self.shape[0], dtype=self.dtype)
         self._matvec_into(self._cast(np.asarray(v).reshape(-1)), out)
         return out
 
@@ -72,7 +73,7 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
         group = max(1, _GROUP_BYTES // (size * out.itemsize))
         for begin in range(0, count, group):
             rows = self._cast(columns[:, begin : begin + group].T)
-            self._lin.multiply_block(self._function, rows, out[begin : begin + group])
+            self._lin.multiply_block(self._operation, rows, out[begin : begin + group])
         return out.T
 
     def _cast(self, v: AnyArray) -> AnyArray:
@@ -117,13 +118,13 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
 class Hessian(CurvatureOperator):
     """H = the second derivative of the loss, d²L/dtheta² (P, P)."""
 
-    _function = capi.ph_hvp
+    _operation = HVP
 
 
 class GaussNewton(CurvatureOperator):
     """G = mean over data of J'AJ, J = df/dtheta and A = d²l/df²; positive semi-definite."""
 
-    _function = capi.ph_ggn
+    _operation = GGN
 
 
 def apply_columns(operator: CurvatureOperator, v: AnyArray) -> AnyArray:

@@ -1,4 +1,5 @@
 // What the package asks about this build and this machine: C ABI addresses, instruction sets, compiler, BLAS self-test.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include <cmath>
@@ -6,6 +7,7 @@
 
 #include "pyhess/capi.h"
 #include "pyhess/gemm.hpp"
+#include "pyhess/job.hpp"
 #include "pyhess/kernels.hpp"
 
 namespace py = pybind11;
@@ -58,17 +60,26 @@ void bind_system(py::module_& m) {
         "capi",
         [] {
             py::dict out;
-            out["ph_prepare"] = address(ph_prepare);
-            out["ph_transpose"] = address(ph_transpose);
-            out["ph_linearize"] = address(ph_linearize);
-            out["ph_hvp"] = address(ph_hvp);
-            out["ph_ggn"] = address(ph_ggn);
-            out["ph_jet"] = address(ph_jet);
+            out["ph_samples"] = address(ph_samples);
+            out["ph_transposes"] = address(ph_transposes);
+            out["ph_chunks"] = address(ph_chunks);
+            out["ph_sums"] = address(ph_sums);
             out["ph_descend"] = address(ph_descend);
             out["ph_fetch_add"] = address(ph_fetch_add);
             return out;
         },
         "Addresses of the C ABI by name.");
+    m.attr("job_size") = sizeof(Job) / sizeof(std::int64_t);
+    m.def(
+        "run_samples",
+        [](std::uintptr_t job) {
+            const py::gil_scoped_release release;
+            return ph_samples(static_cast<std::int64_t>(job), 0);
+        },
+        py::arg("job"), "Carry out a job (job.hpp), known by its address, in the calling thread; its status.");
+    m.def(
+        "address", [](const py::array& array) { return reinterpret_cast<std::uintptr_t>(array.data()); },
+        py::arg("array"), "Where the array's first element lies; some ten times faster than asking the array.");
     m.def("best_isa", [] { return std::string(best_isa()); }, "Highest instruction-set level this processor runs.");
     m.def("isa_available", [](const std::string& name) { return isa_available(name.c_str()); }, py::arg("name"));
     m.def(

@@ -27,14 +27,14 @@ double dot(const double* a, const double* b, index_t n) {
 class Descent {
 public:
     Descent(const Problem<double>& problem, const DescentRegion& region, const DescentLimits& limits, double* scratch,
-            double* state, double* vt, double* work, const volatile std::int32_t* cancel)
+            double* turned, double* work, const volatile std::int32_t* cancel)
         : problem_(problem),
           region_(region),
           limits_(limits),
           num_params_(problem.mlp().num_params),
           n_(2 * num_params_),
-          state_(state),
-          vt_(vt),
+          state_(turned),
+          vt_(turned + problem.transposed_size()),
           work_(work),
           cancel_(cancel) {
         double* next = scratch;
@@ -95,14 +95,11 @@ private:
         for (index_t i = 0; i < size; ++i) theta_[i] = region_.mid[i] + region_.half[i] * z[i];
         std::fill(hv_, hv_ + size, 0.0);
         std::fill(grad_, grad_ + size, 0.0);
-        double loss = 0.0, q = 0.0;
-        const index_t chunks = problem_.num_chunks();
+        double q = 0.0;
         transpose_weights<double>(problem_, theta_, state_);
         transpose_weights<double>(problem_, v, vt_);
-        Status status = linearize<double>(problem_, theta_, state_, 0, chunks, &loss, static_cast<double*>(nullptr),
-                                          work_, cancel_);
-        if (status == Status::ok)
-            status = jet<double>(problem_, theta_, state_, v, vt_, &q, hv_, grad_, 0, chunks, work_, cancel_);
+        const Status status = jet<double>(problem_, theta_, state_, true, v, vt_, &q, hv_, grad_, 0,
+                                          problem_.num_chunks(), work_, cancel_);
         const double norm2 = dot(u, u, size);
         if (status != Status::ok || !(norm2 > 0.0)) return std::nan("");
         const double inverse = 1.0 / norm2, rho = q * inverse;
@@ -245,9 +242,9 @@ private:
 }  // namespace
 
 Status descend(const Problem<double>& problem, const DescentRegion& region, const DescentLimits& limits, double* z,
-               double* value, std::int64_t* evals, double* scratch, double* state, double* vt, double* work,
+               double* value, std::int64_t* evals, double* scratch, double* turned, double* work,
                const volatile std::int32_t* cancel) {
-    return Descent(problem, region, limits, scratch, state, vt, work, cancel).run(z, value, evals);
+    return Descent(problem, region, limits, scratch, turned, work, cancel).run(z, value, evals);
 }
 
 }  // namespace pyhess

@@ -9,14 +9,14 @@
 namespace pyhess {
 
 template <class T>
-Status hvp(const Problem<T>& problem, const T* theta, const T* state, const T* v, const T* vt, T* out,
+Status hvp(const Problem<T>& problem, const T* theta, const T* state, bool fresh, const T* v, const T* vt, T* out,
            index_t chunk_begin, index_t chunk_end, T* work, const volatile std::int32_t* cancel) {
     const index_t last = problem.mlp().depth() - 1;
     const Workspace<T> space(problem, work);
     const Kernels<T>& kernels = problem.kernels();
 
     return for_each_block(problem, chunk_begin, chunk_end, cancel, [&](index_t row, index_t rows) {
-        T* kept = kept_block(problem, theta, state, work, row, rows);
+        T* kept = kept_block(problem, theta, state, fresh, work, row, rows);
         for (index_t l = 0; l <= last; ++l) {
             const Layer& layer = problem.layer(l);
             T* s1 = l < last ? space.tangent(l, 0) : space.cotangent(0);
@@ -24,7 +24,7 @@ Status hvp(const Problem<T>& problem, const T* theta, const T* state, const T* v
                     l > 0 ? space.tangent(l - 1, 1) : nullptr, s1);
             if (l < last)
                 kernels.apply_slope(layer.act, static_cast<T>(layer.beta), rows * layer.ld_out,
-                                    problem.layer_state(kept, l, row), s1, space.tangent(l, 1));
+                                    problem.layer_state(kept, l), s1, space.tangent(l, 1));
         }
         T *d1 = space.cotangent(0), *next = space.cotangent(1);
         output_curvature(problem, problem.loss_block(kept, row, rows), d1);
@@ -35,20 +35,20 @@ Status hvp(const Problem<T>& problem, const T* theta, const T* state, const T* v
                 add_outer<T, 1>(problem, l, rows, T(1), {{{d1, a}}}, out);
                 break;
             }
-            const T* delta = problem.layer_state(kept, l, row).delta;
+            const T* delta = problem.layer_state(kept, l).delta;
             add_outer<T, 2>(problem, l, rows, T(1), {{{d1, a}, {delta, space.tangent(l - 1, 1)}}}, out);
             pull_back<T, 2>(problem, l, rows, {{{theta, nullptr, d1}, {v, nullptr, delta}}}, next);
             const Layer& below = problem.layer(l - 1);
             kernels.hvp_backward(below.act, static_cast<T>(below.beta), rows * below.ld_out,
-                                 problem.layer_state(kept, l - 1, row), space.tangent(l - 1, 0), next);
+                                 problem.layer_state(kept, l - 1), space.tangent(l - 1, 0), next);
             std::swap(d1, next);
         }
     });
 }
 
-template Status hvp<double>(const Problem<double>&, const double*, const double*, const double*, const double*, double*,
-                            index_t, index_t, double*, const volatile std::int32_t*);
-template Status hvp<float>(const Problem<float>&, const float*, const float*, const float*, const float*, float*,
+template Status hvp<double>(const Problem<double>&, const double*, const double*, bool, const double*, const double*,
+                            double*, index_t, index_t, double*, const volatile std::int32_t*);
+template Status hvp<float>(const Problem<float>&, const float*, const float*, bool, const float*, const float*, float*,
                            index_t, index_t, float*, const volatile std::int32_t*);
 
 }  // namespace pyhess

@@ -9,14 +9,14 @@
 namespace pyhess {
 
 template <class T>
-Status jet(const Problem<T>& problem, const T* theta, const T* state, const T* v, const T* vt, double* q, T* hv,
-           T* grad, index_t chunk_begin, index_t chunk_end, T* work, const volatile std::int32_t* cancel) {
+Status jet(const Problem<T>& problem, const T* theta, const T* state, bool fresh, const T* v, const T* vt, double* q,
+           T* hv, T* grad, index_t chunk_begin, index_t chunk_end, T* work, const volatile std::int32_t* cancel) {
     const index_t last = problem.mlp().depth() - 1;
     const Workspace<T> space(problem, work);
     const Kernels<T>& kernels = problem.kernels();
 
     return for_each_block(problem, chunk_begin, chunk_end, cancel, [&](index_t row, index_t rows) {
-        T* kept = kept_block(problem, theta, state, work, row, rows);
+        T* kept = kept_block(problem, theta, state, fresh, work, row, rows);
         for (index_t l = 0; l <= last; ++l) {
             const Layer& layer = problem.layer(l);
             const index_t n = rows * layer.ld_out;
@@ -31,12 +31,12 @@ Status jet(const Problem<T>& problem, const T* theta, const T* state, const T* v
             else
                 for (index_t i = 0; i < n; ++i) s2[i] = T(0);
             if (l < last)
-                kernels.jet_forward(layer.act, static_cast<T>(layer.beta), n, problem.layer_state(kept, l, row), s1, s2,
+                kernels.jet_forward(layer.act, static_cast<T>(layer.beta), n, problem.layer_state(kept, l), s1, s2,
                                     space.tangent(l, 1), space.tangent(l, 3));
         }
         T *x1 = space.cotangent(0), *y1 = space.cotangent(1), *x0 = space.cotangent(2), *y0 = space.cotangent(3);
         const LossBlock<T> loss = problem.loss_block(kept, row, rows);
-        *q += output_jet(problem, loss, problem.layer_state(kept, last, row).delta, space.tangent(last, 0),
+        *q += output_jet(problem, loss, problem.layer_state(kept, last).delta, space.tangent(last, 0),
                          space.tangent(last, 2), x1, x0);
         for (index_t l = last; l >= 0; --l) {
             const T* a = layer_input(problem, kept, l, row);
@@ -47,7 +47,7 @@ Status jet(const Problem<T>& problem, const T* theta, const T* state, const T* v
                 add_outer<T, 1>(problem, l, rows, T(2), {{{x0, a}}}, grad);
                 break;
             }
-            const T* delta = problem.layer_state(kept, l, row).delta;
+            const T* delta = problem.layer_state(kept, l).delta;
             const T *a1 = space.tangent(l - 1, 1), *a2 = space.tangent(l - 1, 3);
             add_outer<T, 2>(problem, l, rows, T(1), {{{x1, a}, {delta, a1}}}, hv);
             add_outer<T, 3>(problem, l, rows, T(2), {{{x0, a}, {x1, a1}, {delta, a2}}}, grad);
@@ -55,7 +55,7 @@ Status jet(const Problem<T>& problem, const T* theta, const T* state, const T* v
             pull_back<T, 2>(problem, l, rows, {{{theta, nullptr, x0}, {v, nullptr, x1}}}, y0);
             const Layer& below = problem.layer(l - 1);
             kernels.jet_backward(below.act, static_cast<T>(below.beta), rows * below.ld_out,
-                                 problem.layer_state(kept, l - 1, row), space.tangent(l - 1, 0),
+                                 problem.layer_state(kept, l - 1), space.tangent(l - 1, 0),
                                  l > 1 ? space.tangent(l - 1, 2) : nullptr, y1, y0);
             std::swap(x1, y1);
             std::swap(x0, y0);
@@ -63,9 +63,9 @@ Status jet(const Problem<T>& problem, const T* theta, const T* state, const T* v
     });
 }
 
-template Status jet<double>(const Problem<double>&, const double*, const double*, const double*, const double*, double*,
-                            double*, double*, index_t, index_t, double*, const volatile std::int32_t*);
-template Status jet<float>(const Problem<float>&, const float*, const float*, const float*, const float*, double*,
+template Status jet<double>(const Problem<double>&, const double*, const double*, bool, const double*, const double*,
+                            double*, double*, double*, index_t, index_t, double*, const volatile std::int32_t*);
+template Status jet<float>(const Problem<float>&, const float*, const float*, bool, const float*, const float*, double*,
                            float*, float*, index_t, index_t, float*, const volatile std::int32_t*);
 
 }  // namespace pyhess

@@ -7,25 +7,46 @@
 
 namespace pyhess {
 
+namespace {
+
+constexpr index_t kTile = 32;
+
+index_t strips_of(const Layer& layer) { return (layer.in + kTile - 1) / kTile; }
+
+}  // namespace
+
 template <class T>
-void transpose_weights(const Problem<T>& problem, const T* theta, T* out) {
+index_t transposed_strips(const Problem<T>& problem) {
+    if (problem.lanes()) return 0;
+    index_t count = 0;
+    for (const Layer& layer : problem.mlp().layers) count += strips_of(layer);
+    return count;
+}
+
+template <class T>
+void transpose_strip(const Problem<T>& problem, const T* theta, T* out, index_t strip) {
     // Through a tile of odd stride: rows of 2^k weights lie on the same few cache lines' places when read column by
     // column.
-    constexpr index_t tile = 32, stride = tile + 1;
-    T buffer[tile * stride];
-    if (problem.lanes()) return;
-    for (const Layer& layer : problem.mlp().layers) {
-        const T* w = theta + layer.w;
-        T* wt = out + layer.wt;
-        for (index_t o0 = 0; o0 < layer.out; o0 += tile)
-            for (index_t i0 = 0; i0 < layer.in; i0 += tile) {
-                const index_t o_count = std::min(tile, layer.out - o0), i_count = std::min(tile, layer.in - i0);
-                for (index_t o = 0; o < o_count; ++o)
-                    for (index_t i = 0; i < i_count; ++i) buffer[i * stride + o] = w[(o0 + o) * layer.in + i0 + i];
-                for (index_t i = 0; i < i_count; ++i)
-                    std::copy(buffer + i * stride, buffer + i * stride + o_count, wt + (i0 + i) * layer.ld_wt + o0);
-            }
+    constexpr index_t stride = kTile + 1;
+    T buffer[kTile * stride];
+    index_t l = 0;
+    while (strip >= strips_of(problem.layer(l))) strip -= strips_of(problem.layer(l++));
+    const Layer& layer = problem.layer(l);
+    const T* w = theta + layer.w;
+    T* wt = out + layer.wt;
+    const index_t i0 = strip * kTile, i_count = std::min(kTile, layer.in - i0);
+    for (index_t o0 = 0; o0 < layer.out; o0 += kTile) {
+        const index_t o_count = std::min(kTile, layer.out - o0);
+        for (index_t o = 0; o < o_count; ++o)
+            for (index_t i = 0; i < i_count; ++i) buffer[i * stride + o] = w[(o0 + o) * layer.in + i0 + i];
+        for (index_t i = 0; i < i_count; ++i)
+            std::copy(buffer + i * stride, buffer + i * stride + o_count, wt + (i0 + i) * layer.ld_wt + o0);
     }
+}
+
+template <class T>
+void transpose_weights(const Problem<T>& problem, const T* theta, T* out) {
+    for (index_t strip = 0; strip < transposed_strips(problem); ++strip) transpose_strip(problem, theta, out, strip);
 }
 
 template <class T>
@@ -33,29 +54,25 @@ double linearize_block(const Problem<T>& problem, const T* theta, const T* trans
                        index_t rows, T* grad, const Workspace<T>& space) {
     const index_t depth = problem.mlp().depth(), last = depth - 1;
     const Kernels<T>& kernels = problem.kernels();
-    const auto at = [&](index_t offset, index_t l) {
-        return kept + offset + problem.kept_row(row) * problem.layer(l).ld_out;
-    };
-
     for (index_t l = 0; l < last; ++l) {
         const Layer& layer = problem.layer(l);
         const StateLayout& where = problem.layout(l);
-        T* s = at(where.a, l);
+        T* s = kept + where.a;
         affine<T, 1>(problem, l, rows, bias_of(problem, l, theta),
                      {{{theta, transposed, layer_input(problem, kept, l, row)}}}, s);
         const bool derivatives = where.slope >= 0;
         kernels.activate(layer.act, static_cast<T>(layer.beta), rows * layer.ld_out, s,
-                         derivatives ? at(where.slope, l) : nullptr, derivatives ? at(where.curve, l) : nullptr,
-                         derivatives ? at(where.third, l) : nullptr);
+                         derivatives ? kept + where.slope : nullptr, derivatives ? kept + where.curve : nullptr,
+                         derivatives ? kept + where.third : nullptr);
     }
     T* f = space.cotangent(0);
     affine<T, 1>(problem, last, rows, bias_of(problem, last, theta),
                  {{{theta, transposed, layer_input(problem, kept, last, row)}}}, f);
     const double value =
-        output_loss(problem, problem.loss_block(kept, row, rows), f, at(problem.layout(last).delta, last));
+        output_loss(problem, problem.loss_block(kept, row, rows), f, kept + problem.layout(last).delta);
 
     for (index_t l = last; l >= 0; --l) {
-        const T* delta = at(problem.layout(l).delta, l);
+        const T* delta = kept + problem.layout(l).delta;
         if (grad) {
             add_outer<T, 1>(problem, l, rows, T(1), {{{delta, layer_input(problem, kept, l, row)}}}, grad);
             add_bias(problem, l, rows, T(1), delta, grad);
@@ -64,11 +81,11 @@ double linearize_block(const Problem<T>& problem, const T* theta, const T* trans
         const Layer& below = problem.layer(l - 1);
         const StateLayout& where = problem.layout(l - 1);
         const index_t n = rows * below.ld_out;
-        T* bar = at(where.delta, l - 1);
+        T* bar = kept + where.delta;
         pull_back<T, 1>(problem, l, rows, {{{theta, nullptr, delta}}}, bar);
-        if (where.bar >= 0) std::copy(bar, bar + n, at(where.bar, l - 1));
-        kernels.backward(below.act, static_cast<T>(below.beta), n, at(where.a, l - 1),
-                         where.slope >= 0 ? at(where.slope, l - 1) : nullptr, bar);
+        if (where.bar >= 0) std::copy(bar, bar + n, kept + where.bar);
+        kernels.backward(below.act, static_cast<T>(below.beta), n, kept + where.a,
+                         where.slope >= 0 ? kept + where.slope : nullptr, bar);
     }
     return value;
 }
@@ -77,13 +94,15 @@ template <class T>
 Status linearize(const Problem<T>& problem, const T* theta, T* state, index_t chunk_begin, index_t chunk_end,
                  double* value, T* grad, T* work, const volatile std::int32_t* cancel) {
     const Workspace<T> space(problem, work);
-    T* kept = problem.kept(state, work);
     return for_each_block(problem, chunk_begin, chunk_end, cancel, [&](index_t row, index_t rows) {
+        T* kept = problem.kept(state, work, row, false);
         *value += linearize_block(problem, theta, static_cast<const T*>(state), kept, row, rows, grad, space);
     });
 }
 
 #define PYHESS_INSTANTIATE(T)                                                                           \
+    template index_t transposed_strips<T>(const Problem<T>&);                                           \
+    template void transpose_strip<T>(const Problem<T>&, const T*, T*, index_t);                         \
     template void transpose_weights<T>(const Problem<T>&, const T*, T*);                                \
     template double linearize_block<T>(const Problem<T>&, const T*, const T*, T*, index_t, index_t, T*, \
                                        const Workspace<T>&);                                            \

@@ -103,7 +103,10 @@ void Problem<T>::choose_blocks(index_t accumulator_bytes) {
     } else {
         const index_t least = std::min(std::max(num_samples_ / kMinBlocks / 4 * 4, kMinWideRows), kMaxWideRows);
         rows = std::min(rows, std::max(kCacheBytes / row_bytes / 4 * 4, least));
-        block_rows_ = std::min(std::max(rows, kMinRows), num_samples_);
+        rows = std::max(rows, kMinRows);
+        // Of nearly equal length, because what is kept takes as much room for a short block as for a long one.
+        const index_t blocks = (num_samples_ + rows - 1) / rows;
+        block_rows_ = std::min(round_up((num_samples_ + blocks - 1) / blocks, 4), num_samples_);
     }
     num_blocks_ = (num_samples_ + block_rows_ - 1) / block_rows_;
     const index_t last = (num_blocks_ - 1) * block_rows_;
@@ -126,11 +129,10 @@ void Problem<T>::lay_out() {
         offset += round_up(size, kAlign);
         return at;
     };
-    const index_t samples = streaming_ ? block_rows_ : padded_samples_;
     layout_.resize(static_cast<std::size_t>(depth));
     for (index_t l = 0; l < depth; ++l) {
         StateLayout& at = layout_[static_cast<std::size_t>(l)];
-        const index_t size = samples * layer(l).ld_out;
+        const index_t size = block_rows_ * layer(l).ld_out;
         at.delta = take(size);
         if (l + 1 == depth) {
             if (loss_ != Loss::squared_error) at.prob = take(size);
@@ -157,15 +159,14 @@ void Problem<T>::lay_out() {
 template <class T>
 LossBlock<T> Problem<T>::loss_block(T* kept, index_t row, index_t rows) const {
     const index_t last = mlp_.depth() - 1, ld = layer(last).ld_out, k_end = mlp_.num_outputs();
-    T* prob = layout(last).prob < 0 ? nullptr : kept + layout(last).prob + kept_row(row) * ld;
+    T* prob = layout(last).prob < 0 ? nullptr : kept + layout(last).prob;
     return {rows, k_end, ld, weight_.data() + row, mass_.data() + row, target_.data() + row * k_end, prob};
 }
 
 template <class T>
-LayerState<T> Problem<T>::layer_state(const T* kept, index_t l, index_t row) const {
+LayerState<T> Problem<T>::layer_state(const T* kept, index_t l) const {
     const StateLayout& at = layout(l);
-    const index_t shift = kept_row(row) * layer(l).ld_out;
-    const auto pick = [&](index_t offset) { return offset < 0 ? nullptr : kept + offset + shift; };
+    const auto pick = [&](index_t offset) { return offset < 0 ? nullptr : kept + offset; };
     return {pick(at.a), pick(at.delta), pick(at.slope), pick(at.curve), pick(at.third), pick(at.bar)};
 }
 

@@ -94,12 +94,12 @@ Outcome run(const Setting& setting, const Problem<double>& problem, index_t max_
             const volatile std::int32_t* cancel) {
     Buffer<double> z(setting.start), mid(setting.mid), half(setting.half), scale(setting.scale);
     const double* factors = setting.scale.empty() ? nullptr : scale.data();
-    Buffer<double> scratch(pyhess::descent_scratch_size(setting.size(), memory)), state(problem.state_size());
-    Buffer<double> vt(problem.transposed_size()), work(problem.work_size());
+    Buffer<double> scratch(pyhess::descent_scratch_size(setting.size(), memory));
+    Buffer<double> turned(2 * problem.transposed_size()), work(problem.work_size());
     Outcome out{Status::ok, kUntouched, kEvalsBefore, {}};
     out.status = pyhess::descend(problem, DescentRegion{setting.reach, mid.data(), half.data(), factors},
                                  DescentLimits{max_evals, tol, memory}, z.data(), &out.value, &out.evals,
-                                 scratch.data(), state.data(), vt.data(), work.data(), cancel);
+                                 scratch.data(), turned.data(), work.data(), cancel);
     out.z.assign(z.data(), z.data() + z.size());
     return out;
 }

@@ -47,7 +47,7 @@ void compare(const char* what, const Buffer<T>& got, double start, const std::ve
 // All products of one case by the tuned code; the results are added to `start`.
 template <class T>
 void check_products(const Case& c, const Products& want, const Kernels<T>* kernels, const Gemm<T>& gemm,
-                    index_t lane_width, double start = 0.0, bool streaming = false) {
+                    index_t lane_width, double start = 0.0, bool streaming = false, bool fresh = false) {
     const auto problem = c.problem<T>(kernels, gemm, lane_width, streaming);
     CHECK(problem->lanes() == (lane_width == kLanes));
     const index_t size = c.mlp.num_params, chunks = problem->num_chunks();
@@ -65,11 +65,11 @@ void check_products(const Case& c, const Products& want, const Kernels<T>* kerne
                                  nullptr));
         run(pyhess::linearize<T>(*problem, theta.data(), state.data(), k, k + 1, &value, gradient.data(), work.data(),
                                  nullptr));
-        run(pyhess::hvp<T>(*problem, theta.data(), state.data(), v.data(), vt.data(), hv.data(), k, k + 1, work.data(),
-                           nullptr));
-        run(pyhess::ggn<T>(*problem, theta.data(), state.data(), v.data(), vt.data(), gv.data(), k, k + 1, work.data(),
-                           nullptr));
-        run(pyhess::jet<T>(*problem, theta.data(), state.data(), v.data(), vt.data(), &q, jet_hv.data(),
+        run(pyhess::hvp<T>(*problem, theta.data(), state.data(), fresh, v.data(), vt.data(), hv.data(), k, k + 1,
+                           work.data(), nullptr));
+        run(pyhess::ggn<T>(*problem, theta.data(), state.data(), fresh, v.data(), vt.data(), gv.data(), k, k + 1,
+                           work.data(), nullptr));
+        run(pyhess::jet<T>(*problem, theta.data(), state.data(), fresh, v.data(), vt.data(), &q, jet_hv.data(),
                            q_gradient.data(), k, k + 1, work.data(), nullptr));
     }
     CHECK(ok);
@@ -94,6 +94,8 @@ void check_everywhere(const Case& c, const std::string& text) {
             check_products<T>(c, want, kernels, Gemm<T>(kernels, 0, 4), lane_width);
             const check::Note streamed("streaming");
             check_products<T>(c, want, kernels, Gemm<T>(kernels, 0, 4), lane_width, 0.0, true);
+            const check::Note anew("fresh");
+            check_products<T>(c, want, kernels, Gemm<T>(kernels, 0, 4), lane_width, 0.0, false, true);
         }
 }
 

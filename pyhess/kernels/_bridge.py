@@ -32,9 +32,6 @@ def _make_caller(num_arguments: int, returns: Any) -> Any:
     return intrinsic(scope["call"])
 
 
-call3 = _make_caller(3, types.int32)  # ph_prepare, ph_transpose
-call9 = _make_caller(9, types.int32)  # ph_linearize
-call10 = _make_caller(10, types.int32)  # ph_hvp, ph_ggn
-call12 = _make_caller(12, types.int32)  # ph_jet
-call16 = _make_caller(16, types.int32)  # ph_descend
+call2 = _make_caller(2, types.int32)  # ph_samples, ph_transposes, ph_chunks, ph_sums
+call15 = _make_caller(15, types.int32)  # ph_descend
 fetch_add = _make_caller(2, types.int64)  # ph_fetch_add

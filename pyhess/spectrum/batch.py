@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .._checks import as_rng, as_vector, choice
+from .._native import CAPI, address
 from .._threads import num_workers
 from ..errors import InputError, InputTypeError
 from ..kernels.eigen import solve_batch
-from ..linearization import Engine, capi
+from ..kernels.jobs import GGN, HVP
+from ..linearization import Engine
 from ..objective import Objective
 from ._setup import AnyArray, Request, Runs, draw_seed, for_check, make_runs
 from .result import BatchEigenResult, collect, report_failure
 
-_PRODUCTS = {"hessian": capi.ph_hvp, "gauss_newton": capi.ph_ggn}
+_PRODUCTS = {"hessian": HVP, "gauss_newton": GGN}
 
 
 def eigsh_batch(
@@ -74,7 +77,7 @@ def eigsh_batch(
     if not isinstance(obj, Objective):
         raise InputTypeError(f"obj is a {type(obj).__name__}; pass a pyhess.Objective (for one matrix use eigsh).")
     points = _as_thetas(thetas, obj.num_params)
-    function = _PRODUCTS[choice("operator", operator, _PRODUCTS)]
+    operation = _PRODUCTS[choice("operator", operator, _PRODUCTS)]
     request = Request.check(obj.num_params, k, which, tol, max_matvecs, p, max_bytes, on_failure)
     generator = as_rng(rng)
     samples = points.shape[0]
@@ -84,11 +87,11 @@ def eigsh_batch(
     single = engine.dtype == np.float32
     workers = num_workers(samples)
     runs = make_runs(request, seeds, workers, engine.dtype, float(np.finfo(engine.dtype).eps), 2 if single else 1)
-    _solve(engine, function, engine.cast(points), runs)
+    _solve(engine, operation, engine.cast(points), runs)
     if single:
         runs = for_check(runs, workers)
         # The matrix is that of the parameters as float32 holds them.
-        _solve(engine.in_float64(), function, engine.cast(points).astype(np.float64), runs)
+        _solve(engine.in_float64(), operation, engine.cast(points).astype(np.float64), runs)
     result = collect(runs, request.which)
     report_failure(result, request.on_failure, request.tol)
     return result
@@ -103,22 +106,33 @@ def _as_thetas(thetas: npt.ArrayLike, size: int) -> AnyArray:
     return flat.reshape(array.shape)
 
 
-def _solve(engine: Engine, function: int, thetas: AnyArray, runs: Runs) -> None:
+def _solve(engine: Engine, operation: int, thetas: AnyArray, runs: Runs) -> None:
     """Carry all runs to their ends inside one kernel."""
-    problem = engine.problem
-    workers = runs.basis.shape[0]
-    step = runs.compile(spread=False)
-    states = engine.rows(workers, int(problem.state_size))
-    vts = engine.rows(workers, int(problem.transposed_size))
-    parts = engine.rows_exactly(workers, engine.num_params)
-    work = engine.work(workers)
-    counter = np.zeros(1, dtype=np.int64)
+    workers, counter = runs.basis.shape[0], np.zeros(1, dtype=np.int64)
+    states = engine.rows(workers, engine.problem.state_size)
+    with ExitStack() as stack:
+        buffers = [stack.enter_context(engine.buffers()) for _ in range(workers)]
 
-    def kernel(spread: bool, _: int, cancel: npt.NDArray[np.int32]) -> int:
-        status: int = solve_batch[spread](
-            capi, step.address, function, problem.address, engine.num_chunks, thetas, runs.run, runs.state, runs.basis,
-            runs.vectors, runs.values, runs.residuals, runs.product, states, vts, parts, work, counter, cancel,
-        )  # fmt: skip
-        return status
+        def kernel(spread: bool, _: int, cancel: npt.NDArray[np.int32]) -> int:
+            for mine, state, out in zip(buffers, states, runs.product, strict=True):
+                mine.fill(
+                    operation,
+                    1,
+                    1,
+                    False,
+                    thetas=thetas[:1],
+                    states=state[None],
+                    vs=None,
+                    outs=out[None],
+                    grads=None,
+                    values=None,
+                )
+                mine.fields.cancel = address(cancel)
+            status: int = solve_batch[spread](
+                CAPI["ph_samples"], CAPI["ph_fetch_add"], step.address, np.stack([mine.job for mine in buffers]), thetas,
+                engine.num_chunks, runs.run, runs.state, runs.basis, runs.vectors, runs.values, runs.residuals, counter, cancel,
+            )  # fmt: skip
+            return status
 
-    engine.run(kernel, workers, np.inf, "batch of eigenvalues")
+        step = runs.compile(spread=False)
+        engine.run(kernel, workers, np.inf, "batch of eigenvalues")

@@ -12,11 +12,12 @@ from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from .._checks import as_matrix, as_rng, as_vector, check_finite, real_array, shown
+from .._native import address
 from .._threads import PARALLEL_LOCK, num_workers
 from ..errors import InputError, InputTypeError
 from ..kernels.eigen import solve_one
 from ..kernels.run import BLOCK, DONE, MULTIPLY_BASIS
-from ..linearization import Linearization, capi
+from ..linearization import CHUNKS, SAMPLES, Linearization
 from ..operators import CurvatureOperator
 from ._setup import AnyArray, Request, Runs, draw_seed, for_check, make_runs
 from .result import EigenResult, collect, report_failure
@@ -137,15 +138,15 @@ def _run_native(A: CurvatureOperator, request: Request, seed: int, start: AnyArr
     single = engine.dtype == np.float32
     noise = float(np.finfo(engine.dtype).eps)
     runs = _make_one(request, seed, start, engine.dtype, noise, 2 if single else 1)
-    _solve(A._lin, A._function, runs)
+    _solve(A._lin, A._operation, runs)
     if not single:
         return runs
     checked = for_check(runs, 1)
-    _solve(Linearization(engine.in_float64(), A._lin.theta), A._function, checked)
+    _solve(Linearization(engine.in_float64(), A._lin.theta), A._operation, checked)
     return checked
 
 
-def _solve(lin: Linearization, function: int, runs: Runs) -> None:
+def _solve(lin: Linearization, operation: int, runs: Runs) -> None:
     """Carry the only run to its end inside one kernel, on all cores if a step is long enough."""
     engine, size, w = lin.engine, lin.engine.num_params, runs.product[0]
     tasks = 1
@@ -153,13 +154,17 @@ def _solve(lin: Linearization, function: int, runs: Runs) -> None:
         tasks = max(engine.num_chunks, -(-size // BLOCK))
     step = runs.compile(spread=num_workers(tasks) > 1)
     with engine.buffers() as buffers:
-        parts = buffers.parts(w)
 
         def kernel(spread: bool, workers: int, cancel: npt.NDArray[np.int32]) -> int:
+            threads = min(workers, engine.num_chunks)
+            buffers.fill(
+                operation, 1, threads, spread, thetas=lin.theta[None], states=lin.state[None], vs=None, outs=w[None], grads=None,
+                values=None,
+            )  # fmt: skip
+            buffers.fields.cancel = address(cancel)
             status: int = solve_one[spread](
-                capi, step.address, function, engine.problem.address, lin.theta, lin.state, buffers.vt, parts,
-                buffers.work(min(workers, engine.num_chunks)), np.zeros(1, dtype=np.int64), cancel, runs.run[0],
-                runs.state[0], runs.basis[0], runs.vectors[0], w,
+                CHUNKS if spread else SAMPLES, step.address, buffers.job, threads, cancel, runs.run[0], runs.state[0],
+                runs.basis[0], runs.vectors[0],
             )  # fmt: skip
             return status
 

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
-from .._native import compiling, descent_scratch_size, raise_for_status, run_interruptible
+from .._native import CAPI, compiling, descent_scratch_size, raise_for_status, run_interruptible
 from .._threads import PARALLEL_LOCK, blas_single_thread, num_workers
 from ..kernels import descent
-from ..linearization import Engine, Linearization, capi
+from ..linearization import Engine, Linearization
 from ..objective import Objective
 from ..operators import Hessian
 from ..spectrum import eigsh
@@ -209,15 +209,15 @@ class NativeRun(Run):
         engine, size = self.engine, self.size
         memory = int(np.clip(_MEMORY_BYTES // (workers * 4 * size * 8), 3, 10))
         scratch = np.zeros((workers, descent_scratch_size(size, memory)))
-        states = engine.rows(workers, int(engine.problem.state_size))
-        vts = engine.rows(workers, int(engine.problem.transposed_size))
-        work = engine.work(workers)
+        turned = engine.rows(workers, 2 * engine.transposed_size)
+        work = engine.rows(workers, engine.work_size)
         scale = np.zeros(0) if self.scale is None else self.scale
 
         def kernel(tasks: IntArray, counter: IntArray) -> None:
             status = descent.descend[workers > 1](
-                capi, engine.problem.address, self.kind, self.mid, self.half, scale, tasks, self.zs, self.values, self.evals,
-                max_evals, tol, memory, scratch, states, vts, work, counter, self.cancel,
+                CAPI["ph_descend"], CAPI["ph_fetch_add"], engine.problem.address, self.kind, self.mid, self.half, scale, tasks,
+                self.zs, self.values, self.evals,
+                max_evals, tol, memory, scratch, turned, work, counter, self.cancel,
             )  # fmt: skip
             raise_for_status(status, "search")
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from pyhess import _core, _native
-from pyhess.kernels import products
-from pyhess.linearization import capi
+from pyhess.kernels import jobs
 
 ACTIVATIONS = range(6)
 LOSSES = ((0, 2), (1, 3), (2, 1))
@@ -23,22 +22,24 @@ def tuned_products(problem: _core.Problem, single: bool, theta: np.ndarray, v: n
     size, chunks = problem.num_params, problem.num_chunks
     theta, v = theta.astype(dtype), v.astype(dtype)
     state, vt, work = (_native.aligned_zeros(n, dtype) for n in (problem.state_size, problem.transposed_size, problem.work_size))
-    work = work.reshape(1, -1)
-    cancel = np.zeros(1, dtype=np.int32)
-
-    def counter() -> np.ndarray:
-        return np.zeros(1, dtype=np.int64)
-
-    def parts() -> np.ndarray:
-        return np.zeros((chunks, size), dtype=dtype)
-
+    parts, cancel = np.full((2, size), np.nan, dtype=dtype), np.zeros(1, dtype=np.int32)
     values, qs = np.zeros(chunks), np.zeros(chunks)
-    out = {name: np.zeros(size, dtype=dtype) for name in ("gradient", "hvp", "ggn", "jet_hvp", "q_gradient")}
-    args = (problem.address, theta, state)
-    products.linearize[False](capi, *args, values, parts(), out["gradient"], work, counter(), cancel)
-    for name, function in (("hvp", capi.ph_hvp), ("ggn", capi.ph_ggn)):
-        products.multiply[False](capi, function, *args, v, vt, parts(), out[name], work, counter(), cancel)
-    products.jet[False](capi, *args, v, vt, qs, parts(), parts(), out["jet_hvp"], out["q_gradient"], work, counter(), cancel)
+    out = {name: np.full(size, np.nan, dtype=dtype) for name in ("gradient", "hvp", "ggn", "jet_hvp", "q_gradient")}
+    job = np.zeros(1, dtype=jobs.JOB)
+    job["problem"], job["count"], job["parts_stride"] = problem.address, 1, size
+    shared = {"theta": theta, "state": state, "v": v, "vt": vt, "work": work, "parts": parts, "cancel": cancel}
+    for operation, results in (
+        (jobs.LINEARIZE, {"grad": out["gradient"], "value": values}),
+        (jobs.HVP, {"out": out["hvp"]}),
+        (jobs.GGN, {"out": out["ggn"]}),
+        (jobs.JET, {"out": out["jet_hvp"], "grad": out["q_gradient"], "value": qs}),
+    ):
+        for name in ("out", "grad", "value"):
+            job[name] = 0
+        for name, array in {**shared, **results}.items():
+            job[name] = _native.address(array)
+        job["operation"], job["next"] = operation, 0
+        assert _core.run_samples(_native.address(job)) == 0
     return {**out, "value": np.array(values.sum()), "q": np.array(qs.sum())}
 
 

@@ -4,8 +4,8 @@
 // A point is z = (x, u) with theta = mid + half x; x lies in [-1, 1]^P for a box and in the unit ball for a ball. The
 // diagonal S is the identity, or what turns a weighted penalty sum_i w_i theta_i^2 into a plain one: S_i = w_i^(-1/2).
 // Each step is a projected limited-memory BFGS step with an Armijo search along the projection arc (Nocedal & Wright,
-// Numerical Optimization, 2nd ed., algorithm 7.4; Bertsekas 1982 for the projection). An evaluation is a linearization
-// and a curvature jet, which give rho and its gradient in theta and u together.
+// Numerical Optimization, 2nd ed., algorithm 7.4; Bertsekas 1982 for the projection). An evaluation is a curvature
+// jet that linearizes on the way; it gives rho and its gradient in theta and u together.
 #pragma once
 
 #include "pyhess/problem.hpp"
@@ -33,9 +33,10 @@ constexpr index_t descent_scratch_size(index_t num_params, index_t memory) {
 }
 
 // Improves z (2P) in place; *value becomes rho(z), or stays as it is where nothing could be evaluated; *evals grows by
-// the evaluations made. Other buffers as for linearize and jet. A cancelled descent leaves the best point it reached.
+// the evaluations made. `turned` holds 2 transposed_size elements, `work` work_size. A cancelled descent leaves the
+// best point it reached.
 Status descend(const Problem<double>& problem, const DescentRegion& region, const DescentLimits& limits, double* z,
-               double* value, std::int64_t* evals, double* scratch, double* state, double* vt, double* work,
+               double* value, std::int64_t* evals, double* scratch, double* turned, double* work,
                const volatile std::int32_t* cancel);
 
 }  // namespace pyhess

@@ -11,7 +11,7 @@ namespace pyhess {
 
 // Adds the rows' part of H v to out (P). vt holds the transposed weights of v.
 template <class T>
-Status hvp(const Problem<T>& problem, const T* theta, const T* state, const T* v, const T* vt, T* out,
+Status hvp(const Problem<T>& problem, const T* theta, const T* state, bool fresh, const T* v, const T* vt, T* out,
            index_t chunk_begin, index_t chunk_end, T* work, const volatile std::int32_t* cancel);
 
 }  // namespace pyhess

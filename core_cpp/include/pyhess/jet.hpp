@@ -17,7 +17,7 @@ namespace pyhess {
 
 // Adds the rows' parts of q to *q, of H v to hv (P) and of dq/dtheta to grad (P). vt holds the transposed weights of v.
 template <class T>
-Status jet(const Problem<T>& problem, const T* theta, const T* state, const T* v, const T* vt, double* q, T* hv,
-           T* grad, index_t chunk_begin, index_t chunk_end, T* work, const volatile std::int32_t* cancel);
+Status jet(const Problem<T>& problem, const T* theta, const T* state, bool fresh, const T* v, const T* vt, double* q,
+           T* hv, T* grad, index_t chunk_begin, index_t chunk_end, T* work, const volatile std::int32_t* cancel);
 
 }  // namespace pyhess

@@ -14,6 +14,12 @@ namespace pyhess {
 template <class T>
 void transpose_weights(const Problem<T>& problem, const T* theta, T* out);
 
+// The same in pieces, in any order.
+template <class T>
+index_t transposed_strips(const Problem<T>& problem);
+template <class T>
+void transpose_strip(const Problem<T>& problem, const T* theta, T* out, index_t strip);
+
 // Fills what is kept of one block; adds the gradient to grad (P) unless null; returns the block's loss.
 template <class T>
 double linearize_block(const Problem<T>& problem, const T* theta, const T* transposed, T* kept, index_t row,
@@ -21,9 +27,10 @@ double linearize_block(const Problem<T>& problem, const T* theta, const T* trans
 
 // What the block's products read: kept since the linearization, or computed here and now.
 template <class T>
-T* kept_block(const Problem<T>& problem, const T* theta, const T* state, T* work, index_t row, index_t rows) {
-    T* kept = problem.kept(state, work);
-    if (problem.streaming())
+T* kept_block(const Problem<T>& problem, const T* theta, const T* state, bool fresh, T* work, index_t row,
+              index_t rows) {
+    T* kept = problem.kept(state, work, row, fresh);
+    if (fresh || problem.streaming())
         linearize_block(problem, theta, state, kept, row, rows, static_cast<T*>(nullptr), Workspace<T>(problem, work));
     return kept;
 }

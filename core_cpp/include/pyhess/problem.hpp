@@ -8,9 +8,10 @@
 // data: (features, lanes), for narrow networks and the fused kernels; the last block is padded with copies of the last
 // datum of weight zero, so that every row of lanes fills whole cache lines.
 //
-// What a linearization keeps of every block (activations, back-propagated errors) lies behind the transposed weights in
-// the state. A streaming problem keeps it for one block at a time, in the worker's own buffer, and every product
-// computes it anew: same bits, a third to a half more time, memory that does not grow with the number of data.
+// What a linearization keeps of a block (activations, back-propagated errors) lies in one piece, the blocks' pieces one
+// after the other behind the transposed weights in the state. A product may also linearize each block itself, just
+// before it needs it, in the worker's own buffer ("fresh"): same bits, and the better way where there is one product
+// for each theta. A streaming problem knows no other: its memory does not grow with the number of data.
 #pragma once
 
 #include <cstddef>
@@ -25,8 +26,8 @@
 
 namespace pyhess {
 
-// Where the arrays of one layer lie in what is kept, in elements of T from its (aligned) beginning; -1 where there is
-// none.
+// Where the arrays of one layer lie in what is kept of a block, in elements of T from its (aligned) beginning; -1 where
+// there is none.
 struct StateLayout {
     index_t a = -1, delta = -1;                            // every hidden layer; delta also for the output layer
     index_t slope = -1, curve = -1, third = -1, bar = -1;  // GELU only
@@ -67,22 +68,21 @@ public:
     index_t first_block(index_t chunk) const { return chunk * num_blocks_ / num_chunks_; }
 
     // Sizes of the caller's buffers in elements of T; each buffer starts on a 64-byte boundary.
-    index_t state_size() const { return mlp_.transposed_size + (streaming_ ? 0 : kept_size_); }  // one per theta
-    index_t transposed_size() const { return mlp_.transposed_size; }                             // one per vector
-    index_t work_size() const { return work_size_ + (streaming_ ? kept_size_ : 0); }             // one per worker
+    index_t state_size() const { return mlp_.transposed_size + (streaming_ ? 0 : num_blocks_ * kept_size_); }
+    index_t transposed_size() const { return mlp_.transposed_size; }  // one per vector; all of the state if fresh
+    index_t work_size() const { return work_size_ + kept_size_; }     // one per worker
     index_t data_size() const { return padded_samples_ * (mlp_.layers.front().ld_in + mlp_.num_outputs() + 1); }
 
-    // What is kept of the blocks; reading is all a product does to it unless the problem streams.
-    T* kept(const T* state, T* work) const {
-        return streaming_ ? work + work_size_ : const_cast<T*>(state) + mlp_.transposed_size;
+    // What is kept of the block that begins at `row`; reading is all a product does to it unless it is fresh.
+    T* kept(const T* state, T* work, index_t row, bool fresh) const {
+        if (fresh || streaming_) return work + work_size_;
+        return const_cast<T*>(state) + mlp_.transposed_size + row / block_rows_ * kept_size_;
     }
     const T* inputs(index_t row) const { return x_.data() + row * mlp_.layers.front().ld_in; }
     const StateLayout& layout(index_t l) const { return layout_[static_cast<std::size_t>(l)]; }
     const Layer& layer(index_t l) const { return mlp_.layers[static_cast<std::size_t>(l)]; }
     LossBlock<T> loss_block(T* kept, index_t row, index_t rows) const;
-    LayerState<T> layer_state(const T* kept, index_t l, index_t row) const;
-    // The row of a kept array at which the block that begins at `row` of the data lies.
-    index_t kept_row(index_t row) const { return streaming_ ? 0 : row; }
+    LayerState<T> layer_state(const T* kept, index_t l) const;
 
 private:
     // Whole cache lines; an odd number of them once there are many, so that rows do not fall onto the same cache sets.
@@ -113,7 +113,7 @@ private:
 template <class T>
 const T* layer_input(const Problem<T>& problem, const T* kept, index_t l, index_t row) {
     if (l == 0) return problem.inputs(row);
-    return kept + problem.layout(l - 1).a + problem.kept_row(row) * problem.layer(l).ld_in;
+    return kept + problem.layout(l - 1).a;
 }
 
 // Runs body(row, rows) over the blocks of chunks [chunk_begin, chunk_end); stops between blocks once *cancel is
