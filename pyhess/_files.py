@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ MAX_BYTES = 2**33
 #: Lists of more numbers than this are kept as arrays, outside the description.
 _SHORT = 8
 _FORMAT = "pyhess"
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 #: What damaged archives make zipfile, zlib and NumPy raise.
 _UNREADABLE = (
     OSError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, ValueError, SyntaxError, EOFError, KeyError,
@@ -140,32 +141,52 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, A
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             wanted = members if names is None else [name for name in names if name in members]
-            return {name: _read_member(archive, members[name], path) for name in wanted}
+            return {
+                name: _read_stream(archive.open(members[name]), members[name].file_size, f"{path}: array {name!r}")
+                for name in wanted
+            }
     except FileError:
         raise
     except _UNREADABLE as error:
         raise FileError(f"{path} cannot be read as an .npz file: {_reason(error)}.") from error
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> AnyArray:
-    name = info.filename.removesuffix(".npy")
-    if info.file_size > MAX_BYTES:
-        claimed, allowed = (size / 2**30 for size in (info.file_size, MAX_BYTES))
-        raise FileError(f"{path}: array {name!r} claims {claimed:.1f} GiB; allowed are {allowed:.0f} GiB.")
-    with archive.open(info) as stream:
+def read_array(path: Path) -> AnyArray:
+    """Return the array of a .npy file, checked as :func:`read_arrays` does.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, or is not what its header claims.
+    """
+    try:
+        return _read_stream(path.open("rb"), path.stat().st_size, f"{path}")
+    except FileError:
+        raise
+    except _UNREADABLE as error:
+        raise FileError(f"{path} cannot be read as an .npy file: {_reason(error)}.") from error
+
+
+def _read_stream(stream: IO[bytes], size: int, name: str) -> AnyArray:
+    """Read an array whose header must fit the ``size`` bytes of the stream, which is closed."""
+    with stream:
+        if size > MAX_BYTES:
+            raise FileError(f"{name} claims {size / 2**30:.1f} GiB; allowed are {MAX_BYTES / 2**30:.0f} GiB.")
         version = np.lib.format.read_magic(stream)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in readers:
-            raise FileError(f"{path}: array {name!r} is in version {version} of NumPy's format; allowed are 1.0 and 2.0.")
-        shape, _, dtype = readers[version](stream)
-    if dtype.hasobject:
-        raise FileError(f"{path} cannot be read: array {name!r} holds Python objects; allowed are numbers and strings.")
-    if math.prod(shape) * dtype.itemsize > info.file_size:
-        raise FileError(f"{path} is damaged: array {name!r} of shape {shape} does not fit into its {info.file_size} bytes.")
-    with archive.open(info) as stream:
-        array: AnyArray = np.lib.format.read_array(stream, allow_pickle=False)
-        if stream.read(1):
-            raise FileError(f"{path} is damaged: array {name!r} is followed by bytes that do not belong to it.")
+        if version not in _HEADERS:
+            raise FileError(f"{name} cannot be read: it is in version {version} of NumPy's format; allowed are 1.0 and 2.0.")
+        shape, fortran, dtype = _HEADERS[version](stream)
+        if dtype.hasobject:
+            raise FileError(f"{name} cannot be read: it holds Python objects; allowed are numbers and strings.")
+        wanted = math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or wanted > size:
+            raise FileError(f"{name} is damaged: an array of shape {shape} does not fit into {size} bytes.")
+        data = stream.read()
+    if len(data) != wanted:
+        raise FileError(f"{name} is damaged: an array of shape {shape} takes {wanted} bytes, but {len(data)} follow its header.")
+    if not data:
+        return np.empty(shape, dtype)
+    array: AnyArray = np.frombuffer(data, dtype, count=math.prod(shape)).reshape(shape, order="F" if fortran else "C")
     return array
 
 
@@ -181,7 +202,7 @@ def _write_all(contents: Mapping[Path, bytes]) -> None:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-        for target, temporary in written.items():  # noqa: B007 - the message names the target
+        for target, temporary in written.items():
             temporary.replace(target)
     except OSError as error:
         raise FileError(f"{target} cannot be written: {_reason(error)}. Free space or choose another place.") from error

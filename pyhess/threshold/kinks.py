@@ -138,12 +138,16 @@ class KinkWitness:
         place = f"unit {self.unit} of hidden layer {self.layer}, counted from 0"
         alone = data is not None and tuple(int(i) for i in data) == self.datum
         listed = ", ".join(map(str, self.datum[:8])) + (", …" if len(self.datum) > 8 else "")
-        yield judged("kink", alone, f"the data {listed} are {'' if alone else 'not '}those on the kink of {place}, the only one there")
+        yield judged(
+            "kink", alone, f"the data {listed} are {'' if alone else 'not '}those on the kink of {place}, the only one there"
+        )
         if data is None or not alone:
             return
         jump = jump_along(obj, self.theta, self.v, data, kinks)
         holds = self.jump < 0.0 and abs(jump - self.jump) <= 1e-9 * abs(self.jump)
-        yield judged("jump", holds, f"the slopes to both sides add up to {jump!r}; recorded is {self.jump!r}, which must be negative")
+        yield judged(
+            "jump", holds, f"the slopes to both sides add up to {jump!r}; recorded is {self.jump!r}, which must be negative"
+        )
         rate = abs(float(unit_gradient(obj, self.theta, self.datum[0], self.layer, self.unit) @ self.v))
         holds = abs(self.beta * rate - self.jump) <= 1e-9 * abs(self.jump)
         yield judged("slope", holds, f"beta |sdot| is {self.beta * rate!r}, which must be the recorded jump")
