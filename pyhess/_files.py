@@ -105,6 +105,8 @@ def read_result(path: Any) -> dict[str, Any]:
         If it is no such archive, damaged, or of a newer layout.
     """
     archive = Path(path)
+    if archive.suffix == ".json":
+        raise FileError(f"{archive} is the description for people; what it describes is in {archive.with_suffix('.npz')}.")
     arrays = read_arrays(archive)
     text = arrays.pop("description", None)
     if text is None or text.ndim != 0 or text.dtype.kind != "U":

@@ -51,7 +51,7 @@ class Reporter:
         parts = [f"{stage:<12}", f"{now - self._began:6.1f} s"]
         if "total" in state:
             parts.append(f"{state.get('done', 0)}/{state['total']} starts")
-            parts.append(f"ETA {self._left(state, now)}")
+            parts.append(f"stage ETA {self._left(state, now)}")
         best = state.get("psi_upper")
         if isinstance(best, float) and best < 0.0:
             parts.append(f"lam* >= {-0.5 * best:.6g}" if self._in_lam else f"best curvature {best:.6g}")

@@ -15,7 +15,7 @@ _VERDICTS = {
     "refuted": "refuted: the claim does not hold as it stands in the file",
     "incomplete": "incomplete: nothing speaks against the claim, but a part of it was not re-checked",
 }
-_WIDTH, _NAME, _OUTCOME = 120, 11, 16
+_WIDTH, _NAME, _OUTCOME = 120, 13, 16
 
 
 @click.command()

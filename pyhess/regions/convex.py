@@ -258,6 +258,10 @@ class DescribedConvex(Convex):
             and region.enclosure == self.enclosure
         )
 
+    def may_contain(self, theta: FloatArray) -> bool:
+        """Tell whether theta (P,) lies in the enclosure, if there is one, as closely as projections are taken to be."""
+        return self.enclosure is None or self.enclosure.contains(theta, atol=_TOL * self.extent)
+
     def _image(self, theta: FloatArray) -> FloatArray:
         raise InputError(
             f"the projection {self._name!r} of this region is a Python function, which no file can hold; allowed is to make the "

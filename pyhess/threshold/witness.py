@@ -137,7 +137,8 @@ class Witness:
 
         To what :meth:`check` looks at, this adds a segment at 99 % of ``lam_lower``.
         """
-        return (*self._checks(), self._check_segment())
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows fails
+            return (*self._checks(), self._check_segment())
 
     def _checks(self) -> Iterator[Check]:
         yield check_point(self.region, self.theta)

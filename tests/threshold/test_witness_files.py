@@ -1,0 +1,604 @@
+"""Witnesses in files: they come back bit for bit, and what is wrong with a file is found and named."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyhess as ph
+from pyhess.errors import FileError, InputError, MemoryLimitError
+from pyhess.penalties import penalty_from_dict
+from pyhess.regions import region_from_dict
+from pyhess.threshold import verify_file
+from pyhess.threshold.kink_search import find_kink
+from pyhess.threshold.kinks import KinkWitness
+from pyhess.threshold.witness import Witness, make_witness
+
+NET = ph.MLP([2, 3, 1], "tanh")
+P = NET.num_params
+THIRDS = np.arange(1.0, P + 1.0) / 3.0
+
+
+def not_negative(theta: np.ndarray) -> np.ndarray:
+    """Onto the points of the unit ball with a first coordinate of at least -1/10."""
+    return ph.Ball(radius=1.0).project(np.concatenate([np.maximum(theta[:1], -0.1), theta[1:]]))
+
+
+def cap() -> ph.Convex:
+    centre = np.zeros(P)
+    centre[0] = 0.3
+    return ph.Convex(not_negative, centre, 1.0, enclosure=ph.Ball(radius=1.0))
+
+
+REGIONS: dict[str, Callable[[], ph.Region]] = {
+    "box": lambda: ph.Box(-0.7, 0.9),
+    "box of vectors": lambda: ph.Box(-THIRDS, 0.1 * THIRDS),
+    "scaled box": lambda: ph.Box.scaled(NET, 1.3),
+    "ball": lambda: ph.Ball(0.1, 1.7),
+    "ball around a point": lambda: ph.Ball(np.sin(THIRDS), 0.7),
+    "ordered": lambda: ph.Ordered(ph.Box(-0.7, 0.7), NET),
+    "ordered ball": lambda: ph.Ordered(ph.Ball(radius=1.1), NET),
+    "intersection": lambda: ph.Intersection([ph.Box(-0.6, 0.6), ph.Ball(radius=1.4), ph.Ordered(ph.Ball(radius=2.0), NET)]),
+}
+PENALTIES: dict[str, Callable[[], ph.Penalty]] = {
+    "l2": ph.L2,
+    "weights": lambda: ph.L2(penalize="weights"),
+    "shifted": lambda: ph.ShiftedL2(np.cos(THIRDS)),
+    "shifted by a number": lambda: ph.ShiftedL2(0.1),
+    "weighted": lambda: ph.WeightedL2(THIRDS),
+    "geometric": ph.GeometricL2,
+}
+
+
+def objective(loss: str = "squared_error", **options: Any) -> ph.Objective:
+    rng = np.random.default_rng(61)
+    x = rng.standard_normal((7, 2))
+    y = rng.integers(0, 2, 7) if loss == "logistic" else 3.0 * rng.standard_normal(7)
+    return ph.Objective(NET, ph.Dataset(x, y, rng.random(7), name="seven"), loss=loss, **options)
+
+
+def witness_on(region: ph.Region, penalty: ph.Penalty | None = None, obj: ph.Objective | None = None) -> Witness:
+    """A witness of negative curvature at a random point of the region."""
+    obj = objective() if obj is None else obj
+    bound = region.bind(obj)
+    thetas = 2.0 * np.random.default_rng(67).standard_normal((40, obj.num_params))
+    points = [bound.project(theta) for theta in thetas]
+    theta = min(points, key=lambda point: np.linalg.eigvalsh(obj.hessian(point).to_dense())[0])
+    v = np.linalg.eigh(obj.hessian(theta).to_dense())[1][:, 0]
+    return make_witness(obj, bound, theta, v, None if penalty is None else penalty.bind(obj))
+
+
+def kink_on(region: ph.Region) -> KinkWitness:
+    rng = np.random.default_rng(71)
+    net = ph.MLP([2, 3, 1], "relu")
+    obj = ph.Objective(net, ph.Dataset(rng.standard_normal((5, 2)), rng.standard_normal(5)))
+    kink = find_kink(obj, region.bind(obj), rng=rng)
+    assert kink is not None
+    return kink
+
+
+def change(path: Path, target: Path | None = None, **edits: Any) -> Path:
+    """Rewrite a file with other entries: arrays by name, description entries by dotted name; plain NumPy, not pyhess."""
+    with np.load(path) as content:
+        arrays = dict(content)
+    described = json.loads(str(arrays.pop("description")))
+    for dotted, value in edits.items():
+        name = dotted.replace("__", ".")
+        if name in arrays and isinstance(value, np.ndarray):
+            arrays[name] = value
+            continue
+        *parents, last = name.split(".")
+        place = described
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    target = path if target is None else target
+    np.savez(target, description=np.array(json.dumps(described)), **arrays)
+    return target
+
+
+def failing(path: Path) -> set[str]:
+    return {check.name for check in verify_file(path).checks if check.outcome.name == "FAILS"}
+
+
+def open_checks(path: Path) -> set[str]:
+    return {check.name for check in verify_file(path).checks if check.outcome.name == "OPEN"}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Witness, Path]:
+    witness = witness_on(ph.Box(-0.7, 0.9))
+    return witness, witness.save(tmp_path / "w.npz")
+
+
+@pytest.fixture
+def saved_kink(tmp_path: Path) -> tuple[KinkWitness, Path]:
+    kink = kink_on(ph.Box(-1.0, 1.0))
+    return kink, kink.save(tmp_path / "k.npz")
+
+
+# --- they come back ---------------------------------------------------------------------------------------------------------
+
+
+def same_objective(first: ph.Objective, second: ph.Objective) -> bool:
+    return (
+        first.net == second.net
+        and first.data == second.data
+        and first.data.name == second.data.name
+        and (first.loss, first.dtype) == (second.loss, second.dtype)
+    )
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_every_region_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
+    witness = witness_on(REGIONS[name]())
+    assert witness.lam_lower > 0.0
+    path = witness.save(tmp_path / "w.npz")
+    again = ph.load_witness(path)
+    assert isinstance(again, Witness)
+    assert again.region == witness.region and type(again.region) is type(witness.region)
+    assert again.theta.tobytes() == witness.theta.tobytes() and again.v.tobytes() == witness.v.tobytes()
+    assert (again.eigval, again.allowance, again.lam_lower) == (witness.eigval, witness.allowance, witness.lam_lower)
+    assert same_objective(again.obj, witness.obj)
+    assert again.check()
+    found = verify_file(path)
+    assert found.verdict == "verified", found
+    assert "segment" in {check.name for check in found.checks}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["w.json", "w.npz"]
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_every_penalty_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
+    witness = witness_on(ph.Ball(radius=1.5), PENALTIES[name]())
+    again = ph.load_witness(witness.save(tmp_path / "w.npz"))
+    assert isinstance(again, Witness)
+    assert again.penalty == witness.penalty
+    assert again.lam_lower == witness.lam_lower > 0.0
+    assert verify_file(tmp_path / "w.npz").verdict == "verified"
+
+
+def test_an_infinite_lower_end_comes_back(tmp_path: Path) -> None:
+    obj = objective("logistic")
+    region, penalty = ph.Box(-3.0, 3.0).bind(obj), ph.L2(penalize="weights").bind(obj)
+    biases = np.flatnonzero(penalty.leaves_out(P))
+    rng = np.random.default_rng(73)
+    best = (math.inf, np.zeros(P), np.zeros(P))
+    for theta in rng.uniform(-3.0, 3.0, (60, P)):
+        values, vectors = np.linalg.eigh(obj.hessian(theta).to_dense()[np.ix_(biases, biases)])
+        v = np.zeros(P)
+        v[biases] = vectors[:, 0]
+        best = min(best, (values[0], theta, v), key=lambda entry: entry[0])
+    witness = make_witness(obj, region, best[1], best[2], penalty)
+    assert math.isinf(witness.lam_lower)
+    path = witness.save(tmp_path / "w.npz")
+    assert ph.load_witness(path).lam_lower == math.inf  # type: ignore[union-attr]
+    assert verify_file(path).verdict == "verified"
+    json.loads(path.with_suffix(".json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+@pytest.mark.parametrize("options", [{"dtype": "float32"}, {"loss": "logistic"}])
+def test_loss_and_dtype_come_back(options: dict[str, str], tmp_path: Path) -> None:
+    witness = witness_on(ph.Box(-1.5, 1.5), obj=objective(**options))
+    again = ph.load_witness(witness.save(tmp_path / "w.npz"))
+    assert again.obj is not None and same_objective(again.obj, witness.obj)
+    assert verify_file(tmp_path / "w.npz").verdict == "verified"
+
+
+def test_every_property_of_a_network_comes_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(79)
+    net = ph.MLP([2, 3, 2, 2], ["softplus", "gelu"], beta=[2.5, 1.0], bias=False, parametrization="ntk")
+    obj = ph.Objective(net, ph.Dataset(rng.standard_normal((4, 2)), rng.integers(0, 2, 4)), loss="cross_entropy")
+    witness = witness_on(ph.Box(-2.0, 2.0), obj=obj)
+    again = ph.load_witness(witness.save(tmp_path / "w.npz"))
+    assert again.obj is not None and same_objective(again.obj, obj) and again.obj.data.is_labels
+
+
+def test_nothing_claimed_is_verified_as_such(tmp_path: Path) -> None:
+    obj = objective()
+    witness = make_witness(obj, ph.Box(-1.0, 1.0).bind(obj), np.zeros(P), np.eye(P)[-1])
+    assert witness.lam_lower == 0.0
+    found = verify_file(witness.save(tmp_path / "w.npz"))
+    assert found.verdict == "verified" and found.claim.startswith("nothing")
+
+
+def test_the_description_beside_it_is_that_of_the_archive(saved: tuple[Witness, Path]) -> None:
+    witness, path = saved
+    text = path.with_suffix(".json").read_text()
+    with np.load(path) as content:
+        assert str(content["description"]) == text
+    described = json.loads(text)
+    assert described["kind"] == "witness" and described["schema_version"] == 1
+    assert repr(witness.lam_lower) in described["text"]["claim"]
+    assert "2-3-1 tanh" in described["text"]["network"] and "seven" in described["text"]["data"]
+    assert described["objective"]["data"]["content_hash"] == witness.obj.data.content_hash
+    assert described["eigval"] == witness.eigval
+
+
+def test_kinks_come_back(saved_kink: tuple[KinkWitness, Path]) -> None:
+    kink, path = saved_kink
+    again = ph.load_witness(path)
+    assert isinstance(again, KinkWitness)
+    assert again.theta.tobytes() == kink.theta.tobytes() and again.v.tobytes() == kink.v.tobytes()
+    assert (again.datum, again.layer, again.unit, again.jump, again.beta) == (
+        kink.datum, kink.layer, kink.unit, kink.jump, kink.beta,
+    )  # fmt: skip
+    assert again.obj is not None and kink.obj is not None and same_objective(again.obj, kink.obj)
+    assert again.region == kink.region
+    assert again.verify() and verify_file(path).verdict == "verified"
+    bare = KinkWitness(kink.theta, kink.datum, kink.layer, kink.unit, kink.v, kink.jump, kink.beta)
+    with pytest.raises(InputError, match="objective and its region"):
+        bare.save(path)
+    assert bare.save(path, kink.obj, ph.Box(-2.0, 2.0)) == path
+    assert ph.load_witness(path).region == ph.Box(-2.0, 2.0).bind(kink.obj)
+
+
+# --- a user's region cannot be stored ---------------------------------------------------------------------------------------
+
+
+def test_membership_in_a_users_region_is_not_claimed(tmp_path: Path) -> None:
+    region = cap()
+    witness = witness_on(region)
+    path = witness.save(tmp_path / "w.npz")
+    assert "not" in json.loads(path.with_suffix(".json").read_text())["text"]["not_stored"]
+    found = verify_file(path)
+    assert found.verdict == "incomplete" and open_checks(path) == {"point", "segment"} and not failing(path)
+    point = next(check for check in found.checks if check.name == "point")
+    assert "not re-checked" in point.detail and "lies in its enclosure Ball" in point.detail
+
+    alone = ph.load_witness(path)
+    with pytest.raises(InputError, match=r"load_witness\(path, region=region\)"):
+        alone.check()  # type: ignore[union-attr]
+    with pytest.raises(InputError, match=r"not_negative.*load_witness"):
+        alone.region.contains(alone.theta)  # type: ignore[union-attr]
+    given = ph.load_witness(path, region=region)
+    assert isinstance(given, Witness) and given.check() and given.region == region
+    assert all(check.outcome.name == "HOLDS" for check in given.checks())
+
+    outside = change(path, tmp_path / "outside.npz", theta=np.full(P, 0.9))
+    assert "point" in failing(outside)
+
+
+def test_another_region_than_the_one_in_the_file_is_refused(saved: tuple[Witness, Path], tmp_path: Path) -> None:
+    _, path = saved
+    assert ph.load_witness(path, region=ph.Box(-0.7, 0.9)).region == ph.Box(-0.7, 0.9).bind(NET)
+    for other in (ph.Box(-0.7, 0.91), ph.Ball(radius=9.0), cap()):
+        with pytest.raises(InputError, match="not the one"):
+            ph.load_witness(path, region=other)
+    theirs = witness_on(cap()).save(tmp_path / "cap.npz")
+    moved = ph.Convex(not_negative, np.full(P, 0.1), 1.0, enclosure=ph.Ball(radius=1.0))
+    for other in (moved, ph.Ball(radius=1.0), ph.load_witness(theirs).region):
+        with pytest.raises(InputError, match="not the one"):
+            ph.load_witness(theirs, region=other)
+
+
+def test_kinks_in_a_users_region_are_checked_as_far_as_possible(tmp_path: Path) -> None:
+    kink = kink_on(ph.Ball(radius=1.0))
+    assert kink.obj is not None
+    size = kink.obj.num_params
+    whole = ph.Convex(lambda theta: ph.Ball(radius=1.0).project(theta), np.zeros(size), 1.0)
+    path = kink.save(tmp_path / "k.npz", kink.obj, whole)
+    assert verify_file(path).verdict == "incomplete" and open_checks(path) == {"point"}
+
+
+# --- altered files are caught -----------------------------------------------------------------------------------------------
+
+
+def test_each_alteration_is_caught_by_its_own_check(saved: tuple[Witness, Path], tmp_path: Path) -> None:
+    witness, path = saved
+    with np.load(path) as content:
+        high, x = content["region.high"].copy(), content["objective.data.X"]
+    place = int(np.argmax(witness.theta))
+    high[place] = math.nextafter(witness.theta[place], -math.inf)
+    assert failing(change(path, tmp_path / "a.npz", region__high=high)) == {"point"}
+
+    smaller = 1.001 * witness.eigval
+    claimed = {"eigval": smaller, "lam_lower": witness.penalty.strength(smaller, witness.v)}
+    assert failing(change(path, tmp_path / "b.npz", **claimed)) == {"curvature"}
+    assert failing(change(path, tmp_path / "c.npz", v=(1.0 + 1e-10) * witness.v)) == {"direction"}
+    assert failing(change(path, tmp_path / "d.npz", lam_lower=1.001 * witness.lam_lower)) == {"lower end"}
+    assert failing(change(path, tmp_path / "e.npz", lam_lower=None)) == {"lower end"}
+
+    # Data that are a little off leave a valid witness of another problem; its name is what is wrong.
+    assert "data" in failing(change(path, tmp_path / "f.npz", objective__data__X=(1.0 + 1e-9) * x))
+    other = ph.Dataset(0.5 * x, witness.obj.data.y, witness.obj.data.weights)
+    forged = change(path, tmp_path / "g.npz", objective__data__X=other.X, objective__data__content_hash=other.content_hash)
+    assert failing(forged) == {"curvature"}
+
+    outside = witness.theta.copy()
+    outside[place] = 1.5
+    assert "point" in failing(change(path, tmp_path / "h.npz", theta=outside))
+    assert verify_file(tmp_path / "h.npz").verdict == "refuted"
+    assert failing(change(path, tmp_path / "i.npz", theta=1e200 * witness.theta)) >= {"point", "curvature"}
+
+
+def test_loading_refuses_what_does_not_agree_with_itself(saved: tuple[Witness, Path], tmp_path: Path) -> None:
+    witness, path = saved
+    with pytest.raises(FileError, match=r"altered.*lam_lower"):
+        ph.load_witness(change(path, tmp_path / "a.npz", lam_lower=2.0 * witness.lam_lower))
+    with pytest.raises(FileError, match=r"altered.*SHA-256"):
+        ph.load_witness(change(path, tmp_path / "b.npz", objective__data__content_hash="0" * 64))
+
+
+def test_a_core_that_disagrees_is_reported(saved: tuple[Witness, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, path = saved
+    honest = ph.Objective.curvature
+    monkeypatch.setattr(ph.Objective, "curvature", lambda *given: honest(*given)._replace(q=-7.0))
+    assert failing(path) == {"core"}
+
+
+def test_a_segment_that_cannot_be_resolved_is_not_called_verified(
+    saved: tuple[Witness, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path = saved
+    monkeypatch.setattr("pyhess.threshold.witness.find_segment", lambda *_: None)
+    assert open_checks(path) == {"segment"} and verify_file(path).verdict == "incomplete"
+
+
+def test_alterations_of_kinks_are_caught(saved_kink: tuple[KinkWitness, Path], tmp_path: Path) -> None:
+    kink, path = saved_kink
+    with np.load(path) as content:
+        high = content["region.high"]
+    face = high.copy()
+    place = int(np.argmax(kink.theta))
+    face[place] = kink.theta[place]
+    assert "point" in failing(change(path, tmp_path / "a.npz", region__high=face))
+    assert "direction" in failing(change(path, tmp_path / "b.npz", v=(1.0 + 1e-11) * kink.v))
+    assert failing(change(path, tmp_path / "c.npz", beta=1.001 * kink.beta)) == {"slope"}
+    steeper = {"jump": 1.5 * kink.jump, "beta": 1.5 * kink.beta}
+    assert failing(change(path, tmp_path / "d.npz", **steeper)) == {"jump", "differences"}
+    upwards = {"jump": -kink.jump, "beta": -kink.beta}
+    assert failing(change(path, tmp_path / "e.npz", **upwards)) >= {"jump", "differences"}
+    other = next(i for i in range(5) if i not in kink.datum)
+    assert failing(change(path, tmp_path / "f.npz", datum=[other])) == {"kink"}
+    assert failing(change(path, tmp_path / "g.npz", unit=(kink.unit + 1) % 3)) == {"kink"}
+    shifted = kink.theta.copy()
+    shifted[:9] += 1e-6
+    assert failing(change(path, tmp_path / "h.npz", theta=shifted)) == {"kink"}
+    assert kink.obj is not None
+    x = kink.obj.data.X.copy()
+    x[other] *= 3.0
+    assert "data" in failing(change(path, tmp_path / "i.npz", objective__data__X=x))
+
+
+# --- bad files --------------------------------------------------------------------------------------------------------------
+
+
+def test_foreign_and_damaged_files_are_named(saved: tuple[Witness, Path], tmp_path: Path) -> None:
+    _, path = saved
+    whole = path.read_bytes()
+    (tmp_path / "text.npz").write_text("no archive")
+    (tmp_path / "short.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "nothing.npz").write_bytes(b"")
+    np.savez(tmp_path / "foreign.npz", X=np.zeros(3))
+    np.savez(tmp_path / "objects.npz", description=np.array([object()]))
+    np.savez(tmp_path / "prose.npz", description=np.array("once upon a time"))
+    np.savez(tmp_path / "deep.npz", description=np.array("[" * 100_000))
+    np.savez(tmp_path / "list.npz", description=np.array("[1]"))
+    np.savez(tmp_path / "nan.npz", description=np.array('{"format": "pyhess", "eigval": NaN}'))
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w") as archive:
+        head = (
+            b"\x93NUMPY\x01\x00v\x00"
+            + b"{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(117)
+            + b"\n"
+        )
+        archive.writestr("description.npy", head)
+    with np.load(path) as content:
+        arrays = dict(content)
+    np.savez(tmp_path / "more.npz", surplus=np.zeros(2), **arrays)
+    arrays.pop("v")
+    np.savez(tmp_path / "less.npz", **arrays)
+    cases = {
+        "missing.npz": "No such file",
+        "text.npz": "cannot be read",
+        "short.npz": "cannot be read",
+        "nothing.npz": "cannot be read",
+        "foreign.npz": "no description",
+        "objects.npz": "Python objects",
+        "prose.npz": "no JSON",
+        "deep.npz": "no JSON",
+        "list.npz": "something else",
+        "nan.npz": "NaN is no JSON number",
+        "bomb.npz": "does not fit",
+        "more.npz": "surplus",
+        "less.npz": "'v'",
+        "w.json": "description for people",
+        ".": "cannot be read",
+    }
+    for name, text in cases.items():
+        for reader in (ph.load_witness, verify_file):
+            with pytest.raises(FileError) as error:
+                reader(tmp_path / name)
+            assert text in str(error.value), (name, str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "text"),
+    [
+        ("schema_version", 2, "newer pyhess"),
+        ("schema_version", "1", "layout version"),
+        ("kind", "recipe", "recipe"),
+        ("kind", ["witness"], "witness"),
+        ("surplus", 1, "unknown surplus"),
+        ("region.kind", "torus", "torus"),
+        ("region.radius", 1.0, "unknown radius"),
+        ("penalty.kind", "l1", "l1"),
+        ("objective.net.widths", [2, 4, 1], "13 coordinates"),
+        ("objective.net.activations", ["tan"], "tan"),
+        ("objective.loss", "hinge", "hinge"),
+        ("objective.dtype", "float16", "float16"),
+        ("eigval", "low", "eigval"),
+        ("eigval", True, "eigval"),
+        ("theta", [0.0, 1.0], "theta"),
+        ("region", None, "region"),
+    ],
+)
+def test_wrong_entries_are_named(entry: str, value: Any, text: str, saved: tuple[Witness, Path]) -> None:
+    _, path = saved
+    with pytest.raises(FileError) as error:
+        ph.load_witness(change(path, **{entry.replace(".", "__"): value, **unused_arrays(path, entry)}))
+    assert text in str(error.value)
+
+
+def unused_arrays(path: Path, entry: str) -> dict[str, Any]:
+    """Arrays of the file that the entry replaces must go as well; their reference is kept where nothing asks for it."""
+    described = json.loads(path.with_suffix(".json").read_text())
+    kept = described.get(entry) if entry in ("theta", "region") else None
+    return {} if kept is None else {"text__replaced": kept}
+
+
+def test_random_damage_never_leads_to_another_kind_of_error(saved: tuple[Witness, Path], tmp_path: Path) -> None:
+    witness, path = saved
+    whole, rng, target = path.read_bytes(), np.random.default_rng(83), tmp_path / "damaged.npz"
+    survived = 0
+    for _ in range(300):
+        bad = bytearray(whole)
+        for place in rng.integers(0, len(bad), rng.integers(1, 4)):
+            bad[place] ^= 1 << int(rng.integers(0, 8))
+        if rng.random() < 0.3:
+            bad = bad[: rng.integers(0, len(bad))]
+        target.write_bytes(bad)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # NumPy and zipfile warn of odd headers
+                again = ph.load_witness(target)
+        except FileError:
+            continue
+        survived += 1
+        assert again.theta.tobytes() == witness.theta.tobytes() and again.v.tobytes() == witness.v.tobytes()
+    assert survived < 150  # bytes between the members and in the names' time stamps mean nothing
+
+
+def test_odd_values_anywhere_never_lead_to_another_kind_of_error(saved: tuple[Witness, Path], tmp_path: Path) -> None:
+    _, path = saved
+    described = json.loads(path.with_suffix(".json").read_text())
+
+    def leaves(value: Any, name: str) -> list[str]:
+        if isinstance(value, dict) and set(value) != {"array", "shape"}:
+            return [leaf for key, item in value.items() for leaf in leaves(item, f"{name}__{key}" if name else key)]
+        return [name]
+
+    odd = (None, True, -1, 0, 10**30, 1e308, "", "tanh", [], [None], [[1.0]], {}, {"kind": "box"})
+    count = 0
+    for leaf in leaves(described, ""):
+        if leaf.startswith("text"):
+            continue
+        for value in odd:
+            try:
+                ph.load_witness(change(path, tmp_path / "odd.npz", **{leaf: value}))
+            except (FileError, MemoryLimitError):
+                count += 1
+    assert count > 100
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------------
+
+
+def test_places_that_do_not_do_are_named(saved: tuple[Witness, Path], tmp_path: Path) -> None:
+    witness, _ = saved
+    (tmp_path / "folder.npz").mkdir()
+    for name, text in {"no/w.npz": "no folder", "w.txt": "end in .npz", "w": "end in .npz", "folder.npz": "is a folder"}.items():
+        with pytest.raises(FileError, match=text):
+            witness.save(tmp_path / name)
+
+
+def test_a_full_disk_leaves_the_old_files(saved: tuple[Witness, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    witness, path = saved
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    assert set(before) == {"w.npz", "w.json"}
+    calls = []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    other = witness_on(ph.Ball(radius=0.7))
+    monkeypatch.setattr("pyhess._files.os.fsync", full)
+    with pytest.raises(FileError, match="No space left"):
+        other.save(path)
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+    monkeypatch.undo()
+    other.save(path)
+    assert ph.load_witness(path).region == other.region
+    assert {file.name for file in path.parent.iterdir()} == set(before)
+    assert verify_file(path).verdict == "verified" and witness.region != other.region
+
+
+# --- descriptions -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_regions_survive_json(name: str) -> None:
+    region = REGIONS[name]()
+    again = region_from_dict(json.loads(json.dumps(region.to_dict())), NET)
+    assert again == region and again.bind(NET) == region.bind(NET)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_penalties_survive_json(name: str) -> None:
+    penalty = PENALTIES[name]()
+    again = penalty_from_dict(json.loads(json.dumps(penalty.to_dict())))
+    assert again == penalty and again.bind(NET) == penalty.bind(NET)
+
+
+def test_what_is_left_of_a_users_region() -> None:
+    region = cap()
+    left = region_from_dict(json.loads(json.dumps(region.to_dict())))
+    assert left.to_dict() == region.to_dict() and repr(left) == repr(region) and left != region
+    assert left.size == P and left.enclosures() == region.enclosures()
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([], "dictionary"),
+        ({}, "kind"),
+        ({"kind": "sphere"}, "allowed: box, ball, ordered, intersection, convex"),
+        ({"kind": "box", "low": 0.0}, "lacks high"),
+        ({"kind": "box", "low": 0.0, "high": 1.0, "mid": 0.5}, "unknown mid"),
+        ({"kind": "ball", "center": 0.0, "radius": -1.0}, "radius"),
+        ({"kind": "ordered", "region": {"kind": "box", "low": 0.0, "high": 1.0}, "widths": [2, 4, 1]}, "widths"),
+        ({"kind": "intersection", "parts": {}}, "list of regions"),
+        ({"kind": "convex", "project": 3, "center": [0.0], "size": 1.0, "enclosure": None}, "name of a function"),
+        ({"kind": "convex", "project": "f", "center": [], "size": 1.0, "enclosure": None}, "center"),
+        (
+            {"kind": "convex", "project": "f", "center": [0.0], "size": 1.0, "enclosure": {"kind": "intersection", "parts": []}},
+            "parts",
+        ),
+    ],
+)
+def test_bad_descriptions_of_regions_are_named(content: Any, text: str) -> None:
+    with pytest.raises(ph.PyhessError) as error:
+        region_from_dict(content, NET)
+    assert text in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "dictionary"),
+        ({"kind": "l1"}, "allowed: l2, shifted_l2, weighted_l2, geometric_l2"),
+        ({"kind": "l2"}, "lacks penalize"),
+        ({"kind": "geometric_l2", "w": 1.0}, "unknown w"),
+        ({"kind": "weighted_l2", "w": [1.0, -1.0]}, "-1.0"),
+    ],
+)
+def test_bad_descriptions_of_penalties_are_named(content: Any, text: str) -> None:
+    with pytest.raises(ph.PyhessError) as error:
+        penalty_from_dict(content)
+    assert text in str(error.value)
+
+
+def test_an_ordered_cell_needs_its_network() -> None:
+    with pytest.raises(InputError, match="pass the network"):
+        region_from_dict(REGIONS["ordered"]().to_dict())
