@@ -252,4 +252,4 @@ def _version() -> str:
     try:
         return metadata.version("pyhess")
     except metadata.PackageNotFoundError:  # run from a source tree
-        return "unknown"
+        return "0+unknown"

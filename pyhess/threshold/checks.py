@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from ..errors import NumericalError
+from ..errors import InputError, NumericalError
 from ..regions import Ball, Region
 from ..regions.convex import DescribedConvex
 from .geometry import surely_inside
@@ -29,6 +29,11 @@ class Check:
     name: str
     outcome: Outcome
     detail: str
+
+    def raise_if_open(self) -> None:
+        """Raise InputError where the part could not be checked for want of the region's projection."""
+        if self.outcome is Outcome.OPEN:
+            raise InputError(f"{self.detail}. Pass the region itself: load_witness(path, region=region).")
 
 
 def judged(name: str, holds: bool, detail: str) -> Check:

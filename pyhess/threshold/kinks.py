@@ -117,8 +117,17 @@ class KinkWitness:
         Returns
         -------
         bool
+
+        Raises
+        ------
+        InputError
+            If there is no objective or region, or the region is a user's `Convex` set read from a file without its projection.
         """
-        return all(check.outcome is Outcome.HOLDS for check in self._checks(*self._about(obj, region)))
+        for check in self._checks(*self._about(obj, region)):
+            check.raise_if_open()
+            if check.outcome is Outcome.FAILS:
+                return False
+        return True
 
     def checks(self, obj: Objective | None = None, region: Region | None = None) -> tuple[Check, ...]:
         """Check the claim as :meth:`verify` does and return what became of every part of it; nothing is raised."""

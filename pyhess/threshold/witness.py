@@ -128,8 +128,7 @@ class Witness:
         for check in self._checks():
             if check.outcome is Outcome.FAILS:
                 raise NumericalError(f"the witness does not hold ({check.name}): {check.detail}.")
-            if check.outcome is Outcome.OPEN:
-                raise InputError(f"{check.detail}. Pass the region itself: load_witness(path, region=region).")
+            check.raise_if_open()
         return True
 
     def checks(self) -> tuple[Check, ...]:

@@ -288,6 +288,9 @@ def test_kinks_in_a_users_region_are_checked_as_far_as_possible(tmp_path: Path) 
     whole = ph.Convex(lambda theta: ph.Ball(radius=1.0).project(theta), np.zeros(size), 1.0)
     path = kink.save(tmp_path / "k.npz", kink.obj, whole)
     assert verify_file(path).verdict == "incomplete" and open_checks(path) == {"point"}
+    with pytest.raises(InputError, match="load_witness"):
+        ph.load_witness(path).verify()  # type: ignore[union-attr]
+    assert ph.load_witness(path, region=whole).verify()  # type: ignore[union-attr]
 
 
 # --- altered files are caught -----------------------------------------------------------------------------------------------
@@ -392,6 +395,9 @@ def test_foreign_and_damaged_files_are_named(saved: tuple[Witness, Path], tmp_pa
             + b"\n"
         )
         archive.writestr("description.npy", head)
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "longer.npz", "w") as longer:
+        for name in archive.namelist():
+            longer.writestr(name, archive.read(name) + (b"tail" if name == "v.npy" else b""))
     with np.load(path) as content:
         arrays = dict(content)
     np.savez(tmp_path / "more.npz", surplus=np.zeros(2), **arrays)
@@ -409,6 +415,7 @@ def test_foreign_and_damaged_files_are_named(saved: tuple[Witness, Path], tmp_pa
         "list.npz": "something else",
         "nan.npz": "NaN is no JSON number",
         "bomb.npz": "does not fit",
+        "longer.npz": "follow its header",
         "more.npz": "surplus",
         "less.npz": "'v'",
         "w.json": "description for people",
