@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .data import Dataset
 from .errors import (
+    FileError,
     InputError,
     InputTypeError,
     MemoryLimitError,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from .memory import MemoryPlan, plan
     from .objective import Objective
     from .spectrum import BatchEigenResult, EigenResult, EigenStatus, eigsh, eigsh_batch
-    from .threshold import SearchResult, Status, ThresholdResult, Witness, lambda_threshold
+    from .threshold import KinkWitness, SearchResult, Status, ThresholdResult, Witness, lambda_threshold, load_witness
     from .threshold.search import search
 
 _LAZY = {
@@ -64,6 +65,8 @@ _LAZY = {
     "Status": "threshold",
     "ThresholdResult": "threshold",
     "Witness": "threshold",
+    "KinkWitness": "threshold",
+    "load_witness": "threshold",
 }
 
 
@@ -93,10 +96,12 @@ __all__ = [
     "Dataset",
     "EigenResult",
     "EigenStatus",
+    "FileError",
     "GeometricL2",
     "InputError",
     "InputTypeError",
     "Intersection",
+    "KinkWitness",
     "MemoryLimitError",
     "MemoryPlan",
     "MissingDependencyError",
@@ -119,6 +124,7 @@ __all__ = [
     "eigsh",
     "eigsh_batch",
     "lambda_threshold",
+    "load_witness",
     "plan",
     "search",
     "show_config",

@@ -60,6 +60,21 @@ def choice(name: str, value: object, allowed: Iterable[str]) -> str:
     return value
 
 
+def exact_keys(name: str, content: Any, allowed: Iterable[str]) -> dict[str, Any]:
+    """Return ``content`` if it is a mapping with these keys, all of them and no others."""
+    keys = list(allowed)
+    listed = ", ".join(keys)
+    if not isinstance(content, dict):
+        raise InputTypeError(f"{name} is {shown(content)}; allowed is a mapping with the keys {listed}.")
+    missing = [key for key in keys if key not in content]
+    unknown = [key for key in content if key not in keys]
+    if missing:
+        raise InputError(f"{name} lacks {', '.join(missing)}; allowed are exactly the keys {listed}.")
+    if unknown:
+        raise InputError(f"{name} has the unknown {', '.join(map(str, unknown))}; allowed are exactly the keys {listed}.")
+    return content
+
+
 def positive_int(name: str, value: Any) -> int:
     """Return ``value`` as an int >= 1; bools and floats are refused."""
     if isinstance(value, bool | np.bool_):

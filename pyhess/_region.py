@@ -74,7 +74,7 @@ class Region(Immutable, ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-safe description."""
+        """Return a JSON-safe description, which `pyhess.regions.region_from_dict` reads."""
 
     @abstractmethod
     def _with_size(self, size: int) -> Region: ...

@@ -40,5 +40,9 @@ class NotConvergedError(NumericalError):
         return type(self), (*self.args, self.result)
 
 
+class FileError(PyhessError, OSError):
+    """A file that cannot be read or written, or that does not hold what it should."""
+
+
 class MissingDependencyError(PyhessError, ImportError):
     """An optional package is not installed."""

@@ -17,6 +17,7 @@ FAMILY = {
     errors.NumericalError: RuntimeError,
     errors.NonFiniteError: RuntimeError,
     errors.NotConvergedError: RuntimeError,
+    errors.FileError: OSError,
     errors.MissingDependencyError: ImportError,
 }
 

@@ -7,6 +7,7 @@ import click
 from .data import data
 from .doctor import doctor
 from .threshold import threshold
+from .verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -14,10 +15,12 @@ from .threshold import threshold
 def app() -> None:
     """How large must an L2 penalty be to make a neural network's training objective convex?
 
-    Exit codes: 0 done, 2 wrong usage, 3 unreadable data, 4 numerical failure, 130 interrupted (what was found is printed).
+    Exit codes: 0 done, 2 wrong usage, 3 unreadable data or files, 4 numerical failure, 6 a claim that does not hold, 7 a claim
+    that could be checked in part only, 130 interrupted (what was found is printed).
     """
 
 
 app.add_command(threshold)
+app.add_command(verify)
 app.add_command(doctor)
 app.add_command(data)

@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from ..errors import NumericalError, PyhessError
+from ..errors import FileError, NumericalError, PyhessError
 
-USAGE, BAD_DATA, NUMERICAL, INTERRUPTED = 2, 3, 4, 130
+USAGE, BAD_DATA, NUMERICAL, REFUTED, INCOMPLETE, INTERRUPTED = 2, 3, 4, 6, 7, 130
 
 
 class DataError(PyhessError):
@@ -29,7 +29,8 @@ def exit_codes(verbose: bool) -> Iterator[None]:
         if verbose:
             traceback.print_exc()
         click.echo(f"pyhess: {error}", err=True)
-        sys.exit(BAD_DATA if isinstance(error, DataError) else NUMERICAL if isinstance(error, NumericalError) else USAGE)
+        is_data = isinstance(error, DataError | FileError)
+        sys.exit(BAD_DATA if is_data else NUMERICAL if isinstance(error, NumericalError) else USAGE)
     except KeyboardInterrupt:
         click.echo("pyhess: interrupted before there was a result", err=True)
         sys.exit(INTERRUPTED)

@@ -1,40 +1,53 @@
-"""Data for the commands: a name or an .npz file, which is not trusted."""
+"""Data for the commands: a name or a file, which is not trusted."""
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from .._checks import as_vector
+from .._files import read_array, read_arrays
 from ..data import Dataset
-from ..errors import MissingDependencyError, PyhessError
+from ..errors import FileError, MissingDependencyError, PyhessError
 from .common import DataError
-
-#: Largest uncompressed array that a file may claim; a header is believed only up to here.
-MAX_BYTES = 2**33
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:
-    """The arrays X, y and weights of an .npz file, sizes checked before anything is unpacked."""
-    wanted = ("X", "y", "weights")
+    """The arrays X, y and weights of an .npz file."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
-        missing = [name for name in ("X", "y") if name not in members]
-        if missing:
+        arrays = read_arrays(path, ("X", "y", "weights"))
+    except FileError as error:
+        raise DataError(f"{error} Write it with numpy.savez(path, X=X, y=y).") from error
+    for name in ("X", "y"):
+        if name not in arrays:
             raise DataError(
-                f"{path} has no array {missing[0]!r}; it must hold X (N, d) and y (N,) or (N, K), and may hold weights (N,)."
+                f"{path} has no array {name!r}; it must hold X (N, d) and y (N,) or (N, K), and may hold weights (N,)."
             )
-        for name in wanted:
-            if name in members and members[name].file_size > MAX_BYTES:
-                claimed, allowed = (size / 2**30 for size in (members[name].file_size, MAX_BYTES))
-                raise DataError(f"{path}: array {name!r} claims {claimed:.1f} GiB; allowed are {allowed:.0f} GiB.")
-        with np.load(path, allow_pickle=False) as content:
-            return {name: content[name] for name in wanted if name in content}
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as an .npz file: {error}. Write it with numpy.savez(path, X=X, y=y).") from error
+    return arrays
+
+
+def load_vector(source: str, size: int, name: str, option: str) -> npt.NDArray[np.float64]:
+    """One vector (P,) from a .npy file, or from an .npz file that holds it alone or under the given name.
+
+    Raises
+    ------
+    DataError
+        If the file is unreadable, or the vector has another length or entries that are not finite.
+    """
+    path = Path(source)
+    arrays = {name: read_array(path)} if path.suffix == ".npy" else read_arrays(path)
+    if len(arrays) != 1 and name not in arrays:
+        raise DataError(
+            f"{source} has the arrays {', '.join(arrays) or '(none)'}; allowed for {option} is one array, or one called {name!r}."
+        )
+    vector = arrays[name] if name in arrays else next(iter(arrays.values()))
+    try:
+        return as_vector(f"{option} {source}", vector, size)
+    except PyhessError as error:
+        raise DataError(str(error)) from error
 
 
 def load_data(source: str, n: int | None, standardize: bool | None, seed: int | None) -> Dataset:

@@ -11,15 +11,19 @@ _LIVE_SECONDS, _PLAIN_SECONDS = 0.1, 10.0
 
 
 class Reporter:
-    """Turns the progress dictionaries of ``lambda_threshold`` into text; a context manager that cleans up its line."""
+    """Turns the progress dictionaries of ``lambda_threshold`` into text; a context manager that cleans up its line.
 
-    def __init__(self, quiet: bool) -> None:
+    ``in_lam`` tells that the best value so far is an eigenvalue of the Hessian itself, so that minus half of it bounds lam*.
+    """
+
+    def __init__(self, quiet: bool, time_limit: float | None = None, *, in_lam: bool = True) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
         self._live = self._console.is_terminal
         self._status = self._console.status("")
         self._next = 0.0
         self._stage = ""
-        self._began = monotonic()
+        self._stage_began = self._began = monotonic()
+        self._time_limit, self._in_lam = time_limit, in_lam
 
     def __enter__(self) -> Reporter:
         if self._live:
@@ -34,19 +38,29 @@ class Reporter:
         stage = str(state.get("stage", ""))
         if now < self._next and stage == self._stage:
             return
-        self._stage = stage
+        if stage != self._stage:
+            self._stage, self._stage_began = stage, now
         self._next = now + (_LIVE_SECONDS if self._live else _PLAIN_SECONDS)
-        text = self._text(stage, state, now - self._began)
+        text = self._text(stage, state, now)
         if self._live:
             self._status.update(text)
         else:
             self._console.print(text)
 
-    def _text(self, stage: str, state: dict[str, Any], seconds: float) -> str:
-        parts = [f"{stage:<12}", f"{seconds:6.1f} s"]
+    def _text(self, stage: str, state: dict[str, Any], now: float) -> str:
+        parts = [f"{stage:<12}", f"{now - self._began:6.1f} s"]
         if "total" in state:
             parts.append(f"{state.get('done', 0)}/{state['total']} starts")
+            parts.append(f"stage ETA {self._left(state, now)}")
         best = state.get("psi_upper")
         if isinstance(best, float) and best < 0.0:
-            parts.append(f"lam* >= {-0.5 * best:.6g}")
+            parts.append(f"lam* >= {-0.5 * best:.6g}" if self._in_lam else f"best curvature {best:.6g}")
         return "  ".join(parts)
+
+    def _left(self, state: dict[str, Any], now: float) -> str:
+        """How long the stage will take from here on, by its starts so far and by the time limit."""
+        done, total = int(state.get("done", 0)), int(state["total"])
+        estimates = [(now - self._stage_began) * (total - done) / done] if done > 0 else []
+        if self._time_limit is not None:
+            estimates.append(max(0.0, self._time_limit - (now - self._began)))
+        return f"{min(estimates):.0f} s" if estimates else "unknown"

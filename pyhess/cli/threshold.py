@@ -8,6 +8,15 @@ from typing import Any
 import click
 
 from .common import INTERRUPTED, DataError, exit_codes, json_option, print_json, verbose_option
+from .problem import (
+    PENALTIES,
+    check_destination,
+    check_penalty_options,
+    check_region_options,
+    make_penalty,
+    make_region,
+    save_proof,
+)
 
 
 def _numbers(kind: type, name: str) -> Any:
@@ -43,8 +52,18 @@ def _choose_loss(loss: str, data: Any, outputs: int) -> str:
     "--loss", type=click.Choice(["auto", "squared_error", "cross_entropy", "logistic"]), default="auto", show_default=True,
     help="auto: cross_entropy for labels and several outputs, logistic for labels 0/1 and one output, else squared_error.",
 )  # fmt: skip
-@click.option("--box", type=float, help="Region: every |parameter| <= BOX.")
-@click.option("--ball", type=float, help="Region: Euclidean norm of the parameters <= BALL.")
+@click.option("--box", type=float, metavar="R", help="Region: every |parameter| <= R.")
+@click.option("--ball", type=float, metavar="R", help="Region: Euclidean norm of the parameters <= R.")
+@click.option("--box-scaled", type=float, metavar="C", help="Region: every |parameter| of a layer <= C/sqrt(fan-in).")
+@click.option("--around", metavar="FILE.npy|npz", help="Centre of the region: theta (P,); by default 0.")
+@click.option("--ordered", is_flag=True, help="Only networks whose hidden units are in the order of their biases.")
+@click.option(
+    "--penalty", type=click.Choice(PENALTIES), default="l2", show_default=True,
+    help="l2: lam |theta|²; l2-weights: without biases; shifted: lam |theta - EPS|²; weighted: lam sum w_i theta_i²; "
+    "geometric: sum lam^i theta_i².",
+)  # fmt: skip
+@click.option("--shift", type=float, metavar="EPS", help="For --penalty shifted.")
+@click.option("--penalty-weights", metavar="FILE.npy|npz", help="For --penalty weighted: w (P,), all positive.")
 @click.option("--n", type=click.IntRange(min=1), help="Use the first N rows.")
 @click.option("--standardize/--no-standardize", default=None, help="Scale the data (`pyhess data show` says how).")
 @click.option("--seed", type=click.IntRange(min=0), default=20261, show_default=True, help="Seed of the search.")
@@ -54,19 +73,23 @@ def _choose_loss(loss: str, data: Any, outputs: int) -> str:
     "--certificate", type=click.Choice(["auto", "moment", "centre", "none"]), default="auto", show_default=True,
     help="Method of the upper end.",
 )  # fmt: skip
+@click.option("--save-witness", metavar="FILE.npz", help="Write what proves the lower end, for `pyhess verify FILE.npz`.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads; by default all cores.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @json_option
 @verbose_option
 def threshold(
     source: str, widths: list[int], activation: str, beta: list[float], bias: bool, parametrization: str, loss: str,
-    box: float | None, ball: float | None, n: int | None, standardize: bool | None, seed: int, time_limit: float | None,
-    starts: int | None, certificate: str, threads: int | None, quiet: bool, as_json: bool, verbose: bool,
+    box: float | None, ball: float | None, box_scaled: float | None, around: str | None, ordered: bool, penalty: str,
+    shift: float | None, penalty_weights: str | None, n: int | None, standardize: bool | None, seed: int,
+    time_limit: float | None, starts: int | None, certificate: str, save_witness: str | None, threads: int | None, quiet: bool,
+    as_json: bool, verbose: bool,
 ) -> None:  # fmt: skip
-    """Bracket the penalty strength lam at which L(theta) + lam |theta|² becomes convex on a box or a ball."""
-    if (box is None) == (ball is None):
-        raise click.UsageError("give exactly one region: --box R or --ball R.")
+    """Bracket the penalty strength lam at which L(theta) + lam |theta|², or another penalty, becomes convex on a region."""
+    check_region_options(box, ball, box_scaled)
+    check_penalty_options(penalty, shift, penalty_weights)
     with exit_codes(verbose):
+        check_destination(save_witness)
         import numba
 
         import pyhess as ph
@@ -86,13 +109,15 @@ def threshold(
         if net.widths[0] != data.num_features:
             raise DataError(f"{source} has {data.num_features} features but --widths starts with {net.widths[0]}.")
         obj = ph.Objective(net, data, loss=_choose_loss(loss, data, net.widths[-1]))
-        region = ph.Box(-box, box) if box is not None else ph.Ball(radius=ball)
+        region = make_region(net, box, ball, box_scaled, around, ordered)
+        charged = make_penalty(net, penalty, shift, penalty_weights)
         if threads is not None:
             numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-        with Reporter(quiet) as progress:
+        with Reporter(quiet, time_limit, in_lam=penalty in ("l2", "shifted")) as progress:
             result = ph.lambda_threshold(
                 obj,
                 region,
+                charged,
                 rng=seed,
                 time_limit=time_limit,
                 starts=starts,
@@ -103,5 +128,7 @@ def threshold(
             print_json(result.to_dict())
         else:
             click.echo(str(result))
+        if save_witness is not None:
+            save_proof(result, save_witness)  # last, so that a full disk does not cost the result
     if result.stats["interrupted"]:
         sys.exit(INTERRUPTED)

@@ -7,8 +7,9 @@ from ..errors import InputTypeError
 from .base import Penalty
 from .geometric import GeometricL2
 from .quadratic import L2, ShiftedL2, WeightedL2
+from .reading import penalty_from_dict
 
-__all__ = ["L2", "GeometricL2", "Penalty", "ShiftedL2", "WeightedL2", "as_penalty"]
+__all__ = ["L2", "GeometricL2", "Penalty", "ShiftedL2", "WeightedL2", "as_penalty", "penalty_from_dict"]
 
 
 def as_penalty(penalty: object) -> Penalty:

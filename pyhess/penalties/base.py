@@ -42,7 +42,7 @@ class Penalty(Immutable, ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-safe description."""
+        """Return a JSON-safe description, which `pyhess.penalties.penalty_from_dict` reads."""
 
     @abstractmethod
     def _with_net(self, size: int, net: MLP | None) -> Penalty: ...

@@ -8,9 +8,10 @@ from ..errors import InputTypeError
 from .convex import Convex
 from .intersection import Intersection
 from .ordered import Ordered
+from .reading import region_from_dict
 from .simple import Ball, Box
 
-__all__ = ["Ball", "Box", "Convex", "Intersection", "Ordered", "Region", "as_region"]
+__all__ = ["Ball", "Box", "Convex", "Intersection", "Ordered", "Region", "as_region", "region_from_dict"]
 
 
 def as_region(region: object) -> Region:

@@ -66,6 +66,7 @@ class Convex(Region):
     extent: float
     enclosure: Region | None
     _function: Callable[[FloatArray], Any]
+    _name: str
 
     def __init__(
         self,
@@ -85,7 +86,8 @@ class Convex(Region):
             raise InputTypeError(f"enclosure is {shown(enclosure)}; allowed are Box, Ball and None.")
         bound = None if enclosure is None else enclosure.bind(middle.size)
         extent = positive_float("size", size)
-        self._set(_function=project, center=frozen(middle), extent=extent, enclosure=bound)
+        name = getattr(project, "__qualname__", type(project).__name__)
+        self._set(_function=project, _name=name, center=frozen(middle), extent=extent, enclosure=bound)
         self._try_out()
 
     @property
@@ -148,7 +150,7 @@ class Convex(Region):
     def to_dict(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
-            "project": getattr(self._function, "__qualname__", type(self._function).__name__),
+            "project": self._name,
             "center": self.center.tolist(),
             "size": self.extent,
             "enclosure": None if self.enclosure is None else self.enclosure.to_dict(),
@@ -220,8 +222,57 @@ class Convex(Region):
         return _rebuild, (self._function, self.center, self.extent, self.enclosure)
 
     def __repr__(self) -> str:
-        name = getattr(self._function, "__qualname__", type(self._function).__name__)
-        return f"Convex({name}, P={self.center.size})"
+        return f"Convex({self._name}, P={self.center.size})"
+
+
+class DescribedConvex(Convex):
+    """A user's set of which only the description is left, as files keep it; whatever needs its projection raises InputError.
+
+    Parameters
+    ----------
+    name : str
+        Of the projection.
+    center, size, enclosure
+        As for :class:`Convex`, taken at their word.
+    """
+
+    def __init__(self, name: str, center: npt.ArrayLike, size: float, enclosure: Region | None) -> None:
+        middle = as_real("center", center)
+        if middle.ndim != 1 or middle.size == 0:
+            raise InputError(f"center has shape {middle.shape}; allowed is (P,), a point in the interior.")
+        check_finite("center", middle)
+        if not isinstance(name, str):
+            raise InputTypeError(f"project is {shown(name)}; allowed is the name of a function.")
+        if enclosure is not None and not isinstance(enclosure, Box | Ball):
+            raise InputTypeError(f"enclosure is {shown(enclosure)}; allowed are Box, Ball and None.")
+        bound = None if enclosure is None else enclosure.bind(middle.size)
+        self._set(_name=name, center=frozen(middle), extent=positive_float("size", size), enclosure=bound)
+
+    def matches(self, region: Region) -> bool:
+        """Tell whether a region may be the one described: the same centre, size and enclosure, and a projection."""
+        return (
+            isinstance(region, Convex)
+            and not isinstance(region, DescribedConvex)
+            and np.array_equal(region.center, self.center)
+            and region.extent == self.extent
+            and region.enclosure == self.enclosure
+        )
+
+    def may_contain(self, theta: FloatArray) -> bool:
+        """Tell whether theta (P,) lies in the enclosure, if there is one, as closely as projections are taken to be."""
+        return self.enclosure is None or self.enclosure.contains(theta, atol=_TOL * self.extent)
+
+    def _image(self, theta: FloatArray) -> FloatArray:
+        raise InputError(
+            f"the projection {self._name!r} of this region is a Python function, which no file can hold; allowed is to make the "
+            "region anew and pass it: load_witness(path, region=region)."
+        )
+
+    def _key(self) -> tuple[Any, ...]:
+        return self._name, self.center.tobytes(), self.extent, self.enclosure
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DescribedConvex, (self._name, self.center, self.extent, self.enclosure)
 
 
 def _rebuild(project: Callable[[FloatArray], Any], center: FloatArray, size: float, enclosure: Region | None) -> Convex:

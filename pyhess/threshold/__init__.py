@@ -1,20 +1,28 @@
 """The convexity threshold: the lower end of the bracket, ReLU kinks, and the bracket itself."""
 
 from .bracket import lambda_threshold
+from .checks import Check, Outcome
+from .files import load_witness
 from .kinks import KinkWitness
 from .result import ThresholdResult
 from .search import SearchResult, search
 from .segment import Segment
 from .status import Status
+from .verification import Verification, verify_file
 from .witness import Witness
 
 __all__ = [
+    "Check",
     "KinkWitness",
+    "Outcome",
     "SearchResult",
     "Segment",
     "Status",
     "ThresholdResult",
+    "Verification",
     "Witness",
     "lambda_threshold",
+    "load_witness",
     "search",
+    "verify_file",
 ]

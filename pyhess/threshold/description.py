@@ -23,7 +23,7 @@ def describe_problem(obj: Objective, region: Region, penalty: Penalty) -> dict[s
             "bias": net.bias,
             "parametrization": net.parametrization,
             "num_params": net.num_params,
-            "text": _network_text(net),
+            "text": network_text(net),
         },
         "data": {
             "name": data.name,
@@ -83,7 +83,7 @@ def describe_rng(rng: np.random.Generator) -> int | str:
     return f"entropy {entropy}" + (f", spawn key {key}" if key else "")
 
 
-def _network_text(net: MLP) -> str:
+def network_text(net: MLP) -> str:
     names = list(dict.fromkeys(net.activations))
     if not names:
         kind = "linear model"

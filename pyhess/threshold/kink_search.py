@@ -244,7 +244,7 @@ class _Search:
         theta.setflags(write=False)
         v.setflags(write=False)
         rate = abs(float(full @ v))
-        self.best = KinkWitness(theta, tuple(int(i) for i in data), layer, unit, v, jump, jump / rate)
+        self.best = KinkWitness(theta, tuple(int(i) for i in data), layer, unit, v, jump, jump / rate, self.obj, self.region)
         if self.on_found is not None:
             self.on_found(self.best)
         return True

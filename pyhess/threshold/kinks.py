@@ -12,8 +12,10 @@ penalty adds nothing to it, so a negative one rules out every finite penalty str
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +23,7 @@ import numpy as np
 from ..errors import InputError, NumericalError
 from ..penalties import Penalty
 from ..regions import Region
+from .checks import Check, Outcome, check_direction, check_point, judged, surroundings
 from .differences import midpoint_gap
 from .geometry import centred_pair
 from .kink_calculus import (
@@ -31,6 +34,7 @@ from .kink_calculus import (
     near_kinks,
     only_these,
     shared_surface,
+    unit_gradient,
 )
 from .roundoff import FloatArray
 from .segment import Segment, find_segment, gap_of_values
@@ -66,6 +70,8 @@ class KinkWitness:
     beta : float
         ``jump / |sdot|`` with sdot the derivative of the first datum's pre-activation along v: the slope of L in the
         unit's activation.
+    obj, region : Objective and Region, or None
+        What the claim is about, where the witness came from a search or a file.
 
     Notes
     -----
@@ -81,6 +87,8 @@ class KinkWitness:
     v: FloatArray
     jump: float
     beta: float
+    obj: Objective | None = field(default=None, repr=False)
+    region: Region | None = field(default=None, repr=False)
 
     def lambda_at_scale(self, h: float) -> float:
         """Penalty strength below which convexity fails on segments of half length h across the kink, |jump|/(2h).
@@ -94,29 +102,96 @@ class KinkWitness:
             raise InputError(f"h = {h!r}; the scale is a length in parameter space and must be positive and finite.")
         return abs(self.jump) / (2.0 * h)
 
-    def verify(self, obj: Objective, region: Region) -> bool:
+    def verify(self, obj: Objective | None = None, region: Region | None = None) -> bool:
         """Check the whole claim anew, from the network's values alone as far as possible.
 
         The point must lie in the interior, exactly the listed data must be on the kink of the unit, and
         ``(f(theta + hv) + f(theta - hv) - 2 f(theta))/h`` must approach ``jump < 0`` at two small scales h,
         with all points inside the region and rounding errors accounted for.
 
+        Parameters
+        ----------
+        obj, region : Objective and Region, optional
+            By default those the witness came with.
+
         Returns
         -------
         bool
+
+        Raises
+        ------
+        InputError
+            If there is no objective or region, or the region is a user's `Convex` set read from a file without its projection.
         """
-        region = region.bind(obj)
-        if not region.interior_contains(self.theta) or not self.jump < 0.0:
-            return False
-        if abs(float(np.linalg.norm(self.v)) - 1.0) > 1e-12:
-            return False
+        for check in self._checks(*self._about(obj, region)):
+            check.raise_if_open()
+            if check.outcome is Outcome.FAILS:
+                return False
+        return True
+
+    def checks(self, obj: Objective | None = None, region: Region | None = None) -> tuple[Check, ...]:
+        """Check the claim as :meth:`verify` does and return what became of every part of it; nothing is raised."""
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows fails
+            return tuple(self._checks(*self._about(obj, region)))
+
+    def _about(self, obj: Objective | None, region: Region | None) -> tuple[Objective, Region]:
+        about, where = self.obj if obj is None else obj, self.region if region is None else region
+        if about is None or where is None:
+            raise InputError("this kink does not know what it is about; pass its objective and its region: (obj, region).")
+        return about, where.bind(about)
+
+    def _checks(self, obj: Objective, region: Region) -> Iterator[Check]:
+        yield check_point(region, self.theta, interior=True)
+        yield check_direction(float(np.linalg.norm(self.v)))
         kinks = near_kinks(obj, self.theta)
         data = surface_of(kinks, self.layer, self.unit, self.datum[0])
-        if data is None or tuple(int(i) for i in data) != self.datum:
-            return False
-        if abs(jump_along(obj, self.theta, self.v, data, kinks) - self.jump) > 1e-9 * abs(self.jump):
-            return False
-        return differences_confirm(obj, region, self.theta, self.v, self.jump, kinks)
+        place = f"unit {self.unit} of hidden layer {self.layer}, counted from 0"
+        alone = data is not None and tuple(int(i) for i in data) == self.datum
+        listed = ", ".join(map(str, self.datum[:8])) + (", …" if len(self.datum) > 8 else "")
+        yield judged(
+            "kink", alone, f"the data {listed} are {'' if alone else 'not '}those on the kink of {place}, the only one there"
+        )
+        if data is None or not alone:
+            return
+        jump = jump_along(obj, self.theta, self.v, data, kinks)
+        holds = self.jump < 0.0 and abs(jump - self.jump) <= 1e-9 * abs(self.jump)
+        yield judged(
+            "jump", holds, f"the slopes to both sides add up to {jump!r}; recorded is {self.jump!r}, which must be negative"
+        )
+        rate = abs(float(unit_gradient(obj, self.theta, self.datum[0], self.layer, self.unit) @ self.v))
+        holds = abs(self.beta * rate - self.jump) <= 1e-9 * abs(self.jump)
+        yield judged("slope", holds, f"beta |sdot| is {self.beta * rate!r}, which must be the recorded jump")
+        near = surroundings(region, self.theta)
+        confirmed = self.jump < 0.0 and differences_confirm(obj, near, self.theta, self.v, self.jump, kinks)
+        how = "approach" if confirmed else "do not approach"
+        yield judged("differences", confirmed, f"second differences of the loss along v, divided by the step, {how} the jump")
+
+    def save(self, path: str | os.PathLike[str], obj: Objective | None = None, region: Region | None = None) -> Path:
+        """Write the witness to ``name.npz``, which holds all that :func:`pyhess.load_witness` and ``pyhess verify`` need.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A name that ends in .npz; the description for people goes to the .json beside it.
+        obj, region : Objective and Region, optional
+            By default those the witness came with.
+
+        Returns
+        -------
+        Path
+            The archive.
+
+        Raises
+        ------
+        FileError
+            If the files cannot be written.
+        InputError
+            If there is no objective or no region.
+        """
+        from .files import save_kink
+
+        about, where = self._about(obj, region)
+        return save_kink(replace(self, obj=about, region=where), path)
 
     def segment(self, obj: Objective, region: Region, lam: float, penalty: Penalty | None = None) -> Segment:
         """Return two points of the region between which L plus the penalty (by default `L2`) is not convex, for any lam >= 0.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +16,9 @@ from .._checks import as_vector
 from ..errors import InputError, NumericalError
 from ..penalties import L2, Penalty
 from ..regions import Region
-from .geometry import settle, surely_inside
+from ..regions.convex import DescribedConvex
+from .checks import Check, Outcome, check_direction, check_point, guarded, judged
+from .geometry import settle
 from .reference_jet import quadratic_form
 from .roundoff import FloatArray
 from .segment import Segment, find_segment
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
 _EPS = float(np.finfo(np.float64).eps)
 #: Offsets along v that take a point off a ReLU kink it happens to lie on.
 _NUDGES = (1e-10, 1e-8, 1e-6, 1e-4)
+#: The share of lam_lower at which a segment is asked for.
+SEGMENT_SHARE = 0.99
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,20 +117,101 @@ class Witness:
 
         The point must lie in the region, the direction must have length one, the quadratic form recomputed by the
         reference must not exceed ``eigval``, and the compiled core must agree with it (float64 objectives).
+
+        Raises
+        ------
+        NumericalError
+            If one of these does not hold.
+        InputError
+            If the region is a user's `Convex` set that was read from a file without its projection.
         """
-        if not surely_inside(self.region, self.theta):
-            raise NumericalError(f"the witness point does not lie in {self.region!r}.")
-        length = math.sqrt(math.fsum(self.v * self.v))
-        if abs(length - 1.0) > 1e-12:
-            raise NumericalError(f"the witness direction has length {length!r} instead of 1.")
-        eigval, allowance = rayleigh_bound(self.obj, self.theta, self.v)
-        if eigval > self.eigval + 2.0 * allowance:
-            raise NumericalError(f"the quadratic form is at most {eigval!r}, not {self.eigval!r} as recorded.")
-        if self.obj.dtype == "float64":
-            core = float(self.obj.curvature(self.theta, self.v).q)
-            if abs(core - (eigval - allowance)) > 1e3 * allowance + 1e-9 * abs(core):
-                raise NumericalError(f"the compiled core finds v'Hv = {core!r}, the reference {eigval - allowance!r}.")
+        for check in self._checks():
+            if check.outcome is Outcome.FAILS:
+                raise NumericalError(f"the witness does not hold ({check.name}): {check.detail}.")
+            check.raise_if_open()
         return True
+
+    def checks(self) -> tuple[Check, ...]:
+        """Re-evaluate the witness and return what became of every part of its claim; nothing is raised.
+
+        To what :meth:`check` looks at, this adds a segment at 99 % of ``lam_lower``.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows fails
+            return (*self._checks(), self._check_segment())
+
+    def _checks(self) -> Iterator[Check]:
+        yield check_point(self.region, self.theta)
+        yield check_direction(math.sqrt(math.fsum(self.v * self.v)))
+        yield guarded("curvature", self._check_curvature)
+        if self.obj.dtype == "float64":
+            yield guarded("core", self._check_core)
+
+    def _check_curvature(self) -> Check:
+        eigval, allowance = rayleigh_bound(self.obj, self.theta, self.v)
+        holds = eigval <= self.eigval + 2.0 * allowance
+        return judged(
+            "curvature",
+            holds,
+            f"the reference finds v'Hv/v'v at most {eigval!r}, rounding allowance {allowance:.1e} included, and not "
+            f"more than {self.eigval!r} as recorded"
+            if holds
+            else f"the reference finds v'Hv/v'v at most {eigval!r}, not {self.eigval!r} as recorded",
+        )
+
+    def _check_core(self) -> Check:
+        eigval, allowance = rayleigh_bound(self.obj, self.theta, self.v)
+        core = float(self.obj.curvature(self.theta, self.v).q)
+        holds = abs(core - (eigval - allowance)) <= 1e3 * allowance + 1e-9 * abs(core)
+        return judged("core", holds, f"the compiled core finds v'Hv = {core!r}, the reference {eigval - allowance!r}")
+
+    def _check_segment(self) -> Check:
+        limit = self.lam_lower
+        if isinstance(self.region, DescribedConvex):
+            return Check("segment", Outcome.OPEN, "no segment looked for: its ends could not be told to lie in the region")
+        if limit == 0.0:
+            return judged("segment", True, "none is claimed: lam_lower is 0")
+        # Any strength is below an infinite one; this is the one that |theta|² would need.
+        lam = -0.5 * self.eigval if math.isinf(limit) else SEGMENT_SHARE * limit
+        try:
+            found = self.segment(lam)
+        except NumericalError as error:
+            return Check("segment", Outcome.OPEN, str(error).rstrip("."))
+        return judged(
+            "segment",
+            found.violation > found.rounding_error,
+            f"at lam = {lam!r} convexity fails between two points of the region by {found.violation:.3e}, rounding error "
+            f"{found.rounding_error:.1e}",
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the witness to ``name.npz``, which holds all that :func:`pyhess.load_witness` and ``pyhess verify`` need.
+
+        The network, the data, the loss, the region, the penalty and the claim are in the archive; ``name.json`` beside it is
+        its description, to be read by people. Both files are replaced in one step each.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A name that ends in .npz.
+
+        Returns
+        -------
+        Path
+            The archive.
+
+        Raises
+        ------
+        FileError
+            If the files cannot be written.
+
+        Notes
+        -----
+        A user's `Convex` region is a Python function, which is not stored: its centre, size and enclosure are, and
+        ``pyhess verify`` says that membership was not re-checked.
+        """
+        from .files import save_witness
+
+        return save_witness(self, path)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe content; the objective and the region are described by the result that owns the witness."""
