@@ -47,7 +47,25 @@ class Case:
     @property
     def flops(self) -> float:
         """Of one product: 4 N P_1 + 12 N (P - P_1) over the weights; the inputs have no tangent."""
-        return float(self.samples) * (4.0 * self.weight_sizes[0] + 12.0 * sum(self.weight_sizes[1:]))
+        return self._flops(4.0, 12.0)
+
+    @property
+    def gradient_flops(self) -> float:
+        """Of one gradient: forward, back to the first layer, and the outer products."""
+        return self._flops(4.0, 6.0)
+
+    @property
+    def jet_flops(self) -> float:
+        """Of one linearization and curvature jet: 4 products of matrices for the first layer, 15 for every other."""
+        return self._flops(8.0, 30.0)
+
+    @property
+    def scratch_flops(self) -> float:
+        """Of one linearization and product: 3 products of matrices for the first layer, 8 for every other."""
+        return self._flops(6.0, 16.0)
+
+    def _flops(self, first: float, other: float) -> float:
+        return float(self.samples) * (first * self.weight_sizes[0] + other * sum(self.weight_sizes[1:]))
 
 
 @dataclass(frozen=True)

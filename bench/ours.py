@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 import pyhess as ph
 
 from .cases import Problem
+from .experiment import Contender
 from .peers import Product
 
 NAME = "pyhess"
@@ -27,7 +26,14 @@ def prepare(problem: Problem) -> list[Product]:
     H = obj.hessian(problem.theta)
     return [
         Product("pyhess", True, np.ascontiguousarray, lambda v: H @ v, np.asarray),
-        Product("pyhess, from scratch", False, np.ascontiguousarray, lambda v: obj.hvp(problem.theta, v), np.asarray),
+        Product(
+            "pyhess, from scratch",
+            False,
+            np.ascontiguousarray,
+            lambda v: obj.hvp(problem.theta, v),
+            np.asarray,
+            flops=problem.case.scratch_flops,
+        ),
     ]
 
 
@@ -37,13 +43,22 @@ def prepare_batch(problem: Problem) -> list[Product]:
     kept = obj.linearize_batch(problem.thetas)
     return [
         Product("pyhess", True, np.ascontiguousarray, kept.hvp, np.asarray),
-        Product("pyhess, from scratch", False, np.ascontiguousarray, lambda v: obj.hvp_batch(problem.thetas, v), np.asarray),
+        Product(
+            "pyhess, from scratch",
+            False,
+            np.ascontiguousarray,
+            lambda v: obj.hvp_batch(problem.thetas, v),
+            np.asarray,
+            flops=problem.case.batch * problem.case.scratch_flops,
+        ),
     ]
 
 
-def yardsticks(problem: Problem) -> dict[str, Any]:
-    """Other work of our own that the product is put beside: calls without arguments."""
-    obj = objective(problem)
-    lin = obj.linearize(problem.theta)
-    v = obj.engine.cast(problem.vector)
-    return {"pyhess gradient": lambda: obj.gradient(problem.theta), "pyhess curvature jet": lambda: lin.jet(v)}
+def yardsticks(problem: Problem) -> list[Contender]:
+    """Other work of our own that the product is put beside."""
+    obj, case = objective(problem), problem.case
+    theta, v = problem.theta, problem.vector
+    return [
+        Contender("pyhess gradient", "ruler", lambda: obj.gradient(theta), flops=case.gradient_flops),
+        Contender("pyhess curvature jet", "ruler", lambda: obj.curvature(theta, v), flops=case.jet_flops),
+    ]

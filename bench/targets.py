@@ -139,8 +139,8 @@ TARGETS = (
         _between("pyhess, from scratch", "pyhess gradient"), 2.5, at_least=False,
     ),
     Target(
-        "curvature jet, by product", lambda row: row.suite == "products", _between("pyhess curvature jet", "pyhess"), 2.0,
-        at_least=False,
+        "curvature jet, by product, each with its linearization", lambda row: row.suite == "products",
+        _between("pyhess curvature jet", "pyhess, from scratch"), 2.0, at_least=False,
     ),
     Target("joint L-BFGS-B in JAX or torch, to 99 % of psi", lambda row: row.suite == "threshold", _psi_ratio, 20.0),
 )  # fmt: skip

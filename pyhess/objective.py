@@ -12,7 +12,7 @@ from ._checks import as_real, as_vector, check_finite, choice
 from .batch import LinearizationBatch, Samples, checked
 from .data import LOSSES, Dataset, resolve_targets
 from .errors import InputError, InputTypeError, NonFiniteError
-from .kernels.jobs import GGN, HVP
+from .kernels.jobs import GGN, HVP, JET
 from .linearization import Curvature, Engine, Linearization
 from .memory import MemoryPlan, plan
 from .model import MLP
@@ -136,12 +136,10 @@ class Objective:
 
         For v (P, k) the fields are q (k,), hv (P, k) and grad (P, k).
         """
-        lin = self.linearize(theta)
         columns = self._columns(v)
         if columns.ndim == 1:
-            jet = lin.jet(self.engine.cast(columns))
-            self._checked("the curvature jet", jet.grad)
-            return jet
+            return self._jet(theta, columns)
+        lin = self.linearize(theta)
         q, hv, grad = np.empty(columns.shape[1]), np.empty(columns.shape), np.empty(columns.shape)
         for k, column in enumerate(columns.T):
             q[k], hv[:, k], grad[:, k] = lin.jet(self.engine.cast(column))
@@ -181,6 +179,18 @@ class Objective:
         if not np.isfinite(out).all():
             self.linearize(theta)  # names the cause where the loss itself overflows
         return self._checked(what, out)
+
+    def _jet(self, theta: npt.ArrayLike, v: AnyArray) -> Curvature:
+        engine = self.engine
+        point = engine.cast(as_vector("theta", theta, self.num_params))
+        hv, grad = np.empty((2, self.num_params), dtype=engine.dtype)
+        q = np.zeros(engine.num_chunks)
+        engine.carry_out(
+            JET, "curvature jet", thetas=point[None], vs=engine.cast(v)[None], outs=hv[None], grads=grad[None], values=q[None]
+        )
+        if not np.isfinite(grad).all():
+            self.linearize(theta)  # names the cause where the loss itself overflows
+        return Curvature(float(q.sum()), self._checked("H v", hv), self._checked("the curvature jet", grad))
 
     def _columns(self, v: npt.ArrayLike) -> AnyArray:
         array = as_real("v", v)

@@ -31,7 +31,8 @@ class Product:
 
     ``load`` and ``unload`` go between NumPy and the library's own containers and are not timed. ``multiply`` returns when
     the work is done. ``cached``: the state at theta is kept, only the product remains. ``function``, where the library
-    works with traced functions, is (H v as a function of the library, its parameters).
+    works with traced functions, is (H v as a function of the library, its parameters). ``flops``: if known to be other than
+    those of a product whose state is kept.
     """
 
     who: str
@@ -40,6 +41,7 @@ class Product:
     multiply: Callable[[Any], Any]
     unload: Callable[[Any], Array]
     function: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
+    flops: float | None = None
 
     def __call__(self, v: Array) -> Array:
         """H v for NumPy arrays."""

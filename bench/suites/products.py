@@ -35,8 +35,11 @@ def experiment(problem: Problem, plan: Plan) -> Experiment:
     contenders = [contender(product, "pyhess", v) for product in ours.prepare(problem)]
     contenders += [contender(product, "peer", v) for product in peers.products(plan.peers, "prepare", problem, plan.failed)]
     if not plan.smoke:
-        contenders += [Contender(who, "ruler", run) for who, run in ours.yardsticks(problem).items()]
-        contenders += [roofline.gemm_peak(problem.dtype, problem.threads), roofline.shape_peak(problem)]
+        contenders += [
+            *ours.yardsticks(problem),
+            roofline.gemm_peak(problem.dtype, problem.threads),
+            roofline.shape_peak(problem),
+        ]
     return Experiment(
         SUITE, problem.case.name, problem.dtype, "product", tuple(contenders), TOLERANCE[problem.dtype], problem.case.flops,
         {"num_params": problem.case.num_params},
@@ -46,4 +49,4 @@ def experiment(problem: Problem, plan: Plan) -> Experiment:
 def contender(product: peers.Product, kind: str, v: Array) -> Contender:
     """A product with the vector already in the library's own container."""
     native, multiply = product.load(v), product.multiply
-    return Contender(product.who, kind, lambda: multiply(native), product.unload, product.cached)
+    return Contender(product.who, kind, lambda: multiply(native), product.unload, product.cached, product.flops)
