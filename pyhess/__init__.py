@@ -42,7 +42,16 @@ if TYPE_CHECKING:
     from .memory import MemoryPlan, plan
     from .objective import Objective
     from .spectrum import BatchEigenResult, EigenResult, EigenStatus, eigsh, eigsh_batch
-    from .threshold import SearchResult, Status, ThresholdResult, Witness, lambda_threshold
+    from .threshold import (
+        RadiusPath,
+        SearchResult,
+        Status,
+        ThresholdResult,
+        Witness,
+        lambda_threshold,
+        radius_path,
+        widen,
+    )
     from .threshold.search import search
 
 _LAZY = {
@@ -59,6 +68,9 @@ _LAZY = {
     "certify": "certify",
     "Certificate": "certify",
     "lambda_threshold": "threshold",
+    "radius_path": "threshold",
+    "RadiusPath": "threshold",
+    "widen": "threshold",
     "search": "threshold",
     "SearchResult": "threshold",
     "Status": "threshold",
@@ -107,6 +119,7 @@ __all__ = [
     "Ordered",
     "Penalty",
     "PyhessError",
+    "RadiusPath",
     "Region",
     "SearchResult",
     "ShiftedL2",
@@ -120,6 +133,8 @@ __all__ = [
     "eigsh_batch",
     "lambda_threshold",
     "plan",
+    "radius_path",
     "search",
     "show_config",
+    "widen",
 ]
