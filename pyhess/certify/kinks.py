@@ -1,7 +1,8 @@
 """Whether the kinks of a ReLU network can harm convexity on a region: sign bounds, no search.
 
 At a kink s^l_ij = 0 of one unit and datum the slope of the loss jumps by dL/da^l_ij |sdot| along any direction. The loss cannot
-lose convexity there if the pre-activation keeps its sign on the whole region, or if the cotangent is known to be >= 0.
+lose convexity there if the pre-activation keeps its sign or stays zero on the whole region, or if the cotangent is known to be
+>= 0.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from ..model import MLP
 from ..regions import Ball, Box, Region
 from .moment import data_blocks
 from .propagate import Cell, propagate, whole_cell
+
+_ZERO_AT_ZERO = ("relu", "tanh", "gelu", "identity")
 
 
 def relu_kink_status(net: MLP, data: Dataset, loss: str, region: Region) -> tuple[str, int]:
@@ -32,8 +35,9 @@ def relu_kink_status(net: MLP, data: Dataset, loss: str, region: Region) -> tupl
     Returns
     -------
     verdict : str
-        ``"no_relu"``; ``"kink_free"``: every pre-activation keeps its sign; ``"convex_kinks"``: wherever one may vanish, the
-        slope jumps upwards; ``"possible"``: a concave kink could not be excluded.
+        ``"no_relu"``; ``"kink_free"``: every pre-activation keeps its sign, or is zero throughout;
+        ``"convex_kinks"``: wherever one may vanish, the slope jumps upwards; ``"possible"``: a concave kink could not be
+        excluded.
     open_kinks : int
         Number of pairs (datum, unit) that are not excluded; -1 where they were not counted.
     """
@@ -47,10 +51,17 @@ def relu_kink_status(net: MLP, data: Dataset, loss: str, region: Region) -> tupl
     convex, concave = 0, 0
     for x, y, w in data_blocks(cell, data, resolve_targets(data, loss, net.widths[-1])):
         bounds = propagate(cell, x, y, loss)
+        silent = np.zeros(len(x), dtype=bool)
         for layer, name in enumerate(net.activations):
+            # Without biases nothing comes of nothing: such pre-activations are zero on the whole region and have no kink.
+            entering = bounds.entering[layer]
+            silent &= layer > 0 and net.activations[layer - 1] in _ZERO_AT_ZERO
+            silent |= ~((entering.lo != 0.0) | (entering.hi != 0.0)).any(axis=1)
             if name != "relu":
                 continue
             crossing = (bounds.s[layer].lo <= 0.0) & (bounds.s[layer].hi >= 0.0) & (w > 0.0)[:, None]
+            if not net.bias:
+                crossing &= ~silent[:, None]
             upwards = bounds.bar[layer].lo >= 0.0
             convex += int(np.count_nonzero(crossing & upwards))
             concave += int(np.count_nonzero(crossing & ~upwards))

@@ -279,9 +279,9 @@ class _Path:
             i = int(np.argmax(columns["lam_lower"] > columns["lam_upper"]))
             low, high = float(columns["lam_lower"][i]), float(columns["lam_upper"][i])
             raise NumericalError(
-                f"at radius {float(self.radii[i])!r} a witness breaks convexity up to lam = {low!r}, but a certificate of "
-                f"this radius or a larger one claims it from lam = {high!r} on. One of them is wrong: please report this with the "
-                f"problem ({self.obj!r}, {shape}, radii {self.radii.tolist()})."
+                f"at radius {float(self.radii[i])!r} a witness breaks convexity up to lam = {low!r}, but a certificate of this "
+                f"or a larger radius claims it from lam = {high!r} on. One of them is wrong: please report this with the problem "
+                f"({self.obj!r}, {shape}, radii {self.radii.tolist()})."
             )
         for column in columns.values():
             column.setflags(write=False)
