@@ -30,6 +30,8 @@ FloatArray = npt.NDArray[np.float64]
 _UP_SHARE = 0.8
 #: Starts of a search on the way down, besides the neighbour's witness.
 _DOWN_STARTS = 2
+#: Relative gain below which a witness from above is no better.
+_SAME = 1e-9
 
 
 def radius_path(
@@ -191,7 +193,7 @@ class _Path:
             if result.stats["interrupted"]:
                 self.interrupted = True
                 if monotonic() - began < share:  # not its share of the time but Ctrl-C
-                    return
+                    raise KeyboardInterrupt
 
     def _reporter(self, i: int) -> Progress | None:
         tell = self.progress
@@ -257,7 +259,9 @@ class _Path:
                 starts=_DOWN_STARTS,
                 warm=[(self._scaled(witness.theta, i + 1, i), witness.v), (witness.theta, witness.v)],
             )
-            self.results[i] = self._with_witness(self.results[i], i, found.theta, found.v)
+            before = self.results[i].witness
+            if before is None or found.lam_lower > before.lam_lower * (1.0 + _SAME):
+                self.results[i] = self._with_witness(self.results[i], i, found.theta, found.v)
             if found.interrupted:
                 self.interrupted = True
                 return
@@ -274,6 +278,7 @@ class _Path:
         # What holds on a region holds on all smaller ones.
         columns["lam_lower"] = np.maximum.accumulate(columns["lam_lower"])
         columns["lam_upper"] = np.minimum.accumulate(columns["lam_upper"][::-1])[::-1]
+        columns["psi_upper"] = np.minimum.accumulate(columns["psi_upper"])
         columns["psi_lower"] = np.maximum.accumulate(columns["psi_lower"][::-1])[::-1]
         if (columns["lam_lower"] > columns["lam_upper"]).any():
             i = int(np.argmax(columns["lam_lower"] > columns["lam_upper"]))

@@ -31,7 +31,8 @@ class RadiusPath:
         ``lam_lower <= lam* <= lam_upper`` at each radius, neither ever falling: what breaks convexity on a region breaks it on
         every larger one, and what is proved on a region holds on every smaller one.
     psi_upper, psi_lower : (R,) arrays
-        Eigenvalue of the witness and certified lower bound. For penalties with equal weights neither ever rises.
+        ``psi_lower <= psi <= psi_upper``: the smallest eigenvalue of a witness so far, and the certified bound, neither ever
+        rising.
     results : tuple of ThresholdResult
         What `lambda_threshold` found at each radius, witnesses of the neighbours included.
     shape : str

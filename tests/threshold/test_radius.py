@@ -93,22 +93,26 @@ def test_neighbours_help_in_both_directions(problem: Any, monkeypatch: pytest.Mo
     path = ph.radius_path(obj, radii, rng=5, starts=2, certificate=None)
     assert_sound(path, obj)
     assert (path.lam_lower > np.array(alone) * (1.0 + 1e-6)).sum() >= 1
-    # With blind searches everywhere but at the largest radius, what is found there comes down to all others.
+    # With poor searches everywhere but at the largest radius, what is found there comes down to the others.
     good = ph.search(obj, ph.Box(-1.2, 1.2), rng=7, starts=60)
     real, seen = radius_module.lambda_threshold, []
 
     def helped_at_the_end(*arguments: Any, **options: Any) -> Any:
         seen.append(options["warm"])
-        warm = [(good.theta, good.v)] if len(seen) == len(radii) else []
+        warm = [(good.theta, good.v)] if len(seen) % len(radii) == 0 else []
         return real(*arguments, **{**options, "warm": warm})
 
     monkeypatch.setattr(radius_module, "lambda_threshold", helped_at_the_end)
-    down = ph.radius_path(obj, radii, rng=5, starts=2, certificate=None)
-    assert_sound(down, obj)
-    assert [len(pairs) for pairs in seen] == [0, 2, 2, 2]
-    long = [ph.search(obj, ph.Box(-r, r), rng=7, starts=60).lam_lower for r in radii]
-    assert down.lam_lower == pytest.approx(long, rel=0.1)
-    assert down.results[0].stats["best_family"] == "neighbouring radius"
+    both = ph.radius_path(obj, radii, rng=6, starts=2, certificate=None)
+    monkeypatch.setattr(radius_module._Path, "downwards", lambda self: None)
+    up_alone = ph.radius_path(obj, radii, rng=6, starts=2, certificate=None)
+    for found in (both, up_alone):
+        assert_sound(found, obj)
+    assert [len(pairs) for pairs in seen] == [0, 2, 2, 2] * 2
+    gains = both.lam_lower / up_alone.lam_lower
+    assert (gains >= 1.0).all() and gains[-1] == 1.0 and (gains[:-1] > 1.01).any()
+    helped = [result.stats["best_family"] == "neighbouring radius" for result in both.results]
+    assert helped == list(gains > 1.0)
 
 
 def test_what_was_found_is_kept_where_a_larger_search_falls_behind(problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
