@@ -15,14 +15,14 @@ from .._checks import as_real, as_rng, as_vector, choice, positive_float, positi
 from ..errors import InputError, InputTypeError, NumericalError
 from ..objective import Objective
 from ..penalties import L2, Penalty, as_penalty
-from ..regions import Ball, Box, Region
+from ..regions import Ball, Box
 from .bracket import Progress, lambda_threshold, status_of
 from .radius_table import RadiusPath
 from .result import ThresholdResult
 from .search import search
 from .status import Status
 from .warm import CheckedPairs
-from .witness import Witness, make_witness
+from .witness import make_witness
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -154,7 +154,7 @@ class _Path:
     obj: Objective
     center: FloatArray
     radii: FloatArray
-    regions: list[Any]
+    regions: list[Box | Ball]
     penalty: Penalty
     options: dict[str, Any]
     rngs: list[np.random.Generator]
@@ -225,10 +225,12 @@ class _Path:
             return result
         return self._with_witness(result, i, before.witness.theta, before.witness.v)
 
-    def _with_witness(self, result: ThresholdResult, i: int, theta: FloatArray, v: FloatArray) -> ThresholdResult:
-        """The result with this pair as its witness, if that proves more."""
+    def _with_witness(
+        self, result: ThresholdResult, i: int, theta: FloatArray, v: FloatArray, gain: float = 0.0
+    ) -> ThresholdResult:
+        """The result with this pair as its witness, if that proves more, by a relative gain at least."""
         witness = make_witness(self.obj, self.regions[i].bind(self.obj), theta, v, self.penalty)
-        if result.witness is not None and not _proves_more(witness, result.witness):
+        if result.witness is not None and not witness.lam_lower > result.witness.lam_lower * (1.0 + gain):
             return result
         lam_lower = max(result.lam_lower, witness.lam_lower)
         return replace(
@@ -241,30 +243,32 @@ class _Path:
         )
 
     def downwards(self) -> None:
-        """Searches from the larger regions' witnesses, brought into the smaller ones."""
+        """The larger regions' witnesses, brought into the smaller ones, and short searches from there while there is time."""
         for i in range(len(self.results) - 2, -1, -1):
             witness = self.results[i + 1].witness
             if witness is None or self.obj.net.num_layers == 1:
                 continue
-            if self._left <= 0.0:
+            pairs: CheckedPairs = [(self._scaled(witness.theta, i + 1, i), witness.v), (witness.theta, witness.v)]
+            for theta, _ in pairs:
+                self.results[i] = self._with_witness(self.results[i], i, theta, witness.v, _SAME)
+            left = self._left
+            if left <= 0.0:
                 self.interrupted = True
-                return
-            region: Region = self.regions[i]
+                continue
             found = search(
                 self.obj,
-                region,
+                self.regions[i],
                 penalty=self.penalty,
                 rng=self.rngs[self.radii.size + i],
-                time_limit=None if math.isinf(self._left) else self._left,
+                time_limit=None if math.isinf(left) else left,
                 starts=_DOWN_STARTS,
-                warm=[(self._scaled(witness.theta, i + 1, i), witness.v), (witness.theta, witness.v)],
+                warm=pairs,
             )
-            before = self.results[i].witness
-            if before is None or found.lam_lower > before.lam_lower * (1.0 + _SAME):
-                self.results[i] = self._with_witness(self.results[i], i, found.theta, found.v)
+            self.results[i] = self._with_witness(self.results[i], i, found.theta, found.v, _SAME)
             if found.interrupted:
                 self.interrupted = True
-                return
+                if self._left > 0.0:  # not the time limit but Ctrl-C
+                    raise KeyboardInterrupt
 
     def table(self, shape: str) -> RadiusPath:
         """The path as arrays."""
@@ -298,7 +302,3 @@ class _Path:
             seconds=monotonic() - self.began,
             **columns,
         )
-
-
-def _proves_more(new: Witness, old: Witness) -> bool:
-    return new.lam_lower > old.lam_lower or (new.lam_lower == old.lam_lower == 0.0 and new.eigval < old.eigval)

@@ -156,8 +156,9 @@ def test_pre_activations_that_stay_zero_are_no_kinks() -> None:
     # Sigmoid and softplus wake it up again: relu(w sigmoid(0)) has its kink at w = 0.
     woken = ph.MLP([1, 1, 1, 1], ["sigmoid", "relu"], bias=False)
     across = ph.Box([0.5, -0.5, 0.5], [0.8, 0.5, 0.8]).bind(woken)
-    assert relu_kink_status(woken, passed_on, "squared_error", across)[0] == "possible"
-    obj = ph.Objective(woken, passed_on)
+    nothing = ph.Dataset(np.array([[0.0]]), np.array([3.0]))
+    assert relu_kink_status(woken, nothing, "squared_error", across)[0] == "possible"
+    obj = ph.Objective(woken, nothing)
     assert ph.lambda_threshold(obj, across, rng=7, starts=2, certificate=None).status is Status.INFINITE
     # With biases the pre-activation is the bias.
     biased = ph.MLP([1, 1, 1, 1], "relu")

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import signal
-import threading
 from importlib import import_module
 from typing import Any
 
@@ -109,6 +108,10 @@ def test_neighbours_help_in_both_directions(problem: Any, monkeypatch: pytest.Mo
     for found in (both, up_alone):
         assert_sound(found, obj)
     assert [len(pairs) for pairs in seen] == [0, 2, 2, 2] * 2
+    for i, pairs in enumerate(seen[:4]):
+        if pairs:  # the witness from below as it is, and scaled
+            assert np.abs(pairs[0][0]).max() <= radii[i - 1] and np.array_equal(pairs[0][1], pairs[1][1])
+            assert pairs[1][0] == pytest.approx(pairs[0][0] * radii[i] / radii[i - 1], rel=1e-14)
     gains = both.lam_lower / up_alone.lam_lower
     assert (gains >= 1.0).all() and gains[-1] == 1.0 and (gains[:-1] > 1.01).any()
     helped = [result.stats["best_family"] == "neighbouring radius" for result in both.results]
@@ -212,25 +215,44 @@ def test_time_limit_shares_the_time() -> None:
     seen: list[dict[str, Any]] = []
     path = ph.radius_path(slow_problem(), [0.2, 0.4, 0.8], rng=7, time_limit=1.5, certificate=None, progress=seen.append)
     assert path.interrupted and path.seconds < 12.0
-    assert 1 <= path.radii.size <= 3 and (path.lam_lower > 0.0).all()
+    assert 1 <= path.radii.size <= 3 and path.lam_lower[-1] > 0.0
     assert {"stage", "radius", "radii_done", "radii_total"} <= set(seen[0])
     assert "(interrupted)" in str(path)
 
 
-def test_ctrl_c_returns_the_part_done(problem: Any) -> None:
-    obj = slow_problem()
-    waiting: list[threading.Timer] = []
+def test_witnesses_come_down_without_any_time_left(problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    obj = problem([2, 3, 1], "tanh", "squared_error")
+    real, calls = radius_module.lambda_threshold, []
 
-    def interrupt_the_second(state: dict[str, Any]) -> None:
-        if state["radii_done"] == 1 and not waiting:
-            waiting.append(threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)))
-            waiting[0].start()
+    def late(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        result = real(*arguments, **{**options, "time_limit": None})
+        if len(calls) == 1:  # the first radius was cut short before anything was evaluated
+            result = radius_module.replace(result, witness=None, psi_upper=math.inf, lam_lower=0.0)
+        return result
 
-    small = problem([2, 3, 1], "tanh", "squared_error")
-    assert ph.radius_path(small, [0.5], rng=7, starts=2).radii.tolist() == [0.5]  # everything is compiled
-    path = ph.radius_path(obj, [0.2, 0.4, 0.8], rng=7, starts=4, certificate=None, progress=interrupt_the_second)
-    assert path.interrupted and path.radii.tolist() in ([0.2], [0.2, 0.4])
-    assert path.lam_lower[0] > 0.0 and (np.diff(path.lam_lower) >= 0.0).all()
+    monkeypatch.setattr(radius_module, "lambda_threshold", late)
+    monkeypatch.setattr(radius_module._Path, "_left", 0.0)
+    monkeypatch.setattr(radius_module, "_UP_SHARE", 2.0)
+    path = ph.radius_path(obj, [0.5, 1.0], rng=7, starts=4, time_limit=1e-3, certificate=None)
+    assert path.interrupted and path.results[0].lam_lower > 0.0
+    assert_sound(path, obj)
+
+
+def test_ctrl_c_returns_the_part_done() -> None:
+    sent: list[str] = []
+
+    def interrupt_the_second_search(state: dict[str, Any]) -> None:
+        if state["radii_done"] == 1 and "done" in state and not sent:
+            sent.append(state["stage"])
+            os.kill(os.getpid(), signal.SIGINT)
+
+    path = ph.radius_path(
+        slow_problem(), [0.2, 0.4, 0.8], rng=7, starts=4, certificate=None, progress=interrupt_the_second_search
+    )
+    assert sent and path.interrupted and path.radii.tolist() == [0.2, 0.4]
+    assert path.lam_lower[0] > 0.0 and path.lam_lower[1] >= path.lam_lower[0]
+    assert path.results[1].stats["interrupted"] and not path.results[0].stats["interrupted"]
 
 
 def test_an_interrupt_between_two_radii_keeps_the_first(problem: Any) -> None:

@@ -19,12 +19,16 @@ def quotient(obj: ph.Objective, theta: np.ndarray, v: np.ndarray) -> float:
     return float(obj.curvature(theta, v).q) / float(v @ v)
 
 
-def first_starts(monkeypatch: pytest.MonkeyPatch, obj: ph.Objective, region: ph.Region, **options: Any) -> Run:
-    """The run of a search as it stood before the first descent."""
+def first_starts(
+    monkeypatch: pytest.MonkeyPatch, obj: ph.Objective, region: ph.Region, states: list[Any] | None = None, **options: Any
+) -> Run:
+    """The run of a search as it stood before the first descent; the state of its generator is added to ``states``."""
     runs: list[Run] = []
 
-    def stop_here(run: Run, *_: Any) -> None:
+    def stop_here(run: Run, penalty: ph.Penalty, rng: np.random.Generator) -> None:
         runs.append(run)
+        if states is not None:
+            states.append(rng.bit_generator.state)
         raise RuntimeError
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
@@ -41,8 +45,10 @@ def test_the_other_starts_stay_as_they_were(problem: Any, region: ph.Region, mon
     obj = problem([3, 4, 2], "tanh", "cross_entropy")
     rng = np.random.default_rng(5)
     thetas, v = 2.0 * rng.standard_normal((2, obj.num_params)), rng.standard_normal(obj.num_params)
-    plain = first_starts(monkeypatch, obj, region)
-    warm = first_starts(monkeypatch, obj, region, warm=[(thetas[0], v), (list(thetas[1]), None)])
+    states: list[Any] = []
+    plain = first_starts(monkeypatch, obj, region, states)
+    warm = first_starts(monkeypatch, obj, region, states, warm=[(thetas[0], v), (list(thetas[1]), None)])
+    assert states[0] == states[1]
     assert warm.names == ["warm", "warm", *plain.names]
     assert np.array_equal(warm.zs[2:], plain.zs)
     for i, theta in enumerate(thetas):
