@@ -43,7 +43,18 @@ if TYPE_CHECKING:
     from .memory import MemoryPlan, plan
     from .objective import Objective
     from .spectrum import BatchEigenResult, EigenResult, EigenStatus, eigsh, eigsh_batch
-    from .threshold import KinkWitness, SearchResult, Status, ThresholdResult, Witness, lambda_threshold, load_witness
+    from .threshold import (
+        KinkWitness,
+        RadiusPath,
+        SearchResult,
+        Status,
+        ThresholdResult,
+        Witness,
+        lambda_threshold,
+        load_witness,
+        radius_path,
+        widen,
+    )
     from .threshold.search import search
 
 _LAZY = {
@@ -60,6 +71,9 @@ _LAZY = {
     "certify": "certify",
     "Certificate": "certify",
     "lambda_threshold": "threshold",
+    "radius_path": "threshold",
+    "RadiusPath": "threshold",
+    "widen": "threshold",
     "search": "threshold",
     "SearchResult": "threshold",
     "Status": "threshold",
@@ -112,6 +126,7 @@ __all__ = [
     "Ordered",
     "Penalty",
     "PyhessError",
+    "RadiusPath",
     "Region",
     "SearchResult",
     "ShiftedL2",
@@ -126,6 +141,8 @@ __all__ = [
     "lambda_threshold",
     "load_witness",
     "plan",
+    "radius_path",
     "search",
     "show_config",
+    "widen",
 ]

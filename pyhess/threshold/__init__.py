@@ -4,17 +4,21 @@ from .bracket import lambda_threshold
 from .checks import Check, Outcome
 from .files import load_witness
 from .kinks import KinkWitness
+from .radius import radius_path
+from .radius_table import RadiusPath
 from .result import ThresholdResult
 from .search import SearchResult, search
 from .segment import Segment
 from .status import Status
 from .verification import Verification, verify_file
+from .widening import widen
 from .witness import Witness
 
 __all__ = [
     "Check",
     "KinkWitness",
     "Outcome",
+    "RadiusPath",
     "SearchResult",
     "Segment",
     "Status",
@@ -23,6 +27,8 @@ __all__ = [
     "Witness",
     "lambda_threshold",
     "load_witness",
+    "radius_path",
     "search",
     "verify_file",
+    "widen",
 ]

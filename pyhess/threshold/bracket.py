@@ -27,6 +27,7 @@ from .linear_models import linear_witness
 from .result import ThresholdResult
 from .search import SearchResult, search
 from .status import Status
+from .warm import CheckedPairs, Warm, as_warm
 from .witness import Witness, make_witness
 
 Progress = Callable[[dict[str, Any]], object]
@@ -48,6 +49,7 @@ def lambda_threshold(
     certificate: str | None = "auto",
     progress: Progress | None = None,
     starts: int | None = None,
+    warm: Warm | None = None,
 ) -> ThresholdResult:
     """Bracket the smallest lam from which on ``L(theta) + P(theta; lam)`` is convex on a region.
 
@@ -75,6 +77,8 @@ def lambda_threshold(
         search, its counters.
     starts : int, optional
         Number of starts of the search; by default chosen from the cost of an evaluation.
+    warm : (theta, v) or sequence of such pairs, optional
+        Starts of the search besides its own, see `search`; for ReLU the search for kinks begins at these points as well.
 
     Returns
     -------
@@ -115,7 +119,8 @@ def lambda_threshold(
     if progress is not None and not callable(progress):
         raise InputTypeError(f"progress is a {type(progress).__name__}; pass a function that takes a dict, or None.")
     generator = as_rng(rng)
-    run = _Run(obj, bound, asked, generator, describe_rng(generator), limit, certificate, progress, starts)
+    pairs = as_warm(warm, obj.num_params)
+    run = _Run(obj, bound, asked, generator, describe_rng(generator), limit, certificate, progress, starts, pairs)
     if obj.net.num_layers == 1:
         return run.linear_model()
     run.work()
@@ -135,6 +140,7 @@ class _Run:
     method: str | None
     progress: Progress | None
     starts: int | None
+    warm: CheckedPairs
     began: float = field(default_factory=monotonic)
     interrupted: bool = False
     relu_kinks: str = "no_relu"
@@ -185,7 +191,8 @@ class _Run:
             if self.relu_kinks == "possible":
                 deadline = None if self.remaining is None else monotonic() + _KINK_SHARE * self.remaining
                 rng = self.rng.spawn(1)[0]
-                self.kink = find_kink(self.obj, self.region, rng=rng, deadline=deadline, on_found=self._keep_kink)
+                thetas = [theta for theta, _ in self.warm]
+                self.kink = find_kink(self.obj, self.region, rng=rng, deadline=deadline, starts=thetas, on_found=self._keep_kink)
 
     def _keep_kink(self, kink: KinkWitness) -> None:
         self.kink = kink
@@ -211,6 +218,7 @@ class _Run:
                 rng=self.rng,
                 time_limit=left,
                 starts=self.starts,
+                warm=self.warm or None,
                 progress=self._report_search if self.progress is not None else None,
             )
         self.interrupted |= self.found.interrupted
@@ -266,7 +274,7 @@ class _Run:
             lam_upper=lam_upper,
             psi_upper=psi_upper,
             psi_lower=psi_lower,
-            status=self._status(lam_lower, lam_upper),
+            status=status_of(lam_lower, lam_upper, self.interrupted),
             scope="almost everywhere" if kinks_open else "global",
             witness=self.witness,
             kink=self.kink,
@@ -274,15 +282,6 @@ class _Run:
             stats=self._stats(),
             problem=self.problem or describe_problem(self.obj, self.region, self.penalty),
         )
-
-    def _status(self, lam_lower: float, lam_upper: float) -> Status:
-        if math.isinf(lam_lower):
-            return Status.INFINITE
-        if lam_upper - lam_lower <= EXACT_TOLERANCE * lam_upper and math.isfinite(lam_upper):
-            return Status.EXACT
-        if self.interrupted:
-            return Status.INTERRUPTED
-        return Status.UNDECIDED if math.isinf(lam_upper) else Status.BRACKETED
 
     def _stats(self) -> dict[str, Any]:
         stats: dict[str, Any] = {
@@ -303,6 +302,17 @@ class _Run:
             stats["best_family"] = self.found.best_family
             stats["families"] = self.found.families
         return stats
+
+
+def status_of(lam_lower: float, lam_upper: float, interrupted: bool) -> Status:
+    """The status of a bracket."""
+    if math.isinf(lam_lower):
+        return Status.INFINITE
+    if lam_upper - lam_lower <= EXACT_TOLERANCE * lam_upper and math.isfinite(lam_upper):
+        return Status.EXACT
+    if interrupted:
+        return Status.INTERRUPTED
+    return Status.UNDECIDED if math.isinf(lam_upper) else Status.BRACKETED
 
 
 @contextmanager

@@ -79,13 +79,18 @@ def _bracket(result: ThresholdResult) -> list[tuple[str, str]]:
         head = f"between {number(result.lam_lower)} and {number(result.lam_upper)}   ({status}{ratio})"
     upper = "no point evaluated" if math.isinf(result.psi_upper) else f"at most {number(result.psi_upper)}"
     lower = "not bounded below" if math.isinf(result.psi_lower) else f"at least {number(result.psi_lower)}"
-    psi = f"smallest Hessian eigenvalue over the region: {lower}, {upper}"
-    if result.scope != "global":
-        psi = (
-            f"smallest eigenvalue of the almost-everywhere Hessian: {lower}, {upper} "
-            "(necessary, not sufficient: it bounds lam* from below but says nothing about the kinks)"
-        )
-    return [("lam*", head), ("psi", psi)]
+    name, caveat = psi_in_words(result.scope)
+    return [("lam*", head), ("psi", f"{name}: {lower}, {upper}" + (f" ({caveat})" if caveat else ""))]
+
+
+def psi_in_words(scope: str) -> tuple[str, str]:
+    """What psi is for results of this scope, and what it does not say."""
+    if scope == "global":
+        return "smallest Hessian eigenvalue over the region", ""
+    return (
+        "smallest eigenvalue of the almost-everywhere Hessian",
+        "necessary, not sufficient: it bounds lam* from below but says nothing about the kinks",
+    )
 
 
 def _meaning(result: ThresholdResult) -> str:

@@ -75,9 +75,35 @@ class KinkWitness:
 
     Notes
     -----
+    With softplus of sharpness b in place of ReLU the Hessian at ``theta`` has ``v'Hv / b -> jump²/(4 beta)``, since
+    ``phi''(0) = b/4`` and ``|sdot| = |jump/beta|`` (for one datum on the kink). So ``psi`` falls at least in proportion to b, and
+    as ``phi'' <= b/4`` everywhere on a bounded region it falls no faster: there is a finite threshold for every b, and none in
+    the limit.
+
     In floating point the pre-activation is zero only to within its rounding error; a shift of the unit's bias (or weights)
     by that much puts all of ``datum`` exactly on the kink and, since every other gate is further from switching than that,
     changes the jump by rounding errors only.
+
+    Examples
+    --------
+    >>> import numpy as np, pyhess as ph
+    >>> x = np.array([[1.0, 0.5], [-0.3, 2.0], [0.7, -1.0]])
+    >>> data, box = ph.Dataset(x, np.array([1.0, -1.0, 0.5])), ph.Box(-1.0, 1.0)
+    >>> relu = ph.Objective(ph.MLP([2, 3, 1], "relu"), data)
+    >>> kink = ph.lambda_threshold(relu, box, rng=7, starts=8, certificate=None).kink
+    >>> kink.verify(relu, box)
+    True
+
+    Softplus in its place, each search started from the one before: psi/b settles.
+
+    >>> warm, psi = (kink.theta, kink.v), []
+    >>> for b in (10.0, 100.0, 1000.0):
+    ...     smooth = ph.Objective(ph.MLP([2, 3, 1], "softplus", beta=b), data)
+    ...     found = ph.search(smooth, box, rng=7, starts=20, warm=warm)
+    ...     warm = (found.theta, found.v)
+    ...     psi.append(found.psi_upper / b)
+    >>> bool(psi[-1] <= kink.jump**2 / (4.0 * kink.beta)) and round(psi[-1] / psi[-2], 2)
+    1.0
     """
 
     theta: FloatArray

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .card import render
+from .card import psi_in_words, render
 from .kinks import KinkWitness
 from .status import Status
 from .witness import Witness
@@ -89,6 +89,7 @@ class ThresholdResult:
                 "scope": self.scope,
                 "lam_lower": self.lam_lower,
                 "lam_upper": self.lam_upper,
+                "psi_meaning": "; ".join(filter(None, psi_in_words(self.scope))),
                 "psi_upper": self.psi_upper,
                 "psi_lower": self.psi_lower,
                 "ratio": self.ratio,

@@ -29,6 +29,7 @@ from .projected import ProjectedRun
 from .search_run import FloatArray, NativeRun, Run
 from .starts import FAMILIES
 from .strategies import Found, hunt
+from .warm import CheckedPairs, Warm, as_warm, warm_rows
 
 #: Arithmetic the search spends by default, in flops; about a minute of two cores at the most, seconds for small networks.
 _BUDGET_FLOPS = 1e12
@@ -119,7 +120,15 @@ def _map_of(frame: Region) -> tuple[int, FloatArray, FloatArray]:
     return descent.BALL, center, np.full(center.size, float(frame.radius))
 
 
-def _make_run(obj: Objective, region: Region, starts: int | None, rng: np.random.Generator, **common: Any) -> Run:
+def _make_run(
+    obj: Objective,
+    region: Region,
+    penalty: Penalty,
+    starts: int | None,
+    warm: CheckedPairs,
+    rng: np.random.Generator,
+    **common: Any,
+) -> Run:
     engine = obj.engine.in_float64()
     native = isinstance(region, Box | Ball)
     count, size = _effort(obj, engine, starts, native), obj.num_params
@@ -138,6 +147,9 @@ def _make_run(obj: Objective, region: Region, starts: int | None, rng: np.random
         z[:size] = x if native else (region.project(frame_mid + frame_half * x) - mid) / half
         u = rng.standard_normal(size)
         z[size:] = u / np.linalg.norm(u)
+    if warm:  # in front, so that a search cut short has seen them; their noise leaves the stream of the others alone
+        zs = np.vstack([warm_rows(warm, region, mid, half, penalty, rng.spawn(1)[0]), zs])
+        names = ["warm"] * len(warm) + names
     if native:
         return NativeRun(obj, engine, mid, half, zs, names, kind=kind, **common)
     return ProjectedRun(obj, engine, mid, half, zs, names, region=region, **common)
@@ -151,6 +163,7 @@ def search(
     rng: int | np.random.Generator | None = None,
     time_limit: float | None = None,
     starts: int | None = None,
+    warm: Warm | None = None,
     progress: Callable[[dict[str, Any]], object] | None = None,
     cancel: npt.NDArray[np.int32] | None = None,
 ) -> SearchResult:
@@ -174,6 +187,9 @@ def search(
         Seconds after which the best so far is returned.
     starts : int, optional
         Number of starts; by default chosen from the cost of an evaluation.
+    warm : (theta, v) or sequence of such pairs, optional
+        Points (P,) and directions (P,) that take part besides the other starts, as family "warm": projected into the region,
+        v of any length or None for a random one. The answer is at least as good as each of them, unless interrupted first.
     progress : callable, optional
         Called with a dict (stage, done, total, psi_upper, seconds) about ten times a second.
     cancel : (1,) int32 array, optional
@@ -189,12 +205,17 @@ def search(
     >>> import numpy as np, pyhess as ph
     >>> data = ph.Dataset(np.array([[1.0]]), np.array([1.0]))
     >>> obj = ph.Objective(ph.MLP([1, 1, 1], activation="identity", bias=False), data)
-    >>> round(ph.search(obj, ph.Ball(radius=1.5), rng=5).psi_upper, 6)
+    >>> found = ph.search(obj, ph.Ball(radius=1.5), rng=5)
+    >>> round(found.psi_upper, 6)
     -2.125
+    >>> larger = ph.search(obj, ph.Ball(radius=2.0), rng=5, starts=2, warm=(found.theta, found.v))
+    >>> larger.num_starts, round(larger.psi_upper, 6)
+    (3, -3.0)
     """
     asked = as_penalty(L2() if penalty is None else penalty).bind(obj)
     bound = as_region(region).bind(obj)
     generator = as_rng(rng)
+    pairs = as_warm(warm, obj.num_params)
     if time_limit is not None and not time_limit > 0.0:
         raise InputError(f"time_limit is {time_limit!r}; allowed are positive seconds, or None for no limit.")
     began = perf_counter()
@@ -204,7 +225,9 @@ def search(
     run = _make_run(
         obj,
         searched,
+        asked,
         starts,
+        pairs,
         generator,
         deadline=None if time_limit is None else monotonic() + time_limit,
         progress=progress,
@@ -236,7 +259,7 @@ def search(
 
 def _families(run: Run, found: Found) -> dict[str, dict[str, float]]:
     families = {}
-    for name in FAMILIES:
+    for name in ("warm", *FAMILIES):
         of_family = [found.quotients[i] for i, family in enumerate(run.names) if family == name]
         if of_family:
             families[name] = {"psi_upper": float(min(of_family)), "starts": len(of_family)}

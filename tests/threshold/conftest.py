@@ -57,7 +57,7 @@ def maximum_over_circle(function: Callable[[float], float]) -> float:
     return maximum(function, 0.0, 2.0 * math.pi)
 
 
-def largest_norm(a: Any, d: Any, radius: float) -> float:
+def norm_over_ball(a: Any, d: Any, radius: float) -> float:
     """max |a b + d| over |b| <= radius: (mu - a'a) b = a'd with mu above the spectrum and |b| = radius."""
     values, vectors = np.linalg.eigh(a.T @ a)
     g = vectors.T @ (a.T @ d)
@@ -96,7 +96,7 @@ def deep_linear_cases() -> list[Exact]:
     data = ph.Dataset(FOUR_X, FOUR_Y)
     cases = []
     for hidden, radius in ((2, 1.5), (5, 1.0), (3, 3.0)):
-        psi = -largest_norm(s, -c, radius**2 / 2)
+        psi = -norm_over_ball(s, -c, radius**2 / 2)
         cases.append(Exact(f"C1 R={radius}", ph.Objective(linear_net(2, hidden, 1), data), ph.Ball(0.0, radius), psi))
     psi = -max(np.linalg.norm(s @ np.array([a, b]) - c) for a in (-0.75, 0.75) for b in (-0.75, 0.75))
     cases.append(Exact("C2", ph.Objective(linear_net(2, 3, 1), data), ph.Box(-0.5, 0.5), float(psi)))
@@ -105,7 +105,7 @@ def deep_linear_cases() -> list[Exact]:
     moments, mean, right = with_one.T @ with_one / n, with_one.mean(axis=0), with_one.T @ FOUR_Y / n
 
     def with_output_bias(offset: float) -> float:
-        return largest_norm(moments, offset * mean - right, (1.5**2 - offset**2) / 2)
+        return norm_over_ball(moments, offset * mean - right, (1.5**2 - offset**2) / 2)
 
     psi = -maximum(with_output_bias, -1.4, 1.4, 15)
     cases.append(Exact("C3", ph.Objective(linear_net(2, 3, 1, bias=True), data), ph.Ball(0.0, 1.5), float(psi)))
@@ -197,3 +197,9 @@ def rewrite(path: Path, target: Path | None = None, **edits: Any) -> Path:
 def altered() -> Callable[..., Path]:
     """What rewrites a result file with other entries."""
     return rewrite
+
+
+@pytest.fixture(scope="session")
+def largest_norm() -> Callable[..., float]:
+    """max |a b + d| over |b| <= radius."""
+    return norm_over_ball

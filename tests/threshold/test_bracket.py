@@ -60,8 +60,8 @@ def test_closed_forms_are_bracketed(two_parameter_problems: Any, deep_linear_pro
         t = lambda_threshold(case.obj, case.region, rng=7)
         exact = -case.psi / 2
         assert_consistent(t)
-        assert t.lam_lower <= exact * (1.0 + 1e-9) and exact <= t.lam_upper, case.name
-        assert t.lam_lower == pytest.approx(exact, rel=1e-6), case.name
+        assert t.lam_lower <= exact * (1.0 + 1e-12) and exact <= t.lam_upper, case.name
+        assert t.lam_lower == pytest.approx(exact, rel=1e-9), case.name
         assert t.status in (Status.BRACKETED, Status.EXACT), case.name
         assert t.scope == "global" and t.kink is None
         assert t.witness is not None and t.witness.check()
@@ -169,11 +169,10 @@ def test_relu_with_convex_kinks_only_is_bracketed() -> None:
     assert t.scope == "global" and math.isfinite(t.lam_upper)
 
 
-def test_relu_without_a_verdict_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relu_without_a_verdict_is_undecided() -> None:
     # Duplicates with opposite targets: no kink at all, but sign bounds cannot know that.
     data = ph.Dataset(np.array([[1.0], [1.0]]), np.array([1.0, -1.0]))
     obj = ph.Objective(ph.MLP([1, 1, 1], "relu", bias=False), data)
-    monkeypatch.setattr(bracket, "relu_kink_status", lambda *_: ("possible", None))
     t = lambda_threshold(obj, ph.Box(-1.0, 1.0), rng=7)
     assert_consistent(t)
     assert t.status is Status.UNDECIDED and t.scope == "almost everywhere"
