@@ -162,22 +162,29 @@ class Engine:
         self._pool: list[Buffers] = []
         self._pool_lock = threading.Lock()
         self._arguments = (net, loss, x, targets, weights)
-        self._in_float64: Engine | None = None
+        self._sibling: Engine | None = None
 
     def in_float64(self) -> Engine:
         """The same problem in float64, compiled at the first call; this one if it is."""
-        if self.dtype == np.float64:
+        return self._in("float64")
+
+    def in_float32(self) -> Engine:
+        """The same problem in float32, compiled at the first call; this one if it is."""
+        return self._in("float32")
+
+    def _in(self, dtype: str) -> Engine:
+        if self.dtype == dtype:
             return self
         with self._pool_lock:
-            if self._in_float64 is None:
-                self._in_float64 = Engine(
+            if self._sibling is None:
+                self._sibling = Engine(
                     *self._arguments,
-                    "float64",
+                    dtype,
                     streaming=bool(self.problem.streaming),
                     max_bytes=self._max_bytes,
                     accumulator_bytes=self._accumulator_bytes,
                 )
-            return self._in_float64
+            return self._sibling
 
     @contextmanager
     def buffers(self) -> Iterator[Buffers]:

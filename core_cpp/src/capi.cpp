@@ -26,18 +26,20 @@ int32_t ph_transposes(int64_t job, int64_t thread) { return run(run_transposes, 
 int32_t ph_chunks(int64_t job, int64_t thread) { return run(run_chunks, job, thread); }
 int32_t ph_sums(int64_t job, int64_t thread) { return run(run_sums, job, thread); }
 
-int32_t ph_descend(int64_t problem, int64_t reach, int64_t mid, int64_t half, int64_t scale, int64_t max_evals,
-                   int64_t tol, int64_t memory, int64_t z, int64_t value, int64_t evals, int64_t scratch,
-                   int64_t turned, int64_t work, int64_t cancel) {
+int32_t ph_descend(int64_t problem, int64_t reach, int64_t mid, int64_t half, int64_t scale, int64_t limits, int64_t z,
+                   int64_t value, int64_t evals, int64_t scratch, int64_t turned, int64_t work, int64_t cancel) {
     const auto* any = at<const AnyProblem>(problem);
-    if (!any || !any->f64 || memory < 1 || reach < 0 || reach > 1)
+    const auto* bounds = at<const DescentLimits>(limits);
+    if (!any || (!any->f64 && !any->f32) || !bounds || bounds->memory < 1 || reach < 0 || reach > 1)
         return static_cast<std::int32_t>(Status::bad_argument);
     const DescentRegion region{static_cast<Reach>(reach), at<const double>(mid), at<const double>(half),
                                at<const double>(scale)};
-    const DescentLimits limits{max_evals, *at<const double>(tol), memory};
-    return static_cast<std::int32_t>(descend(*any->f64, region, limits, at<double>(z), at<double>(value),
-                                             at<std::int64_t>(evals), at<double>(scratch), at<double>(turned),
-                                             at<double>(work), at<const volatile std::int32_t>(cancel)));
+    const auto run = [&](const auto& known, auto zero) {
+        using T = decltype(zero);
+        return descend<T>(known, region, *bounds, at<double>(z), at<double>(value), at<std::int64_t>(evals),
+                          at<double>(scratch), at<T>(turned), at<T>(work), at<const volatile std::int32_t>(cancel));
+    };
+    return static_cast<std::int32_t>(any->f64 ? run(*any->f64, double{}) : run(*any->f32, float{}));
 }
 
 int64_t ph_fetch_add(int64_t counter, int64_t increment) {

@@ -14,20 +14,12 @@ constexpr double kArmijo = 1e-4;
 constexpr int kMaxBacktracks = 25;
 constexpr int kStalls = 3;
 
-// Eight running sums, so that the compiler may use vectors of any width and the order of additions stays fixed.
-double dot(const double* a, const double* b, index_t n) {
-    double sums[8] = {};
-    index_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (int j = 0; j < 8; ++j) sums[j] += a[i + j] * b[i + j];
-    for (int j = 0; i < n; ++i, ++j) sums[j] += a[i] * b[i];
-    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
-}
-
+// z, rho and all sums are double; T is the type of the jets.
+template <class T>
 class Descent {
 public:
-    Descent(const Problem<double>& problem, const DescentRegion& region, const DescentLimits& limits, double* scratch,
-            double* turned, double* work, const volatile std::int32_t* cancel)
+    Descent(const Problem<T>& problem, const DescentRegion& region, const DescentLimits& limits, double* scratch,
+            T* turned, T* work, const volatile std::int32_t* cancel)
         : problem_(problem),
           region_(region),
           limits_(limits),
@@ -45,8 +37,8 @@ public:
         };
         g_ = take(n_), reduced_ = take(n_), d_ = take(n_), z_new_ = take(n_), g_new_ = take(n_);
         s_ = take(limits.memory * n_), y_ = take(limits.memory * n_);
-        theta_ = take(num_params_), hv_ = take(num_params_), grad_ = take(num_params_);
-        v_ = take(num_params_);
+        const auto take_vector = [&] { return reinterpret_cast<T*>(take(num_params_)); };
+        theta_ = take_vector(), hv_ = take_vector(), grad_ = take_vector(), v_ = take_vector();
         inverse_sy_ = take(limits.memory), alpha_ = take(limits.memory);
     }
 
@@ -56,7 +48,8 @@ public:
         double rho = evaluate(z, g_);
         ++*evals;
         if (std::isnan(rho)) return stopped() ? Status::cancelled : Status::ok;
-        *value = rho;
+        *value = rho = visit_vertices(z, rho, evals, budget);
+        *value = rho = flip_coordinates(z, rho, evals, budget);
         double slope = reduce(z, g_, reduced_);
         int stalls = 0;
         while (*evals < budget && !stopped() && slope > 0.0) {
@@ -91,31 +84,29 @@ private:
     double evaluate(const double* z, double* g) {
         const index_t size = num_params_;
         const double* u = z + size;
-        const double* v = scaled(u);
-        for (index_t i = 0; i < size; ++i) theta_[i] = region_.mid[i] + region_.half[i] * z[i];
-        std::fill(hv_, hv_ + size, 0.0);
-        std::fill(grad_, grad_ + size, 0.0);
+        for (index_t i = 0; i < size; ++i) theta_[i] = static_cast<T>(region_.mid[i] + region_.half[i] * z[i]);
+        for (index_t i = 0; i < size; ++i) v_[i] = static_cast<T>(region_.scale ? region_.scale[i] * u[i] : u[i]);
+        std::fill(hv_, hv_ + size, T(0));
+        std::fill(grad_, grad_ + size, T(0));
         double q = 0.0;
-        transpose_weights<double>(problem_, theta_, state_);
-        transpose_weights<double>(problem_, v, vt_);
-        const Status status = jet<double>(problem_, theta_, state_, true, v, vt_, &q, hv_, grad_, 0,
-                                          problem_.num_chunks(), work_, cancel_);
+        transpose_weights<T>(problem_, theta_, state_);
+        transpose_weights<T>(problem_, v_, vt_);
+        const Status status =
+            jet<T>(problem_, theta_, state_, true, v_, vt_, &q, hv_, grad_, 0, problem_.num_chunks(), work_, cancel_);
         const double norm2 = dot(u, u, size);
         if (status != Status::ok || !(norm2 > 0.0)) return std::nan("");
         const double inverse = 1.0 / norm2, rho = q * inverse;
         for (index_t i = 0; i < size; ++i) {
-            g[i] = region_.half[i] * grad_[i] * inverse;
-            g[size + i] = 2.0 * ((region_.scale ? region_.scale[i] * hv_[i] : hv_[i]) - rho * u[i]) * inverse;
+            const double hu =
+                region_.scale ? region_.scale[i] * static_cast<double>(hv_[i]) : static_cast<double>(hv_[i]);
+            g[i] = region_.half[i] * static_cast<double>(grad_[i]) * inverse;
+            g[size + i] = 2.0 * (hu - rho * u[i]) * inverse;
         }
         return rho;
     }
 
-    // v = S u
-    const double* scaled(const double* u) {
-        if (!region_.scale) return u;
-        for (index_t i = 0; i < num_params_; ++i) v_[i] = region_.scale[i] * u[i];
-        return v_;
-    }
+    double dot(const double* a, const double* b, index_t n) const { return problem_.kernels().dot(n, a, b); }
+    void add(double factor, const double* x, double* to) const { problem_.kernels().add_multiple(n_, factor, x, to); }
 
     void project(double* z) const {
         if (region_.reach == Reach::box) {
@@ -148,7 +139,7 @@ private:
         for (index_t k = count_ - 1; k >= 0; --k) {
             const index_t j = (first_ + k) % memory;
             alpha_[j] = inverse_sy_[j] * dot(s_ + j * n_, d_, n_);
-            add(-alpha_[j], y_ + j * n_);
+            add(-alpha_[j], y_ + j * n_, d_);
         }
         if (count_ > 0) {
             const index_t j = (first_ + count_ - 1) % memory;
@@ -157,16 +148,12 @@ private:
         }
         for (index_t k = 0; k < count_; ++k) {
             const index_t j = (first_ + k) % memory;
-            add(alpha_[j] - inverse_sy_[j] * dot(y_ + j * n_, d_, n_), s_ + j * n_);
+            add(alpha_[j] - inverse_sy_[j] * dot(y_ + j * n_, d_, n_), s_ + j * n_, d_);
         }
         for (index_t i = 0; i < n_; ++i) d_[i] = -d_[i];
         if (region_.reach == Reach::box)
             for (index_t i = 0; i < num_params_; ++i)
                 if (reduced_[i] == 0.0 && std::abs(z[i]) >= 1.0) d_[i] = 0.0;
-    }
-
-    void add(double factor, const double* x) {
-        for (index_t i = 0; i < n_; ++i) d_[i] += factor * x[i];
     }
 
     // Armijo's rule along the projection arc; z_new and g_new hold the accepted point, whose rho is returned, or NaN.
@@ -193,6 +180,84 @@ private:
             step *= shrink;
         }
         return std::nan("");
+    }
+
+    // Steps in theta and in the direction by turns: theta goes towards the region's point farthest along the descent of
+    // v'H(theta)v (Frank and Wolfe 1956), u to the minimum of rho over the plane of u and its residual.
+    double visit_vertices(double* z, double rho, std::int64_t* evals, std::int64_t budget) {
+        for (index_t k = 0; k < limits_.vertex_steps; ++k) {
+            bool better = false;
+            for (double share = 1.0; share > 0.1 && !better; share *= 0.5) {
+                towards_vertex(z, share, z_new_);
+                if (*evals >= budget || stopped()) return rho;
+                better = try_new(z, &rho, evals);
+            }
+            if (!better) break;
+            if (*evals + 1 >= budget) return rho;
+            rho = turn(z, rho, evals);
+        }
+        return rho;
+    }
+
+    void towards_vertex(const double* z, double share, double* to) const {
+        std::copy(z, z + n_, to);
+        const double norm = std::sqrt(dot(g_, g_, num_params_));
+        for (index_t i = 0; i < num_params_; ++i) {
+            double goal = norm > 0.0 ? -g_[i] / norm : z[i];
+            if (region_.reach == Reach::box) goal = g_[i] > 0.0 ? -1.0 : (g_[i] < 0.0 ? 1.0 : z[i]);
+            to[i] += share * (goal - z[i]);
+        }
+    }
+
+    // Goes to z_new if rho is lower there.
+    bool try_new(double* z, double* rho, std::int64_t* evals) {
+        const double rho_new = evaluate(z_new_, g_new_);
+        ++*evals;
+        if (!(rho_new < *rho)) return false;
+        std::copy(z_new_, z_new_ + n_, z);
+        std::swap(g_, g_new_);
+        *rho = rho_new;
+        return true;
+    }
+
+    // Rayleigh and Ritz on span{u, r}, r the gradient of rho in u.
+    double turn(double* z, double rho, std::int64_t* evals) {
+        const index_t size = num_params_;
+        double* u = z + size;
+        const double uu = dot(u, u, size), rr = dot(g_ + size, g_ + size, size);
+        if (!(rr > 0.0)) return rho;
+        std::copy(z, z + size, z_new_);
+        std::copy(g_ + size, g_ + n_, z_new_ + size);
+        const double rho_r = evaluate(z_new_, g_new_);
+        ++*evals;
+        // With u and r orthogonal: u'Hu = rho u'u, r'Hu = r'(u'u g_u / 2 + rho u) = u'u r'r / 2, r'Hr = rho_r r'r.
+        const double off = 0.5 * std::sqrt(uu * rr), gap = 0.5 * (rho_r - rho);
+        if (std::isnan(rho_r) || !(off > 0.0)) return rho;
+        const double tangent =
+            -off / (gap + std::sqrt(gap * gap + off * off));  // of the angle between u and the minimum
+        const double factor = tangent * std::sqrt(uu / rr);
+        std::copy(z, z + n_, z_new_);
+        for (index_t i = 0; i < size; ++i) z_new_[size + i] = u[i] + factor * g_[size + i];
+        try_new(z, &rho, evals);
+        return rho;
+    }
+
+    // Tries the other end of the interval for coordinates at an end, the least certain first.
+    double flip_coordinates(double* z, double rho, std::int64_t* evals, std::int64_t budget) {
+        if (region_.reach != Reach::box || limits_.flips <= 0) return rho;
+        index_t* order = reinterpret_cast<index_t*>(d_);
+        index_t count = 0;
+        for (index_t i = 0; i < num_params_; ++i)
+            if (std::abs(z[i]) >= 1.0) order[count++] = i;
+        std::sort(order, order + count, [&](index_t i, index_t j) {
+            return std::abs(g_[i]) < std::abs(g_[j]) || (std::abs(g_[i]) == std::abs(g_[j]) && i < j);
+        });
+        for (index_t k = 0; k < std::min(count, limits_.flips) && *evals < budget && !stopped(); ++k) {
+            std::copy(z, z + n_, z_new_);
+            z_new_[order[k]] = -z_new_[order[k]];
+            try_new(z, &rho, evals);
+        }
+        return rho;
     }
 
     // Keeps the pair (s, y) of the accepted step; d holds the new reduced gradient. Along a ball's boundary the
@@ -229,22 +294,29 @@ private:
         return reduce(z, g_, reduced_);
     }
 
-    const Problem<double>& problem_;
+    const Problem<T>& problem_;
     const DescentRegion& region_;
     const DescentLimits& limits_;
     const index_t num_params_, n_;
-    double *state_, *vt_, *work_;
+    T *state_, *vt_, *work_;
     const volatile std::int32_t* cancel_;
-    double *g_, *reduced_, *d_, *z_new_, *g_new_, *s_, *y_, *theta_, *hv_, *grad_, *v_, *inverse_sy_, *alpha_;
+    double *g_, *reduced_, *d_, *z_new_, *g_new_, *s_, *y_, *inverse_sy_, *alpha_;
+    T *theta_, *hv_, *grad_, *v_;
     index_t first_ = 0, count_ = 0;  // of the pairs
 };
 
 }  // namespace
 
-Status descend(const Problem<double>& problem, const DescentRegion& region, const DescentLimits& limits, double* z,
-               double* value, std::int64_t* evals, double* scratch, double* turned, double* work,
+template <class T>
+Status descend(const Problem<T>& problem, const DescentRegion& region, const DescentLimits& limits, double* z,
+               double* value, std::int64_t* evals, double* scratch, T* turned, T* work,
                const volatile std::int32_t* cancel) {
-    return Descent(problem, region, limits, scratch, turned, work, cancel).run(z, value, evals);
+    return Descent<T>(problem, region, limits, scratch, turned, work, cancel).run(z, value, evals);
 }
+
+template Status descend<double>(const Problem<double>&, const DescentRegion&, const DescentLimits&, double*, double*,
+                                std::int64_t*, double*, double*, double*, const volatile std::int32_t*);
+template Status descend<float>(const Problem<float>&, const DescentRegion&, const DescentLimits&, double*, double*,
+                               std::int64_t*, double*, float*, float*, const volatile std::int32_t*);
 
 }  // namespace pyhess

@@ -122,12 +122,45 @@ void gemm(index_t m, index_t n, index_t k, T alpha, const T* __restrict a, index
     }
 }
 
+// ---- vectors of parameters ------------------------------------------------------------------------------------------
+
+// Running sums side by side, so that the compiler may use vectors and the order of additions stays fixed.
+double dot(index_t n, const double* __restrict a, const double* __restrict b) {
+    constexpr int kSums = 16;
+    double sums[kSums] = {};
+    index_t i = 0;
+    for (; i + kSums <= n; i += kSums)
+        for (int j = 0; j < kSums; ++j) sums[j] += a[i + j] * b[i + j];
+    for (int j = 0; i < n; ++i, ++j) sums[j] += a[i] * b[i];
+    for (int half = kSums / 2; half > 0; half /= 2)
+        for (int j = 0; j < half; ++j) sums[j] += sums[j + half];
+    return sums[0];
+}
+
+void add_multiple(index_t n, double factor, const double* __restrict x, double* __restrict y) {
+    for (index_t i = 0; i < n; ++i) y[i] += factor * x[i];
+}
+
 template <class T>
 constexpr Kernels<T> make_table() {
-    return Kernels<T>{activate<T>,     backward<T>,     apply_slope<T>,       hvp_backward<T>,
-                      jet_forward<T>,  jet_backward<T>, fill_rows<T>,         add_column_sums<T>,
-                      gemm<T, false>,  gemm<T, true>,   kLaneWidth,           lane_affine<T>,
-                      lane_outer<T>,   lane_sums<T>,    lane_loss_forward<T>, lane_loss_curvature<T>,
+    return Kernels<T>{activate<T>,
+                      backward<T>,
+                      apply_slope<T>,
+                      hvp_backward<T>,
+                      jet_forward<T>,
+                      jet_backward<T>,
+                      fill_rows<T>,
+                      add_column_sums<T>,
+                      gemm<T, false>,
+                      gemm<T, true>,
+                      dot,
+                      add_multiple,
+                      kLaneWidth,
+                      lane_affine<T>,
+                      lane_outer<T>,
+                      lane_sums<T>,
+                      lane_loss_forward<T>,
+                      lane_loss_curvature<T>,
                       lane_loss_jet<T>};
 }
 

@@ -11,6 +11,7 @@
 
 using namespace support;
 using pyhess::AnyProblem;
+using pyhess::DescentLimits;
 using pyhess::Gemm;
 using pyhess::Job;
 using pyhess::kAlign;
@@ -224,43 +225,47 @@ TEST(capi_refuses_what_is_no_problem) {
             CHECK(share(address(&job), 0) == kBadArgument);
         }
     }
+    const DescentLimits limits{10, 0.0, 5, 0, 0};
     for (std::int64_t problem : {std::int64_t{0}, address(&empty)})
-        CHECK(ph_descend(problem, 0, 0, 0, 0, 10, 0, 5, 0, 0, 0, 0, 0, 0, 0) == kBadArgument);
+        CHECK(ph_descend(problem, 0, 0, 0, 0, address(&limits), 0, 0, 0, 0, 0, 0, 0) == kBadArgument);
 }
 
-TEST(capi_descend) {
-    const Bound<float> single(example(), -1);
-    CHECK(ph_descend(address(&single.any), 0, 0, 0, 0, 10, 0, 5, 0, 0, 0, 0, 0, 0, 0) == kBadArgument);
-
-    Bound<double> bound(example(), -1);
-    for (std::int64_t reach : {-1, 2})
-        CHECK(ph_descend(address(&bound.any), reach, 0, 0, 0, 10, 0, 5, 0, 0, 0, 0, 0, 0, 0) == kBadArgument);
-    const index_t size = example().mlp.num_params, memory = 4;
-    Buffer<double> half(size, 0.5), z(2 * size, 0.25), scratch(pyhess::descent_scratch_size(size, memory));
-    Buffer<double> mid(example().theta), turned(2 * bound.turned), work(bound.work_size);
+template <class T>
+void check_descend() {
+    Bound<T> bound(example(), -1);
+    const index_t size = example().mlp.num_params;
+    Buffer<double> half(size, 0.5), z(2 * size, 0.25), scratch(pyhess::descent_scratch_size(size, 4));
+    Buffer<double> mid(example().theta);
+    Buffer<T> turned(2 * bound.turned), work(bound.work_size);
     double value = 0.0;
-    const double tol = 1e-8;
     std::int64_t evals = 0;
-    const auto descend = [&](index_t pairs) {
-        return ph_descend(address(&bound.any), 1, mid.address(), half.address(), 0, 25, address(&tol), pairs,
-                          z.address(), address(&value), address(&evals), scratch.address(), turned.address(),
-                          work.address(), address(&bound.cancel));
+    const auto descend = [&](std::int64_t reach, const DescentLimits* limits) {
+        return ph_descend(address(&bound.any), reach, mid.address(), half.address(), 0, address(limits), z.address(),
+                          address(&value), address(&evals), scratch.address(), turned.address(), work.address(),
+                          address(&bound.cancel));
     };
-    CHECK(descend(0) == kBadArgument);
-    CHECK(descend(-3) == kBadArgument);
+    const DescentLimits good{25, 1e-8, 4, 0, 0}, none{25, 1e-8, 0, 0, 0}, negative{25, 1e-8, -3, 0, 0};
+    for (std::int64_t reach : {-1, 2}) CHECK(descend(reach, &good) == kBadArgument);
+    for (const DescentLimits* limits : {&none, &negative}) CHECK(descend(1, limits) == kBadArgument);
+    CHECK(descend(1, nullptr) == kBadArgument);
     CHECK(evals == 0);
     bound.cancel = 1;
-    CHECK(descend(memory) == kCancelled);
+    CHECK(descend(1, &good) == kCancelled);
     bound.cancel = 0;
     evals = 0;
-    CHECK(descend(memory) == kOk);
+    CHECK(descend(1, &good) == kOk);
     CHECK(evals > 1 && evals <= 25);
     std::vector<double> theta;
     for (index_t i = 0; i < size; ++i) theta.push_back(mid[i] + 0.5 * z[i]);
     const double* v = z.data() + size;
     double vv = 0.0;
     for (index_t i = 0; i < size; ++i) vv += v[i] * v[i];
-    CHECK_NEAR(value, reference(example(), theta.data(), v).q / vv, 1e-11);
+    CHECK_NEAR(value, reference(example(), theta.data(), v).q / vv, sizeof(T) == 8 ? 1e-11 : 1e-5);
+}
+
+TEST(capi_descend) {
+    check_descend<double>();
+    check_descend<float>();
 }
 
 TEST(capi_fetch_add) {

@@ -91,15 +91,15 @@ constexpr double kUntouched = 12345.0;  // the value before a descent
 constexpr std::int64_t kEvalsBefore = 17;
 
 Outcome run(const Setting& setting, const Problem<double>& problem, index_t max_evals, index_t memory, double tol,
-            const volatile std::int32_t* cancel) {
+            const volatile std::int32_t* cancel, index_t vertex_steps = 0, index_t flips = 0) {
     Buffer<double> z(setting.start), mid(setting.mid), half(setting.half), scale(setting.scale);
     const double* factors = setting.scale.empty() ? nullptr : scale.data();
     Buffer<double> scratch(pyhess::descent_scratch_size(setting.size(), memory));
     Buffer<double> turned(2 * problem.transposed_size()), work(problem.work_size());
     Outcome out{Status::ok, kUntouched, kEvalsBefore, {}};
-    out.status = pyhess::descend(problem, DescentRegion{setting.reach, mid.data(), half.data(), factors},
-                                 DescentLimits{max_evals, tol, memory}, z.data(), &out.value, &out.evals,
-                                 scratch.data(), turned.data(), work.data(), cancel);
+    out.status = pyhess::descend<double>(problem, DescentRegion{setting.reach, mid.data(), half.data(), factors},
+                                         DescentLimits{max_evals, tol, memory, vertex_steps, flips}, z.data(),
+                                         &out.value, &out.evals, scratch.data(), turned.data(), work.data(), cancel);
     out.z.assign(z.data(), z.data() + z.size());
     return out;
 }
@@ -159,6 +159,26 @@ TEST(descent_never_increases_and_keeps_its_budget) {
                 }
             }
     });
+}
+
+// The other kinds of steps, alone (the budget ends before the first quasi-Newton step) and before those.
+TEST(descent_by_vertices_and_flips) {
+    int gains = 0;
+    for_each_setting([&](const Case& c, const Setting& setting) {
+        const double first = setting.rayleigh(setting.projected_start().data()).first;
+        const auto problem = make_problem(c, pyhess::best_isa(), -1);
+        for (index_t flips : {0, 40})
+            for (index_t budget : {1, 2, 3, 5, 8, 200}) {
+                const Outcome out = run(setting, *problem, budget, 5, 0.0, nullptr, 6, flips);
+                CHECK(out.status == Status::ok);
+                CHECK(out.evals - kEvalsBefore >= 1 && out.evals - kEvalsBefore <= budget);
+                CHECK(out.value <= first + 1e-11 * (1.0 + std::fabs(first)));
+                check_point(setting, out);
+                if (budget == 3 && out.value < first - 1e-3) ++gains;
+                if (budget == 200) CHECK(out.value < first - 1e-3);
+            }
+    });
+    CHECK(gains > 0);
 }
 
 TEST(descent_ends_at_a_stationary_point) {

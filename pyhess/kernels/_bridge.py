@@ -33,5 +33,5 @@ def _make_caller(num_arguments: int, returns: Any) -> Any:
 
 
 call2 = _make_caller(2, types.int32)  # ph_samples, ph_transposes, ph_chunks, ph_sums
-call15 = _make_caller(15, types.int32)  # ph_descend
+call13 = _make_caller(13, types.int32)  # ph_descend
 fetch_add = _make_caller(2, types.int64)  # ph_fetch_add

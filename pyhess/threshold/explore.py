@@ -1,49 +1,72 @@
-"""The stages of a search for one fixed S: all starts, fewer, hops from the best, and Lanczos steps at the end."""
+"""The stages of a search for one fixed S, wave after wave of starts.
+
+A wave explores its starts in float32, goes on with the better ones, changes the best of all waves so far and lets those descend
+again, and brings the best few to an end in float64, Lanczos steps included. So there is a finished answer soon, and every wave
+may improve it.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .search_run import HOP_EVALS, HOP_FRACTION, IntArray, Run
+from .search_run import Effort, IntArray, Run
 
-#: (fraction of the starts that go on, evaluations each may use, relative gain per step below which a start has stalled)
-_STAGES = ((1.0, 60, 1e-4), (0.25, 200, 1e-6))
-_HOPS = 6
-_FINAL_FRACTION, _FINAL_EVALS, _FINAL_TOL = 0.03125, 800, 1e-12
+#: The waves, as shares of the starts that have begun at their ends.
+_WAVES = (0.125, 0.25, 0.5, 1.0)
+_FIRST = Effort(60, 1e-4, vertex_steps=6, single=True)
+#: The better part of a wave goes on.
+_SECOND, _SECOND_SHARE = Effort(200, 1e-6, single=True), 0.25
+#: In place of starts that were given up, the best distinct points so far are changed at random and descend again.
+_HOP, _HOP_SHARE, _HOPS = Effort(200, 1e-6, single=True), 0.125, 6
+#: At the end of a wave the best few descend once more, and the best one gets its best direction.
+_CLOSE, _CLOSE_COUNT = Effort(200, 1e-8, flips=100, single=True), 4
+#: At the end of the search, in float64.
+_LAST, _LAST_COUNT = Effort(800, 1e-12, flips=100), 2
 _ROUNDS = 3  # of Lanczos for v and renewed descent
 #: Evaluations the stages spend per start, on average.
-EVALS_PER_START = (
-    sum(fraction * count for fraction, count, _ in _STAGES) + _HOPS * HOP_FRACTION * HOP_EVALS + _FINAL_FRACTION * _FINAL_EVALS
-)
+EVALS_PER_START = _FIRST.evals + _SECOND_SHARE * _SECOND.evals + _HOPS * _HOP_SHARE * _HOP.evals
 
 
 def explore(run: Run, rng: np.random.Generator) -> None:
-    """All stages, from the starts to the last Lanczos step."""
-    count = run.values.size
-    for number, (fraction, max_evals, tol) in enumerate(_STAGES, start=1):
-        tasks = np.argsort(run.values, kind="stable")[: int(np.ceil(fraction * count))]
-        run.descend(tasks, max_evals, tol, f"search {number}/{len(_STAGES)}")
-    for number in range(1, _HOPS + 1):
-        run.hop(rng, f"hop {number}/{_HOPS}")
-    tasks = finalists(run)
-    run.descend(tasks, _FINAL_EVALS, _FINAL_TOL, "polish")
-    polish(run, tasks, rng)
+    """All waves, from the first starts to the last Lanczos step."""
+    scout(run, rng)
+    polish(run, finalists(run), rng)
+
+
+def scout(run: Run, rng: np.random.Generator) -> None:
+    """All waves: the best values are those of float32, next to their minima."""
+    count, begin = run.values.size, 0
+    for number, share in enumerate(_WAVES, start=1):
+        end = max(min(count, 4), int(np.ceil(share * count)))
+        if end == begin or run.stopped():
+            continue
+        wave, name = np.arange(begin, end), f"wave {number}/{len(_WAVES)}"
+        run.descend(wave, _FIRST, f"{name}, starts")
+        better = wave[np.argsort(run.values[wave], kind="stable")[: int(np.ceil(_SECOND_SHARE * wave.size))]]
+        run.descend(better, _SECOND, f"{name}, better ones")
+        for hop in range(1, _HOPS + 1):
+            run.hop(rng, end, int(np.ceil(_HOP_SHARE * wave.size)), _HOP, f"{name}, hop {hop}/{_HOPS}")
+        best = run.distinct(_CLOSE_COUNT)
+        run.descend(best, _CLOSE, f"{name}, best ones")
+        for start in best[:1]:
+            run.best_direction(int(start), rng)
+        begin = end
 
 
 def finalists(run: Run) -> IntArray:
     """The best distinct starts, few enough for the last stages."""
-    return run.distinct(int(np.ceil(_FINAL_FRACTION * run.values.size)) + 1)
+    return run.distinct(_LAST_COUNT)
 
 
 def polish(run: Run, tasks: IntArray, rng: np.random.Generator) -> None:
-    """Lanczos for the direction and renewed descent in turn, while that helps."""
+    """Descent to the end, then Lanczos for the direction and renewed descent in turn, while that helps."""
+    run.descend(tasks, _LAST, "last")
     for number in range(1, _ROUNDS + 1):
         before = run.values[tasks].copy()
         for start in tasks:
             run.best_direction(int(start), rng)
-        run.descend(tasks, _FINAL_EVALS, _FINAL_TOL, f"polish {number}/{_ROUNDS}")
         # Only starts that still move, or that are about to be the answer, are worth another round.
-        moving = run.values[tasks] < before - 1e-9 * np.abs(before)
-        tasks = tasks[moving]
+        tasks = tasks[run.values[tasks] < before - 1e-9 * np.abs(before)]
         if run.interrupted or tasks.size == 0:
             break
+        run.descend(tasks, _LAST, f"last {number}/{_ROUNDS}")

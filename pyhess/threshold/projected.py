@@ -10,7 +10,7 @@ import numpy as np
 from .._threads import blas_single_thread
 from ..linearization import Linearization
 from ..regions import Region
-from .search_run import FloatArray, IntArray, Run
+from .search_run import Effort, FloatArray, IntArray, Run
 
 #: A step must lower the largest of so many last values …
 _HISTORY = 5
@@ -35,7 +35,7 @@ class ProjectedRun(Run):
     def compile(self, num_tasks: int) -> None:
         """Nothing is compiled here."""
 
-    def descend(self, tasks: IntArray, max_evals: int, tol: float, stage: str) -> None:
+    def descend(self, tasks: IntArray, effort: Effort, stage: str) -> None:
         if self.interrupted:
             return
         told = monotonic()
@@ -45,7 +45,7 @@ class ProjectedRun(Run):
                     if monotonic() - told > _REPORT_SECONDS:
                         told = monotonic()
                         self.report(stage, done, int(tasks.size))
-                    self._descend_one(int(start), max_evals, tol)
+                    self._descend_one(int(start), effort.evals, effort.tol)
                     if self.stopped():
                         self.interrupted = True
                         return

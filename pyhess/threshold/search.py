@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,10 @@ from ..penalties import L2, Penalty, as_penalty
 from ..regions import Ball, Box, Ordered, Region, as_region
 from ..regions.ordered import permuted, unit_orders
 from .explore import EVALS_PER_START
+from .narrow import Narrow, search_narrow
 from .projected import ProjectedRun
 from .search_run import FloatArray, NativeRun, Run
-from .starts import FAMILIES
+from .starts import FAMILIES, into_ball
 from .strategies import Found, hunt
 from .warm import CheckedPairs, Warm, as_warm, warm_rows
 
@@ -82,24 +83,6 @@ class SearchResult:
         return self.penalty.strength(self.psi_upper, self.v)
 
 
-def _into_ball(obj: Objective, z: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """A point of the unit ball with z's signs: the budget is shared out among layers, and sometimes among few units."""
-    x = z.copy()
-    for weight, bias in obj.net.layer_slices:
-        factor = np.exp(rng.standard_normal())
-        x[weight] *= factor
-        if bias is not None:
-            x[bias] *= factor * rng.uniform()
-    if rng.random() < 0.5:
-        x *= rng.random(x.size) < rng.uniform(0.1, 1.0)
-    norm = float(np.linalg.norm(x))
-    if norm == 0.0:
-        x[:] = z
-        norm = float(np.linalg.norm(x))
-    scaled: FloatArray = x / max(norm, 1e-300) * (1.0 if rng.random() < 0.7 else rng.uniform())
-    return scaled
-
-
 def _effort(obj: Objective, engine: Engine, starts: int | None, native: bool) -> int:
     """How many starts; depends on the sizes alone, so that the answer does."""
     if starts is not None:
@@ -124,14 +107,15 @@ def _make_run(
     obj: Objective,
     region: Region,
     penalty: Penalty,
-    starts: int | None,
+    count: int,
     warm: CheckedPairs,
+    narrow: list[Narrow],
     rng: np.random.Generator,
     **common: Any,
 ) -> Run:
     engine = obj.engine.in_float64()
     native = isinstance(region, Box | Ball)
-    count, size = _effort(obj, engine, starts, native), obj.num_params
+    size = obj.num_params
     zs = np.empty((count, 2 * size))
     names = [list(FAMILIES)[i % len(FAMILIES)] for i in range(count)]
     frames = [_map_of(frame) for frame in ((region,) if native else region.frames())]
@@ -143,15 +127,22 @@ def _make_run(
     for i, (z, name) in enumerate(zip(zs, names, strict=True)):
         frame_kind, frame_mid, frame_half = frames[i // len(FAMILIES) % len(frames)]
         x = FAMILIES[name](obj.net, obj, rng)
-        x = _into_ball(obj, x, rng) if frame_kind == descent.BALL else x
+        x = into_ball(obj, x, rng) if frame_kind == descent.BALL else x
         z[:size] = x if native else (region.project(frame_mid + frame_half * x) - mid) / half
         u = rng.standard_normal(size)
         z[size:] = u / np.linalg.norm(u)
-    if warm:  # in front, so that a search cut short has seen them; their noise leaves the stream of the others alone
-        zs = np.vstack([warm_rows(warm, region, mid, half, penalty, rng.spawn(1)[0]), zs])
-        names = ["warm"] * len(warm) + names
+    # In front, so that a search cut short has seen them; their noise leaves the stream of the others alone.
+    known = np.concatenate([found.values for found in narrow]) if narrow else np.zeros(0)
+    few: CheckedPairs = [pair for found in narrow for pair in found.pairs]
+    streams = rng.spawn(2)
+    for name, brought, stream in (("narrow", few, streams[0]), ("warm", warm, streams[1])):
+        zs = np.vstack([warm_rows(brought, region, mid, half, penalty, stream), zs])
+        names = [name] * len(brought) + names
     if native:
-        return NativeRun(obj, engine, mid, half, zs, names, kind=kind, **common)
+        run = NativeRun(obj, engine, mid, half, zs, names, kind=kind, **common)
+        places = slice(len(warm), len(warm) + known.size)
+        run.values[places], run.exact[places] = known, False  # should the search end before it begins
+        return run
     return ProjectedRun(obj, engine, mid, half, zs, names, region=region, **common)
 
 
@@ -218,25 +209,26 @@ def search(
     pairs = as_warm(warm, obj.num_params)
     if time_limit is not None and not time_limit > 0.0:
         raise InputError(f"time_limit is {time_limit!r}; allowed are positive seconds, or None for no limit.")
-    began = perf_counter()
+    began = monotonic()
     # Every point of a symmetric base has a twin in the ordered cell, with the same Hessian up to the order of coordinates.
     twins = isinstance(bound, Ordered) and bound.region.is_permutation_symmetric(obj) and asked.is_permutation_symmetric(obj)
     searched = bound.region if isinstance(bound, Ordered) and twins else bound
+    native = isinstance(searched, Box | Ball)
+    count = _effort(obj, obj.engine, starts, native)
+    flag = np.zeros(1, dtype=np.int32) if cancel is None else cancel
+    narrow: list[Narrow] = []
+    if native and not asked.depends_on_strength and not asked.leaves_out(obj.num_params).any():
+        scale, stream = asked.scale(1.0, obj.num_params), generator.spawn(1)[0]
+        narrow = search_narrow(obj, searched, scale, count, stream, time_limit, progress, flag)
+    deadline = None if time_limit is None else began + time_limit
     run = _make_run(
-        obj,
-        searched,
-        asked,
-        starts,
-        pairs,
-        generator,
-        deadline=None if time_limit is None else monotonic() + time_limit,
-        progress=progress,
-        cancel=np.zeros(1, dtype=np.int32) if cancel is None else cancel,
-    )
+        obj, searched, asked, count, pairs, narrow, generator, deadline=deadline, progress=progress, cancel=flag
+    )  # fmt: skip
     try:
         run.compile(run.values.size)
     except KeyboardInterrupt:
         run.interrupted = True
+    run.interrupted |= any(found.interrupted for found in narrow)
     found = hunt(run, asked, generator)
     theta, v = searched.project(found.theta), found.v
     if twins:
@@ -248,10 +240,10 @@ def search(
         v=v,
         best_family=found.family,
         families=_families(run, found),
-        num_starts=run.values.size,
-        num_jets=int(run.evals.sum()),
-        num_matvecs=run.matvecs,
-        seconds=perf_counter() - began,
+        num_starts=run.values.size - sum(found.values.size for found in narrow),
+        num_jets=int(run.evals.sum()) + sum(found.num_jets for found in narrow),
+        num_matvecs=run.matvecs + sum(found.num_matvecs for found in narrow),
+        seconds=monotonic() - began,
         interrupted=run.interrupted,
         penalty=asked,
     )
@@ -259,7 +251,7 @@ def search(
 
 def _families(run: Run, found: Found) -> dict[str, dict[str, float]]:
     families = {}
-    for name in ("warm", *FAMILIES):
+    for name in ("narrow", "warm", *FAMILIES):
         of_family = [found.quotients[i] for i, family in enumerate(run.names) if family == name]
         if of_family:
             families[name] = {"psi_upper": float(min(of_family)), "starts": len(of_family)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
-from .._native import CAPI, compiling, descent_scratch_size, raise_for_status, run_interruptible
+from .._native import CAPI, address, compiling, descent_scratch_size, raise_for_status, run_interruptible
 from .._threads import PARALLEL_LOCK, blas_single_thread, num_workers
 from ..kernels import descent
 from ..linearization import Engine, Linearization
@@ -28,12 +28,25 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _MEMORY_BYTES = 2**30  # of all workers' BFGS pairs together
+#: Products of fewer flops are explored in float64: there the rest of an evaluation takes as long.
+_SINGLE_FLOPS = 2e5
 
-#: The best distinct points so far are changed at random and descend again, in place of starts that were given up.
-HOP_FRACTION, HOP_EVALS = 0.125, 200
-_HOP_PARENTS, _HOP_TOL = 0.03125, 1e-6
 #: Values closer than this, relatively, count as the same optimum.
 _SAME = 1e-4
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What one descent may do: evaluations, the relative gain below which a step is a stall, first steps of other kinds.
+
+    ``single``: in float32 where the core can; values are then good for comparisons alone.
+    """
+
+    evals: int
+    tol: float
+    vertex_steps: int = 0
+    flips: int = 0
+    single: bool = False
 
 
 @dataclass
@@ -56,9 +69,12 @@ class Run(ABC):
     interrupted: bool = False
     matvecs: int = 0
 
+    exact: npt.NDArray[np.bool_] = field(init=False)  # (S,) whether the value was evaluated in float64
+
     def __post_init__(self) -> None:
         self.values = np.full(self.zs.shape[0], np.inf)
         self.evals = np.zeros(self.zs.shape[0], dtype=np.int64)
+        self.exact = np.ones(self.zs.shape[0], dtype=bool)
 
     @property
     def size(self) -> int:
@@ -70,8 +86,20 @@ class Run(ABC):
         """Prepare in this thread, where Ctrl-C reaches the compiler."""
 
     @abstractmethod
-    def descend(self, tasks: IntArray, max_evals: int, tol: float, stage: str) -> None:
+    def descend(self, tasks: IntArray, effort: Effort, stage: str) -> None:
         """Improve the starts named by ``tasks``, watching for Ctrl-C and the deadline."""
+
+    def settle(self, start: int) -> None:
+        """Evaluate a start in float64 where that has not been done; short, and done also when the time is up."""
+        if self.exact[start]:
+            return
+        self.exact[start] = True
+        if not np.isfinite(self.values[start]):
+            return
+        u = self.zs[start, self.size :]
+        v = u if self.scale is None else self.scale * u
+        jet = Linearization(self.engine, self.theta(start)).jet(v)
+        self.values[start] = jet.q / float(u @ u)
 
     def stopped(self) -> bool:
         """Whether the search was ended early, or its time is up."""
@@ -102,6 +130,12 @@ class Run(ABC):
         us /= np.linalg.norm(us, axis=1)[:, None]
         self.scale = scale
         self.values[:] = np.inf
+
+    def lowest(self) -> int:
+        """The start with the smallest value, evaluated in float64."""
+        while not self.exact[best := int(np.argmin(self.values))]:
+            self.settle(best)
+        return best
 
     def random_direction(self, rng: np.random.Generator) -> FloatArray:
         """A random u (P,) of length sqrt(P), zero where S is."""
@@ -142,23 +176,22 @@ class Run(ABC):
                 chosen.append(int(start))
         return np.array(chosen, dtype=np.int64)
 
-    def hop(self, rng: np.random.Generator, stage: str) -> None:
-        """Replace the worst starts by changed copies of the best ones and let those descend."""
-        count = self.values.size
-        parents = self.distinct(int(np.ceil(_HOP_PARENTS * count)) + 1)
-        slots = np.argsort(self.values, kind="stable")[::-1][: int(np.ceil(HOP_FRACTION * count))]
-        slots = slots[~np.isin(slots, parents)]
-        if self.interrupted or parents.size == 0 or slots.size == 0:
+    def hop(self, rng: np.random.Generator, explored: int, slots: int, effort: Effort, stage: str) -> None:
+        """Replace the worst of the first ``explored`` starts by changed copies of the best ones and let those descend."""
+        parents = self.distinct(max(2, slots // 4))
+        worst = np.argsort(self.values[:explored], kind="stable")[::-1][:slots]
+        worst = worst[~np.isin(worst, parents)]
+        if self.interrupted or parents.size == 0 or worst.size == 0:
             return
         size = self.size
-        for i, slot in enumerate(slots):
+        for i, slot in enumerate(worst):
             parent = int(parents[i % parents.size])
             u = self.zs[parent, size:] / np.linalg.norm(self.zs[parent, size:])
             self.zs[slot, :size] = changed(self.obj.net, self.zs[parent, :size], rng)
             self.zs[slot, size:] = u + 0.3 * self.random_direction(rng) / np.sqrt(size)
             self.values[slot] = np.inf
             self.names[slot] = self.names[parent]
-        self.descend(slots, HOP_EVALS, _HOP_TOL, stage)
+        self.descend(worst, effort, stage)
 
     def best_direction(self, start: int, rng: np.random.Generator) -> None:
         """Put the eigenvector of the smallest eigenvalue of SHS under theta where it improves on u."""
@@ -180,7 +213,7 @@ class Run(ABC):
             return
         value = float(pair.eigenvalues[0])
         if value < self.values[start]:
-            self.values[start] = value
+            self.values[start], self.exact[start] = value, True
             self.zs[start, self.size :] = 0.0
             self.zs[start, self.size :][reached] = pair.eigenvectors[:, 0]
         self.matvecs += int(pair.num_matvecs)
@@ -198,42 +231,50 @@ def scaled(hessian: LinearOperator, scale: FloatArray, reached: IntArray) -> Lin
     return LinearOperator((reached.size, reached.size), matvec=multiply, rmatvec=multiply, dtype=np.float64)
 
 
+def _addresses(rows: npt.NDArray[Any]) -> IntArray:
+    return np.array([address(row) for row in rows], dtype=np.int64)
+
+
 @dataclass
 class NativeRun(Run):
     """A search over a box or a ball: one start is one task of the C core, on all cores."""
 
     kind: int = descent.BOX
 
-    def _kernel(self, workers: int, max_evals: int, tol: float) -> Callable[[IntArray, IntArray], object]:
+    def _kernel(self, workers: int, effort: Effort) -> Callable[[IntArray, IntArray], object]:
         """The compiled descent of so many workers, with its memory, as a function of the tasks and their counter."""
-        engine, size = self.engine, self.size
+        engine, size = self.obj.engine.in_float32() if effort.single else self.engine, self.size
         memory = int(np.clip(_MEMORY_BYTES // (workers * 4 * size * 8), 3, 10))
         scratch = np.zeros((workers, descent_scratch_size(size, memory)))
-        turned = engine.rows(workers, 2 * engine.transposed_size)
-        work = engine.rows(workers, engine.work_size)
+        turned, work = engine.rows(workers, 2 * engine.transposed_size), engine.rows(workers, engine.work_size)
         scale = np.zeros(0) if self.scale is None else self.scale
 
         def kernel(tasks: IntArray, counter: IntArray) -> None:
+            limits = np.zeros(tasks.size, dtype=descent.LIMITS)
+            limits["max_evals"], limits["tol"], limits["memory"] = effort.evals, effort.tol, memory
+            # Every other start, so that neither kind of first step decides alone.
+            limits["vertex_steps"][1::2], limits["flips"] = effort.vertex_steps, effort.flips
             status = descent.descend[workers > 1](
                 CAPI["ph_descend"], CAPI["ph_fetch_add"], engine.problem.address, self.kind, self.mid, self.half, scale, tasks,
-                self.zs, self.values, self.evals,
-                max_evals, tol, memory, scratch, turned, work, counter, self.cancel,
+                limits, self.zs, self.values, self.evals, scratch, _addresses(turned), _addresses(work), counter, self.cancel,
             )  # fmt: skip
             raise_for_status(status, "search")
 
         return kernel
 
     def compile(self, num_tasks: int) -> None:
-        kernel = self._kernel(num_workers(num_tasks), 1, 1.0)
+        kernel = self._kernel(num_workers(num_tasks), Effort(1, 1.0))
         with compiling(), PARALLEL_LOCK:
             kernel(np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
 
-    def descend(self, tasks: IntArray, max_evals: int, tol: float, stage: str) -> None:
-        if self.interrupted:
+    def descend(self, tasks: IntArray, effort: Effort, stage: str) -> None:
+        if self.interrupted or tasks.size == 0:
             return
         counter = np.zeros(1, dtype=np.int64)
         workers = num_workers(tasks.size)
-        kernel = self._kernel(workers, max_evals, tol)
+        effort = replace(effort, single=effort.single and self.engine.hvp_flops > _SINGLE_FLOPS)
+        kernel = self._kernel(workers, effort)
+        self.exact[tasks] = not effort.single
 
         def call() -> None:
             with blas_single_thread(), PARALLEL_LOCK:

@@ -86,6 +86,24 @@ def dead_unit(net: MLP, obj: Objective, rng: Generator) -> FloatArray:
     return z
 
 
+def into_ball(obj: Objective, z: FloatArray, rng: Generator) -> FloatArray:
+    """A point of the unit ball with z's signs: the budget is shared out among layers, and sometimes among few units."""
+    x = z.copy()
+    for weight, bias in obj.net.layer_slices:
+        factor = np.exp(rng.standard_normal())
+        x[weight] *= factor
+        if bias is not None:
+            x[bias] *= factor * rng.uniform()
+    if rng.random() < 0.5:
+        x *= rng.random(x.size) < rng.uniform(0.1, 1.0)
+    norm = float(np.linalg.norm(x))
+    if norm == 0.0:
+        x[:] = z
+        norm = float(np.linalg.norm(x))
+    scaled: FloatArray = x / max(norm, 1e-300) * (1.0 if rng.random() < 0.7 else rng.uniform())
+    return scaled
+
+
 def changed(net: MLP, x: FloatArray, rng: Generator) -> FloatArray:
     """A copy of x (P,) with one random change: a unit copied over another, a layer rescaled, or some signs flipped."""
     y = x.copy()

@@ -22,7 +22,7 @@ from ..operators import Hessian
 from ..penalties import Penalty
 from ..spectrum import eigsh
 from .explore import explore, finalists, polish
-from .search_run import FloatArray, IntArray, Run, scaled
+from .search_run import Effort, FloatArray, IntArray, Run, scaled
 from .witness import rayleigh_bound
 
 #: Rounds in which the weights follow the strength, those with all stages, and the relative gain at which the rounds end.
@@ -60,8 +60,10 @@ def hunt(run: Run, penalty: Penalty, rng: np.random.Generator) -> Found:
 
 def _best_of(run: Run, penalty: Penalty, tasks: IntArray | None = None) -> Found:
     """The start that asks for the largest strength, among the best ones in rho; the smallest rho where none asks for any."""
-    lowest = int(np.argmin(run.values))
+    lowest = run.lowest()
     candidates = [lowest, *(int(start) for start in (finalists(run) if tasks is None else tasks))]
+    for start in candidates:
+        run.settle(start)
     strengths = [penalty.strength(run.quotient(start), run.direction(start)) for start in candidates]
     best = candidates[int(np.argmax(strengths))]
     quotients = np.array([run.quotient(start) for start in range(run.values.size)])
@@ -84,7 +86,7 @@ def _weights_follow(run: Run, penalty: Penalty, rng: np.random.Generator) -> Fou
         if number < _FULL_ROUNDS:
             explore(run, rng)
         else:
-            run.descend(tasks, 200, 1e-12, "strength")
+            run.descend(tasks, Effort(200, 1e-12), "strength")
             polish(run, tasks, rng)
         if not np.isfinite(run.values).any():
             break
@@ -177,7 +179,7 @@ def _biases_left_out(run: Run, penalty: Penalty, left_out: npt.NDArray[np.bool_]
         if number == 0:
             explore(run, rng)
         else:
-            run.descend(tasks, 400, 1e-12, "biases")
+            run.descend(tasks, Effort(400, 1e-12), "biases")
         tasks = finalists(run)
         for candidate in [_best_of(run, penalty)] if tasks.size else []:
             candidate.quotients = np.minimum(candidate.quotients, best.quotients)

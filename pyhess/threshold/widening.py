@@ -72,10 +72,11 @@ def widen(
     _check_nets(net_small, net_large)
     narrow = as_vector("theta", theta, net_small.num_params)
     direction = None if v is None else as_vector("v", v, net_small.num_params)
-    return _carried(net_small, net_large, narrow), None if direction is None else _carried(net_small, net_large, direction)
+    return carried(net_small, net_large, narrow), None if direction is None else carried(net_small, net_large, direction)
 
 
-def _carried(small: MLP, large: MLP, vector: FloatArray) -> FloatArray:
+def carried(small: MLP, large: MLP, vector: FloatArray) -> FloatArray:
+    """T vector, without checks."""
     layers = []
     # Inputs and outputs stay; between them unit j comes from unit j mod m.
     sources = [np.arange(wide) % narrow for narrow, wide in zip(small.widths, large.widths, strict=True)]

@@ -23,8 +23,10 @@ struct DescentRegion {
 
 struct DescentLimits {
     index_t max_evals;
-    double tol;      // three steps in a row that gain less than tol |rho| end the descent
-    index_t memory;  // BFGS pairs kept, >= 1
+    double tol;            // three steps in a row that gain less than tol |rho| end the descent
+    index_t memory;        // BFGS pairs kept, >= 1
+    index_t vertex_steps;  // Frank-Wolfe steps before the first quasi-Newton step
+    index_t flips;         // coordinates tried at their other end after those; boxes only
 };
 
 // Doubles of scratch that one descent of P parameters needs.
@@ -34,9 +36,11 @@ constexpr index_t descent_scratch_size(index_t num_params, index_t memory) {
 
 // Improves z (2P) in place; *value becomes rho(z), or stays as it is where nothing could be evaluated; *evals grows by
 // the evaluations made. `turned` holds 2 transposed_size elements, `work` work_size. A cancelled descent leaves the
-// best point it reached.
-Status descend(const Problem<double>& problem, const DescentRegion& region, const DescentLimits& limits, double* z,
-               double* value, std::int64_t* evals, double* scratch, double* turned, double* work,
+// best point it reached. With float problems the jets have float's digits, rho too; z and the sums are double all the
+// same.
+template <class T>
+Status descend(const Problem<T>& problem, const DescentRegion& region, const DescentLimits& limits, double* z,
+               double* value, std::int64_t* evals, double* scratch, T* turned, T* work,
                const volatile std::int32_t* cancel);
 
 }  // namespace pyhess

@@ -57,6 +57,11 @@ struct Kernels {
     void (*gemm_nt)(index_t m, index_t n, index_t k, T alpha, const T* a, index_t lda, const T* b, index_t ldb, T beta,
                     T* c, index_t ldc);
 
+    // Of long vectors of parameters; the order of additions is fixed for each level.
+    double (*dot)(index_t n, const double* a, const double* b);
+    // y += factor x
+    void (*add_multiple)(index_t n, double factor, const double* x, double* y);
+
     // Widest network that the following kernels should serve (kernels/lane_products.hpp).
     index_t lane_width;
     // Narrow layers, lanes across data points: arrays are (features, lanes), lanes a multiple of 64 bytes.

@@ -1,0 +1,164 @@
+"""Starts from a narrower network: its search is cheap, and its units duplicated are points of the wide one.
+
+The lowest points of a network tend to have layers of few different units. Those of a network with two units a layer are points
+T theta of the wide one (widening.py), with T linear and one entry a row. In the norm |Tv| of the wide network its quotient is
+v'Hv / sum_i w_i v_i², w_i = sum of the squares of column i of T: the same search with v = S u, S_i = w_i^(-1/2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..kernels import descent
+from ..model import MLP
+from ..objective import Objective
+from ..regions import Ball, Box, Region
+from .explore import scout
+from .search_run import FloatArray, NativeRun
+from .starts import FAMILIES, into_ball
+from .widening import carried
+
+#: Units that every hidden layer of the narrow networks has at most. Two suffice for odd activations more often than not; where
+#: units differ in more than a sign, four find lower points.
+_WIDTHS = (2, 4)
+#: The best of so many starts are carried over.
+_SHARE = 16
+#: Starts for each narrow network, by those of the wide one: the deeper a network, the more rugged is its landscape. By hidden
+#: layers, the last for that many and more.
+_STARTS = {1: (1.0, 0.5), 2: (2.0, 1.0), 3: (6.0, 3.0), 4: (12.0, 4.0)}
+#: Smallest ratio of the entries of S for which units are duplicated.
+_LEAST_SCALE = 1e-6
+#: Of a time limit, for each.
+_TIME_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Widening:
+    """The map T from a narrow network's parameters: row j has the entry ``factor[j]`` in column ``source[j]``."""
+
+    net: MLP
+    source: npt.NDArray[np.int64]
+    factor: FloatArray
+
+    @property
+    def size(self) -> int:
+        """Columns."""
+        return self.net.num_params
+
+    def apply(self, vector: FloatArray) -> FloatArray:
+        """T x (P,)."""
+        wide: FloatArray = self.factor * vector[self.source]
+        return wide
+
+    def weights(self, scale: FloatArray | None) -> FloatArray:
+        """The squared length of column i of S^-1 T."""
+        squares = self.factor**2 if scale is None else (self.factor / scale) ** 2
+        sums: FloatArray = np.bincount(self.source, weights=squares, minlength=self.size).astype(np.float64)
+        return sums
+
+
+def narrowed(net: MLP, most: int) -> Widening | None:
+    """The map from the network with at most so many units a hidden layer; None if that is the network itself."""
+    hidden = [min(width, most) for width in net.widths[1:-1]]
+    widths = [net.widths[0], *hidden, net.widths[-1]]
+    if widths == list(net.widths):
+        return None
+    small = MLP(
+        widths, activation=list(net.activations), beta=list(net.betas), bias=net.bias, parametrization=net.parametrization
+    )
+    factor = carried(small, net, np.ones(small.num_params))
+    source = np.rint(carried(small, net, np.arange(small.num_params, dtype=np.float64)) / factor).astype(np.int64)
+    return Widening(small, source, factor)
+
+
+def narrow_region(widening: Widening, region: Region) -> tuple[int, FloatArray, FloatArray] | None:
+    """(kind, mid, half) of the theta with T theta in a box or a ball, theta = mid + half x; None where there are none."""
+    source, factor, size = widening.source, widening.factor, widening.size
+    if isinstance(region, Box):
+        low, high = np.full(size, -np.inf), np.full(size, np.inf)
+        np.maximum.at(low, source, region.low / factor)
+        np.minimum.at(high, source, region.high / factor)
+        return None if (low > high).any() else (descent.BOX, 0.5 * (low + high), 0.5 * (high - low))
+    assert isinstance(region, Ball)
+    weights = widening.weights(None)
+    mid = np.bincount(source, weights=factor * region.center, minlength=size) / weights
+    if not np.allclose(widening.apply(mid), region.center, rtol=1e-12, atol=1e-12 * float(region.radius)):
+        return None
+    return descent.BALL, mid, float(region.radius) / np.sqrt(weights)
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """What the narrow network's search found: pairs (theta, v) of the wide network and their quotients, best first."""
+
+    pairs: list[tuple[FloatArray, FloatArray | None]]
+    values: FloatArray
+    num_jets: int
+    num_matvecs: int
+    interrupted: bool  # by Ctrl-C or the caller's flag; not by the end of its share of the time
+
+
+def search_narrow(
+    obj: Objective, region: Region, scale: FloatArray | None, count: int, rng: np.random.Generator, time_limit: float | None,
+    progress: Callable[[dict[str, Any]], object] | None, cancel: npt.NDArray[np.int32],
+) -> list[Narrow]:  # fmt: skip
+    """Search networks of few units a layer, if there are any that are narrower than this and fit the region.
+
+    ``scale`` is the diagonal of S in the wide network, ``count`` the number of its starts. ``cancel`` is left as it is.
+    """
+    found: list[Narrow] = []
+    if scale is not None and not scale.min() > _LEAST_SCALE * scale.max():
+        return found  # coordinates count too differently for units to be alike
+    shares = _STARTS[min(max(1, obj.net.num_layers - 1), max(_STARTS))]
+    for most, share in zip(_WIDTHS, shares, strict=True):
+        widening = narrowed(obj.net, most)
+        placed = None if widening is None else narrow_region(widening, region)
+        if widening is None or placed is None or any(one.interrupted for one in found):
+            continue
+        limit = None if time_limit is None else _TIME_SHARE * time_limit
+        starts = max(2, round(share * count))
+        found.append(_search_one(obj, widening, placed, scale, starts, rng.spawn(1)[0], limit, progress, cancel))
+    return found
+
+
+def _search_one(
+    obj: Objective, widening: Widening, placed: tuple[int, FloatArray, FloatArray], scale: FloatArray | None, count: int,
+    rng: np.random.Generator, limit: float | None, progress: Callable[[dict[str, Any]], object] | None,
+    cancel: npt.NDArray[np.int32],
+) -> Narrow:  # fmt: skip
+    kind, mid, half = placed
+    small, size = Objective(widening.net, obj.data, obj.loss), widening.size
+    names = [list(FAMILIES)[i % len(FAMILIES)] for i in range(count)]
+    zs = np.empty((count, 2 * size))
+    for z, name in zip(zs, names, strict=True):
+        x = FAMILIES[name](small.net, small, rng)
+        z[:size] = into_ball(small, x, rng) if kind == descent.BALL else x
+        z[size:] = rng.standard_normal(size)
+        z[size:] /= np.linalg.norm(z[size:])
+    flag = np.zeros(1, dtype=np.int32)  # of its own: at the end of its share of the time it is set
+
+    def tell(counters: dict[str, Any]) -> None:
+        flag[0] |= cancel[0]
+        if progress is not None:
+            progress({**counters, "stage": f"narrow, {counters['stage']}"})
+
+    deadline = None if limit is None else monotonic() + limit
+    run = NativeRun(small, small.engine, mid, half, zs, names, deadline, tell, flag, kind=kind)
+    run.scale = 1.0 / np.sqrt(widening.weights(scale))
+    try:
+        run.compile(count)
+        scout(run, rng)
+    except KeyboardInterrupt:
+        run.interrupted = True
+    in_time = deadline is None or monotonic() < deadline
+    best = run.distinct(max(4, count // _SHARE))
+    pairs: list[tuple[FloatArray, FloatArray | None]] = [
+        (widening.apply(run.theta(int(i))), widening.apply(run.direction(int(i)))) for i in best
+    ]
+    return Narrow(pairs, run.values[best], int(run.evals.sum()), run.matvecs, run.interrupted and in_time)
