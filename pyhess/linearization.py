@@ -128,7 +128,7 @@ class Engine:
     """A network, loss and data set compiled for one dtype.
 
     Memory: the data once (in the dtype), and per linearization the state, ``state_size`` elements: two numbers for every
-    hidden unit and datum (six for GELU) and two for every output and datum, plus a padded copy of the weights. With
+    hidden unit and datum and two for every output and datum, plus a padded copy of the weights. With
     ``streaming`` the state is that copy alone, and every product linearizes block after block again. A single array of more
     than ``max_bytes`` is refused.
     """

@@ -45,11 +45,23 @@ def test_streaming_has_the_bits_of_keeping(hidden: list[int], activation: str, l
     theta, v = 0.3 * rng.standard_normal((2, kept.num_params))
     assert streamed.value(theta) == kept.value(theta)
     assert np.array_equal(streamed.gradient(theta), kept.gradient(theta))
-    assert np.array_equal(streamed.hvp(theta, v), kept.hvp(theta, v))
-    assert np.array_equal(streamed.ggn_vp(theta, v), kept.ggn_vp(theta, v))
-    ours, theirs = streamed.curvature(theta, v), kept.curvature(theta, v)
-    assert ours.q == theirs.q
-    assert np.array_equal(ours.hv, theirs.hv) and np.array_equal(ours.grad, theirs.grad)
+    lin, vector = kept.linearize(theta), kept.engine.cast(v)
+    for obj in (streamed, kept):  # products at a theta of their own linearize on the way
+        assert np.array_equal(obj.hvp(theta, v), np.asarray(kept.hessian(theta) @ v, dtype=np.float64))
+        assert np.array_equal(obj.ggn_vp(theta, v), np.asarray(kept.gauss_newton(theta) @ v, dtype=np.float64))
+        ours, theirs = obj.curvature(theta, v), lin.jet(vector)
+        assert ours.q == theirs.q
+        assert np.array_equal(ours.hv, theirs.hv) and np.array_equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("widths", [[8, 8, 1], [64, 16, 10], [20, 300, 300, 10]])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_state_is_at_most_twice_the_activations(widths: list[int], activation: str) -> None:
+    for samples in (1000, 1025, 5003):
+        plan = ph.plan(ph.MLP(widths, activation), samples, "cross_entropy" if widths[-1] > 1 else "logistic")
+        weights = sum(8 * a * (b + 48) for a, b in zip(widths, widths[1:], strict=False))
+        # Blocks fill whole cache lines, and rows of wide layers too.
+        assert plan.state_bytes <= 2.2 * 8 * samples * sum(widths[1:]) + weights
 
 
 def test_everything_above_the_products_streams_too() -> None:

@@ -61,6 +61,7 @@ double linearize_block(const Problem<T>& problem, const T* theta, const T* trans
         affine<T, 1>(problem, l, rows, bias_of(problem, l, theta),
                      {{{theta, transposed, layer_input(problem, kept, l, row)}}}, s);
         const bool derivatives = where.slope >= 0;
+        if (derivatives) std::copy(s, s + rows * layer.ld_out, kept + where.s);
         kernels.activate(layer.act, static_cast<T>(layer.beta), rows * layer.ld_out, s,
                          derivatives ? kept + where.slope : nullptr, derivatives ? kept + where.curve : nullptr,
                          derivatives ? kept + where.third : nullptr);
@@ -90,6 +91,44 @@ double linearize_block(const Problem<T>& problem, const T* theta, const T* trans
     return value;
 }
 
+namespace {
+
+// Copies the arrays that both layouts have.
+template <class T>
+void copy_arrays(const Problem<T>& problem, index_t l, index_t rows, const StateLayout& from, const T* source,
+                 const StateLayout& to, T* target) {
+    const index_t n = rows * problem.layer(l).ld_out;
+    for (auto array : {&StateLayout::a, &StateLayout::delta, &StateLayout::prob, &StateLayout::s, &StateLayout::bar})
+        if (from.*array >= 0 && to.*array >= 0)
+            std::copy(source + from.*array, source + from.*array + n, target + to.*array);
+}
+
+template <class T>
+void pack(const Problem<T>& problem, const T* kept, T* stored, index_t rows) {
+    for (index_t l = 0; l < problem.mlp().depth(); ++l)
+        copy_arrays(problem, l, rows, problem.layout(l), kept, problem.packed(l), stored);
+}
+
+}  // namespace
+
+template <class T>
+void unpack(const Problem<T>& problem, const T* stored, T* kept, index_t rows) {
+    const Kernels<T>& kernels = problem.kernels();
+    for (index_t l = 0; l < problem.mlp().depth(); ++l) {
+        const StateLayout& where = problem.layout(l);
+        const Layer& layer = problem.layer(l);
+        const index_t n = rows * layer.ld_out;
+        copy_arrays(problem, l, rows, problem.packed(l), stored, where, kept);
+        if (where.s < 0) continue;
+        std::copy(kept + where.s, kept + where.s + n, kept + where.a);
+        kernels.activate(layer.act, static_cast<T>(layer.beta), n, kept + where.a, kept + where.slope,
+                         kept + where.curve, kept + where.third);
+        std::copy(kept + where.bar, kept + where.bar + n, kept + where.delta);
+        kernels.backward(layer.act, static_cast<T>(layer.beta), n, kept + where.a, kept + where.slope,
+                         kept + where.delta);
+    }
+}
+
 template <class T>
 Status linearize(const Problem<T>& problem, const T* theta, T* state, index_t chunk_begin, index_t chunk_end,
                  double* value, T* grad, T* work, const volatile std::int32_t* cancel) {
@@ -97,6 +136,7 @@ Status linearize(const Problem<T>& problem, const T* theta, T* state, index_t ch
     return for_each_block(problem, chunk_begin, chunk_end, cancel, [&](index_t row, index_t rows) {
         T* kept = problem.kept(state, work, row, false);
         *value += linearize_block(problem, theta, static_cast<const T*>(state), kept, row, rows, grad, space);
+        if (problem.packs() && !problem.streaming()) pack(problem, kept, problem.stored(state, row), rows);
     });
 }
 
@@ -104,6 +144,7 @@ Status linearize(const Problem<T>& problem, const T* theta, T* state, index_t ch
     template index_t transposed_strips<T>(const Problem<T>&);                                           \
     template void transpose_strip<T>(const Problem<T>&, const T*, T*, index_t);                         \
     template void transpose_weights<T>(const Problem<T>&, const T*, T*);                                \
+    template void unpack<T>(const Problem<T>&, const T*, T*, index_t);                                  \
     template double linearize_block<T>(const Problem<T>&, const T*, const T*, T*, index_t, index_t, T*, \
                                        const Workspace<T>&);                                            \
     template Status linearize<T>(const Problem<T>&, const T*, T*, index_t, index_t, double*, T*, T*,    \

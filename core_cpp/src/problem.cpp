@@ -140,6 +140,7 @@ void Problem<T>::lay_out() {
         }
         at.a = take(size);
         if (layer(l).act == Activation::gelu) {
+            at.s = take(size);
             at.slope = take(size);
             at.curve = take(size);
             at.third = take(size);
@@ -147,6 +148,23 @@ void Problem<T>::lay_out() {
         }
     }
     kept_size_ = offset;
+
+    offset = 0;
+    packed_.resize(layout_.size());
+    for (std::size_t l = 0; l < layout_.size(); ++l) {
+        const StateLayout& from = layout_[l];
+        StateLayout& at = packed_[l];
+        const index_t size = block_rows_ * mlp_.layers[l].ld_out;
+        if (from.s >= 0) {
+            at.s = take(size);
+            at.bar = take(size);
+            continue;
+        }
+        at.delta = take(size);
+        if (from.prob >= 0) at.prob = take(size);
+        if (from.a >= 0) at.a = take(size);
+    }
+    stored_size_ = offset;
 
     // Per block: four tangents of every layer's output (s1, a1, s2, a2) and two pairs of cotangents of the widest
     // layer.

@@ -10,7 +10,7 @@
 namespace pyhess {
 
 // The state of one hidden layer over n consecutive numbers (rows times leading dimension).
-// slope, curve, third and bar are kept for GELU alone; for every other activation they are null, because phi', phi''
+// slope, curve, third and bar are there for GELU alone; for every other activation they are null, because phi', phi''
 // and phi''' follow from the activation a and the cotangent delta = phi' * bar by a few multiplications.
 template <class T>
 struct LayerState {

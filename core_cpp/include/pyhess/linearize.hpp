@@ -25,6 +25,10 @@ template <class T>
 double linearize_block(const Problem<T>& problem, const T* theta, const T* transposed, T* kept, index_t row,
                        index_t rows, T* grad, const Workspace<T>& space);
 
+// Makes the arrays of a block from what the state of a problem that packs has of it.
+template <class T>
+void unpack(const Problem<T>& problem, const T* stored, T* kept, index_t rows);
+
 // What the block's products read: kept since the linearization, or computed here and now.
 template <class T>
 T* kept_block(const Problem<T>& problem, const T* theta, const T* state, bool fresh, T* work, index_t row,
@@ -32,6 +36,8 @@ T* kept_block(const Problem<T>& problem, const T* theta, const T* state, bool fr
     T* kept = problem.kept(state, work, row, fresh);
     if (fresh || problem.streaming())
         linearize_block(problem, theta, state, kept, row, rows, static_cast<T*>(nullptr), Workspace<T>(problem, work));
+    else if (problem.packs())
+        unpack<T>(problem, problem.stored(state, row), kept, rows);
     return kept;
 }
 

@@ -29,9 +29,9 @@ namespace pyhess {
 // Where the arrays of one layer lie in what is kept of a block, in elements of T from its (aligned) beginning; -1 where
 // there is none.
 struct StateLayout {
-    index_t a = -1, delta = -1;                            // every hidden layer; delta also for the output layer
-    index_t slope = -1, curve = -1, third = -1, bar = -1;  // GELU only
-    index_t prob = -1;                                     // output layer of cross_entropy and logistic
+    index_t a = -1, delta = -1;  // every hidden layer; delta also for the output layer
+    index_t s = -1, slope = -1, curve = -1, third = -1, bar = -1;  // GELU only
+    index_t prob = -1;                                             // output layer of cross_entropy and logistic
 };
 
 // All accumulators of one result together take no more than this unless the caller says otherwise.
@@ -68,17 +68,23 @@ public:
     index_t first_block(index_t chunk) const { return chunk * num_blocks_ / num_chunks_; }
 
     // Sizes of the caller's buffers in elements of T; each buffer starts on a 64-byte boundary.
-    index_t state_size() const { return mlp_.transposed_size + (streaming_ ? 0 : num_blocks_ * kept_size_); }
+    index_t state_size() const { return mlp_.transposed_size + (streaming_ ? 0 : num_blocks_ * stored_size_); }
     index_t transposed_size() const { return mlp_.transposed_size; }  // one per vector; all of the state if fresh
     index_t work_size() const { return work_size_ + kept_size_; }     // one per worker
     index_t data_size() const { return padded_samples_ * (mlp_.layers.front().ld_in + mlp_.num_outputs() + 1); }
 
     // What is kept of the block that begins at `row`; reading is all a product does to it unless it is fresh.
     T* kept(const T* state, T* work, index_t row, bool fresh) const {
-        if (fresh || streaming_) return work + work_size_;
-        return const_cast<T*>(state) + mlp_.transposed_size + row / block_rows_ * kept_size_;
+        return fresh || streaming_ || packs() ? work + work_size_ : stored(state, row);
+    }
+    // GELU's derivatives follow from s: where there is one, the state has two numbers for every unit as for other
+    // activations, from which the block's arrays are made anew before each product (kept_block).
+    bool packs() const { return stored_size_ != kept_size_; }
+    T* stored(const T* state, index_t row) const {
+        return const_cast<T*>(state) + mlp_.transposed_size + row / block_rows_ * stored_size_;
     }
     const T* inputs(index_t row) const { return x_.data() + row * mlp_.layers.front().ld_in; }
+    const StateLayout& packed(index_t l) const { return packed_[static_cast<std::size_t>(l)]; }
     const StateLayout& layout(index_t l) const { return layout_[static_cast<std::size_t>(l)]; }
     const Layer& layer(index_t l) const { return mlp_.layers[static_cast<std::size_t>(l)]; }
     LossBlock<T> loss_block(T* kept, index_t row, index_t rows) const;
@@ -102,11 +108,11 @@ private:
     const Kernels<T>* kernels_;
     bool lanes_ = false, streaming_ = false, chunks_limited_ = false;
     index_t num_samples_, padded_samples_ = 0, block_rows_ = 0, num_blocks_ = 0, num_chunks_ = 0;
-    index_t kept_size_ = 0, work_size_ = 0;
+    index_t kept_size_ = 0, stored_size_ = 0, work_size_ = 0;
     std::vector<T, AlignedAllocator<T>> x_;
     std::vector<T> target_, weight_;
     std::vector<double> mass_;
-    std::vector<StateLayout> layout_;
+    std::vector<StateLayout> layout_, packed_;
 };
 
 // The activations that enter layer l: the inputs or what the previous layer kept.
