@@ -32,8 +32,8 @@ from .starts import FAMILIES, into_ball
 from .strategies import Found, hunt
 from .warm import CheckedPairs, Warm, as_warm, warm_rows
 
-#: Arithmetic the search spends by default, in flops; about a minute of two cores at the most, seconds for small networks.
-_BUDGET_FLOPS = 1e12
+#: Arithmetic the search spends by default, in flops; seconds of two cores.
+_BUDGET_FLOPS = 3e11
 _MIN_EVALS, _MAX_EVALS = 400, 40_000
 _MIN_STARTS, _MAX_STARTS = 8, 256
 #: What an evaluation in the Python loop costs on top, in flops that the core could do meanwhile.
