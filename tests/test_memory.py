@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_streaming_has_the_bits_of_keeping(hidden: list[int], activation: str, l
 def test_the_state_is_at_most_twice_the_activations(widths: list[int], activation: str) -> None:
     for samples in (1000, 1025, 5003):
         plan = ph.plan(ph.MLP(widths, activation), samples, "cross_entropy" if widths[-1] > 1 else "logistic")
-        weights = sum(8 * a * (b + 48) for a, b in zip(widths, widths[1:], strict=False))
+        weights = sum(8 * a * (b + 48) for a, b in pairwise(widths))
         # Blocks fill whole cache lines, and rows of wide layers too.
         assert plan.state_bytes <= 2.2 * 8 * samples * sum(widths[1:]) + weights
 

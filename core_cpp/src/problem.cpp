@@ -24,6 +24,8 @@ constexpr index_t kLaneBytes = 3 << 19, kMinLanes = 32, kMaxLanes = 272;
 // (num_params each) should neither outweigh the products nor fill the memory.
 constexpr double kChunkFlops = 2e7;
 constexpr index_t kMaxChunks = 32;
+// An accumulator is filled, written and read once more, which costs what some seven data do.
+constexpr index_t kMinChunkRows = 128;
 
 }  // namespace
 
@@ -115,7 +117,8 @@ void Problem<T>::choose_blocks(index_t accumulator_bytes) {
     const double flops = 12.0 * static_cast<double>(num_samples_) * params;
     const index_t by_work = static_cast<index_t>(std::min(flops / kChunkFlops, 1e6));
     const index_t by_memory = accumulator_bytes / (mlp_.num_params * static_cast<index_t>(sizeof(T)));
-    const index_t wanted = std::max<index_t>(1, std::min({num_blocks_, by_work, kMaxChunks}));
+    const index_t by_rows = num_samples_ / kMinChunkRows;
+    const index_t wanted = std::max<index_t>(1, std::min({num_blocks_, by_work, by_rows, kMaxChunks}));
     num_chunks_ = std::max<index_t>(1, std::min(wanted, by_memory));
     chunks_limited_ = num_chunks_ < wanted;
 }
