@@ -36,10 +36,12 @@ class Reporter:
     def __call__(self, state: dict[str, Any]) -> None:
         now = monotonic()
         stage = str(state.get("stage", ""))
-        if now < self._next and stage == self._stage:
-            return
+        # A line for each wave of the search, not for each of its steps.
+        same = stage.split(",")[0] == self._stage.split(",")[0]
         if stage != self._stage:
             self._stage, self._stage_began = stage, now
+        if now < self._next and same:
+            return
         self._next = now + (_LIVE_SECONDS if self._live else _PLAIN_SECONDS)
         text = self._text(stage, state, now)
         if self._live:

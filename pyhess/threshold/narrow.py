@@ -146,7 +146,7 @@ def _search_one(
     def tell(counters: dict[str, Any]) -> None:
         flag[0] |= cancel[0]
         if progress is not None:
-            progress({**counters, "stage": f"narrow, {counters['stage']}"})
+            progress({**counters, "stage": counters["stage"].replace("search", "search narrow", 1)})
 
     deadline = None if limit is None else monotonic() + limit
     run = NativeRun(small, small.engine, mid, half, zs, names, deadline, tell, flag, kind=kind)

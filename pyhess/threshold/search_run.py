@@ -110,7 +110,7 @@ class Run(ABC):
         if self.progress is not None:
             best = float(self.values.min())
             seconds = perf_counter() - self.began
-            self.progress({"stage": stage, "done": done, "total": total, "psi_upper": best, "seconds": seconds})
+            self.progress({"stage": f"search {stage}", "done": done, "total": total, "psi_upper": best, "seconds": seconds})
 
     def rescale(self, scale: FloatArray | None) -> None:
         """Go over to another S; the points theta and directions v stay, as far as S reaches them. Values are forgotten."""

@@ -149,6 +149,9 @@ def test_ctrl_c_prints_what_was_found() -> None:
     for line in process.stderr:  # the first progress lines of the search
         if line.startswith("search") and "starts" in line:
             break
+    else:
+        process.kill()
+        raise AssertionError("the search told nothing about its starts")
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
