@@ -16,15 +16,7 @@ def describe_problem(obj: Objective, region: Region, penalty: Penalty) -> dict[s
     """Network, data, loss, region and penalty, and the symmetry that network and region share."""
     net, data = obj.net, obj.data
     return {
-        "net": {
-            "widths": list(net.widths),
-            "activations": list(net.activations),
-            "betas": list(net.betas),
-            "bias": net.bias,
-            "parametrization": net.parametrization,
-            "num_params": net.num_params,
-            "text": network_text(net),
-        },
+        "net": {**network_fields(net), "num_params": net.num_params, "text": network_text(net)},
         "data": {
             "name": data.name,
             "num_samples": data.num_samples,
@@ -81,6 +73,17 @@ def describe_rng(rng: np.random.Generator) -> int | str:
     if isinstance(entropy, int) and not key and entropy < 2**53:
         return entropy
     return f"entropy {entropy}" + (f", spawn key {key}" if key else "")
+
+
+def network_fields(net: MLP) -> dict[str, Any]:
+    """What makes the network, JSON-safe: the arguments of `MLP`."""
+    return {
+        "widths": list(net.widths),
+        "activations": list(net.activations),
+        "betas": list(net.betas),
+        "bias": net.bias,
+        "parametrization": net.parametrization,
+    }
 
 
 def network_text(net: MLP) -> str:

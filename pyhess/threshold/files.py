@@ -21,7 +21,7 @@ from ..penalties import Penalty, penalty_from_dict
 from ..regions import Region, as_region, region_from_dict
 from ..regions.convex import Convex, DescribedConvex
 from .checks import Check, Outcome, judged
-from .description import network_text
+from .description import network_fields, network_text
 from .kinks import KinkWitness
 from .roundoff import FloatArray
 from .witness import Witness
@@ -110,13 +110,7 @@ def _problem(obj: Objective, region: Region, claim: str) -> dict[str, Any]:
             ),
         },
         "objective": {
-            "net": {
-                "widths": list(net.widths),
-                "activations": list(net.activations),
-                "betas": list(net.betas),
-                "bias": net.bias,
-                "parametrization": net.parametrization,
-            },
+            "net": network_fields(net),
             "data": {"name": data.name, "content_hash": data.content_hash, "X": data.X, "y": data.y, "weights": data.weights},
             "loss": obj.loss,
             "dtype": obj.dtype,
