@@ -16,6 +16,10 @@ from typing import Any
 #: OpenMP threads spin for some milliseconds after their last task; a contender must not pay for its predecessor's.
 _SETTLE_SECONDS = 0.005
 
+#: Calls this long need no untimed call before every turn, and those of the second kind take few turns.
+_LONG_SECONDS, _VERY_LONG_SECONDS = 1.0, 10.0
+_FEW_TURNS = 3
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -53,19 +57,24 @@ class Timing:
 def interleave(calls: Mapping[str, Callable[[], Any]], protocol: Protocol) -> dict[str, Timing]:
     """Time the calls in turn.
 
-    Every call is made twice beforehand (compilers and caches), and once, untimed, at the beginning of each of its turns.
+    Every call is made beforehand (compilers and caches), and once, untimed, at the beginning of each of its turns; a call of
+    more than a second has no need of that, and where one lasts more than ten there are three turns at most.
     Garbage is collected before a turn and not during it.
     """
-    inner = {name: _calibrate(call, protocol) for name, call in calls.items()}
+    calibrated = {name: _calibrate(call, protocol) for name, call in calls.items()}
+    inner = {name: count for name, (count, _) in calibrated.items()}
+    longest = max((seconds for _, seconds in calibrated.values()), default=0.0)
+    turns = min(protocol.repeats, _FEW_TURNS) if longest >= _VERY_LONG_SECONDS else protocol.repeats
     samples: dict[str, list[float]] = {name: [] for name in calls}
     collecting = gc.isenabled()
     try:
-        for _ in range(protocol.repeats):
+        for _ in range(turns):
             for name, call in calls.items():
                 gc.collect()
                 gc.disable()
                 protocol.sleep(_SETTLE_SECONDS)
-                call()
+                if calibrated[name][1] < _LONG_SECONDS:
+                    call()
                 began = protocol.clock()
                 for _ in range(inner[name]):
                     call()
@@ -79,9 +88,13 @@ def interleave(calls: Mapping[str, Callable[[], Any]], protocol: Protocol) -> di
     return {name: Timing(tuple(samples[name]), inner[name]) for name in calls}
 
 
-def _calibrate(call: Callable[[], Any], protocol: Protocol) -> int:
-    """Calls per turn; the call has been made at least twice afterwards."""
+def _calibrate(call: Callable[[], Any], protocol: Protocol) -> tuple[int, float]:
+    """Calls per turn, and seconds per call; unless it is long, the call has been made at least twice afterwards."""
+    began = protocol.clock()
     call()
+    seconds = protocol.clock() - began
+    if seconds >= _LONG_SECONDS:
+        return 1, seconds
     count = 1
     while True:
         began = protocol.clock()
@@ -89,5 +102,5 @@ def _calibrate(call: Callable[[], Any], protocol: Protocol) -> int:
             call()
         seconds = protocol.clock() - began
         if seconds >= 0.5 * protocol.min_seconds:
-            return max(1, round(count * protocol.min_seconds / seconds))
+            return max(1, round(count * protocol.min_seconds / seconds)), seconds / count
         count *= 2 if seconds <= 0.0 else max(2, min(100, int(protocol.min_seconds / seconds)))

@@ -19,7 +19,6 @@ from ..cases import LANCZOS, PRODUCTS, Array, Problem, small
 from ..experiment import Contender, Experiment
 from ..records import Row
 from ..runner import Plan, carry_out
-from ..timing import Protocol
 
 SUITE = "eigs"
 _TOLERANCE = 1e-6  # of the residual, relative to |H|
@@ -32,11 +31,8 @@ def rows(plan: Plan) -> list[Row]:
     found = carry_out(experiments(plan), plan)
     if plan.only not in LANCZOS.name:
         return found
-    # One run takes the better part of a minute.
-    once = Protocol(1 if plan.mode == "short" else 3, 0.0, plan.protocol.clock, plan.protocol.sleep)
-    patient = Plan(plan.mode, plan.threads, plan.peers, once, plan.dtypes, plan.only, plan.failed, plan.say)
     case = small(LANCZOS) if plan.smoke else LANCZOS
-    return found + carry_out([lanczos_steps(Problem(case, "float32", plan.threads))], patient)
+    return found + carry_out([lanczos_steps(Problem(case, "float32", plan.threads))], plan)
 
 
 def experiments(plan: Plan) -> Iterator[Experiment]:
@@ -65,7 +61,7 @@ def _experiment(problem: Problem, plan: Plan) -> Experiment:
     if "scipy_eigsh" in modules:
         run = modules["scipy_eigsh"].solver(lambda v: H @ v, start, _TOLERANCE * norm / abs(value))
         contenders.append(_contender("scipy eigsh over pyhess", run, "ruler"))
-    contenders += _fixed_steps(problem, plan, H, found, start, value, norm)
+    contenders += _fixed_steps(problem, plan, H, found, start, pair)
     notes = {"num_params": problem.case.num_params, "matvecs": int(pair.num_matvecs)}
     # An eigenvalue with residual r is accurate to r^2 over its gap; 1e-6 of |H| is far more than any contender needs.
     tolerance = _TOLERANCE * norm / abs(value)
@@ -73,25 +69,25 @@ def _experiment(problem: Problem, plan: Plan) -> Experiment:
 
 
 def _fixed_steps(
-    problem: Problem, plan: Plan, H: Any, found: list[peers.Product], start: Array, value: float, norm: float
+    problem: Problem, plan: Plan, H: Any, found: list[peers.Product], start: Array, pair: Any
 ) -> Iterator[Contender]:
-    """Lanczos of matfree and hessian-eigenthings with as many steps as they need."""
+    """Lanczos of matfree and hessian-eigenthings with as many steps as they need, looked for near ours."""
 
     def sufficient(run: Any) -> bool:
         rho, v = run()
         v = v / np.linalg.norm(v)
-        return bool(np.linalg.norm(H @ v - rho * v) <= _TOLERANCE * norm)
+        return bool(np.linalg.norm(H @ v - rho * v) <= _TOLERANCE * float(pair.norm_estimate))
 
-    modules, most = plan.peers.modules, problem.case.num_params
+    modules, most, near = plan.peers.modules, problem.case.num_params, int(pair.num_matvecs)
     traced = [product for product in found if product.function is not None]
     if "matfree_lanczos" in modules and traced:
         best = _fastest(traced, problem.vector)
         make = modules["matfree_lanczos"].solver
-        steps = _fewest(lambda count: sufficient(make(problem, best, start, count)), most)
+        steps = _fewest(lambda count: sufficient(make(problem, best, start, count)), near, most)
         yield _contender(f"matfree, {steps} steps over {best.who}", make(problem, best, start, steps))
     if "eigenthings" in modules:
         make = modules["eigenthings"].prepare_eigen
-        steps = _fewest(lambda count: sufficient(make(problem, count, _SEED)), most)
+        steps = _fewest(lambda count: sufficient(make(problem, count, _SEED)), near, most)
         yield _contender(f"hessian-eigenthings, {steps} steps", make(problem, steps, _SEED))
 
 
@@ -114,16 +110,15 @@ def _fastest(products: list[peers.Product], v: Array) -> peers.Product:
     return min(products, key=seconds)
 
 
-def _fewest(suffices: Any, most: int) -> int:
-    """The smallest multiple of 8 for which it suffices (checked by doubling, then halving the gap)."""
-    low, high = 0, min(16, most)
+def _fewest(suffices: Any, near: int, most: int) -> int:
+    """A number of steps that suffices, within an eighth of the smallest or one more; ``near`` is where to look first."""
+    low, high = 0, min(near, most)
     while not suffices(high):
         if high == most:
             raise RuntimeError(f"{most} steps do not suffice")
-        low, high = high, min(2 * high, most)
-    while high - low > 8:
-        middle = (low + high) // 2
-        low, high = (low, middle) if suffices(middle) else (middle, high)
+        low, high = high, min(high + max(1, high // 8), most)
+    while low == 0 and high > 1 and suffices(fewer := high - max(1, high // 8)):
+        high = fewer
     return high
 
 

@@ -47,13 +47,21 @@ class Clock:
 
 def test_contenders_take_turns_and_first_calls_are_not_timed() -> None:
     clock = Clock()
-    calls = {"a": clock.call("a", 9.0, 9.0, 2.0), "b": clock.call("b", 1.0)}
-    protocol = timing.Protocol(3, 0.5, lambda: clock.now, lambda seconds: None)
+    calls = {"a": clock.call("a", 0.75, 0.75, 0.25), "b": clock.call("b", 0.125)}
+    protocol = timing.Protocol(3, 0.05, lambda: clock.now, lambda seconds: None)
     found = timing.interleave(calls, protocol)
-    assert found["a"].samples == (2.0, 2.0, 2.0) and found["b"].minimum == 1.0
+    assert found["a"].samples == (0.25, 0.25, 0.25) and found["b"].minimum == 0.125
     assert found["a"].spread == 0.0
     turns = [name for i, name in enumerate(clock.calls) if i == 0 or clock.calls[i - 1] != name]
     assert turns == ["a", "b"] * 4  # once to warm up, then three turns
+
+
+def test_very_long_calls_take_few_turns_and_are_not_repeated_untimed() -> None:
+    clock = Clock()
+    calls = {"a": clock.call("a", 32.0, 16.0), "b": clock.call("b", 2.0)}
+    found = timing.interleave(calls, timing.Protocol(7, 0.5, lambda: clock.now, lambda seconds: None))
+    assert found["a"].samples == (16.0,) * 3 and found["b"].samples == (2.0,) * 3
+    assert clock.calls == ["a", "b"] * 4
 
 
 def test_disagreement_is_an_error_before_anything_is_timed() -> None:
