@@ -1,12 +1,13 @@
-"""The Rayleigh quotient of the Hessian and its gradients in PyTorch: three reverse passes, or forward ones inside one."""
+"""The Rayleigh quotient of the Hessian and its gradients in PyTorch: three reverse passes.
+
+Forward passes inside a reverse one would be an alternative, but their levels are global to the process: one thread at a time.
+"""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
-from torch.func import jvp
 
 from ..cases import Array, Problem
 from . import _torch
@@ -15,7 +16,7 @@ NAME, DISTRIBUTION = "torch quotient", "torch"
 
 
 def prepare_quotient(problem: Problem) -> Any:
-    """``f(theta, v) -> (v'Hv, its gradient in theta, its gradient in v)`` by whichever of the two ways is faster here."""
+    """``f(theta, v) -> (v'Hv, its gradient in theta, its gradient in v)``, from any thread."""
     L = _torch.loss_function(problem)
 
     def parts(theta: Array, v: Array) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -30,19 +31,4 @@ def prepare_quotient(problem: Problem) -> Any:
         by_theta = torch.autograd.grad(value, point)
         return float(value.detach()), _torch.flatten(by_theta), 2.0 * _torch.flatten(hv)
 
-    def forward(theta: Array, v: Array) -> tuple[float, Array, Array]:
-        point, along = parts(theta, v)
-        for u in along:
-            u.requires_grad_()
-        value = jvp(lambda p: jvp(L, (p,), (along,))[1], (point,), (along,))[1]
-        found = torch.autograd.grad(value, point + along)
-        return float(value.detach()), _torch.flatten(found[: len(point)]), _torch.flatten(found[len(point) :])
-
-    def seconds(way: Any) -> float:
-        way(problem.theta, problem.vector)
-        began = time.perf_counter()
-        for _ in range(5):
-            way(problem.theta, problem.vector)
-        return time.perf_counter() - began
-
-    return min((reverse, forward), key=seconds)
+    return reverse

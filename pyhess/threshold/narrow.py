@@ -20,8 +20,9 @@ from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball, Box, Region
 from .explore import scout
+from .first_look import Early
 from .search_run import FloatArray, NativeRun
-from .starts import FAMILIES, into_ball
+from .starts import sow
 from .widening import carried
 
 #: Units that every hidden layer of the narrow networks has at most. Two suffice for odd activations more often than not; where
@@ -93,26 +94,15 @@ def narrow_region(widening: Widening, region: Region) -> tuple[int, FloatArray, 
     return descent.BALL, mid, float(region.radius) / np.sqrt(weights)
 
 
-@dataclass(frozen=True)
-class Narrow:
-    """What the narrow network's search found: pairs (theta, v) of the wide network and their quotients, best first."""
-
-    pairs: list[tuple[FloatArray, FloatArray | None]]
-    values: FloatArray
-    num_jets: int
-    num_matvecs: int
-    interrupted: bool  # by Ctrl-C or the caller's flag; not by the end of its share of the time
-
-
 def search_narrow(
     obj: Objective, region: Region, scale: FloatArray | None, count: int, rng: np.random.Generator, time_limit: float | None,
     progress: Callable[[dict[str, Any]], object] | None, cancel: npt.NDArray[np.int32],
-) -> list[Narrow]:  # fmt: skip
+) -> list[Early]:  # fmt: skip
     """Search networks of few units a layer, if there are any that are narrower than this and fit the region.
 
     ``scale`` is the diagonal of S in the wide network, ``count`` the number of its starts. ``cancel`` is left as it is.
     """
-    found: list[Narrow] = []
+    found: list[Early] = []
     if scale is not None and not scale.min() > _LEAST_SCALE * scale.max():
         return found  # coordinates count too differently for units to be alike
     shares = _STARTS[min(max(1, obj.net.num_layers - 1), max(_STARTS))]
@@ -131,16 +121,10 @@ def _search_one(
     obj: Objective, widening: Widening, placed: tuple[int, FloatArray, FloatArray], scale: FloatArray | None, count: int,
     rng: np.random.Generator, limit: float | None, progress: Callable[[dict[str, Any]], object] | None,
     cancel: npt.NDArray[np.int32],
-) -> Narrow:  # fmt: skip
+) -> Early:  # fmt: skip
     kind, mid, half = placed
-    small, size = Objective(widening.net, obj.data, obj.loss), widening.size
-    names = [list(FAMILIES)[i % len(FAMILIES)] for i in range(count)]
-    zs = np.empty((count, 2 * size))
-    for z, name in zip(zs, names, strict=True):
-        x = FAMILIES[name](small.net, small, rng)
-        z[:size] = into_ball(small, x, rng) if kind == descent.BALL else x
-        z[size:] = rng.standard_normal(size)
-        z[size:] /= np.linalg.norm(z[size:])
+    small = Objective(widening.net, obj.data, obj.loss)
+    zs, names = sow(small, count, kind == descent.BALL, rng)
     flag = np.zeros(1, dtype=np.int32)  # of its own: at the end of its share of the time it is set
 
     def tell(counters: dict[str, Any]) -> None:
@@ -161,4 +145,4 @@ def _search_one(
     pairs: list[tuple[FloatArray, FloatArray | None]] = [
         (widening.apply(run.theta(int(i))), widening.apply(run.direction(int(i)))) for i in best
     ]
-    return Narrow(pairs, run.values[best], int(run.evals.sum()), run.matvecs, run.interrupted and in_time)
+    return Early(pairs, ["narrow"] * best.size, run.values[best], int(run.evals.sum()), run.matvecs, run.interrupted and in_time)

@@ -8,9 +8,10 @@ with other weights than ones the same is done in v = S u, see strategies.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,11 @@ from ..penalties import L2, Penalty, as_penalty
 from ..regions import Ball, Box, Ordered, Region, as_region
 from ..regions.ordered import permuted, unit_orders
 from .explore import EVALS_PER_START
-from .narrow import Narrow, search_narrow
+from .first_look import Early, first_look
+from .narrow import search_narrow
 from .projected import ProjectedRun
 from .search_run import FloatArray, NativeRun, Run
-from .starts import FAMILIES, into_ball
+from .starts import FAMILIES, into_ball, sow
 from .strategies import Found, hunt
 from .warm import CheckedPairs, Warm, as_warm, warm_rows
 
@@ -109,35 +111,33 @@ def _make_run(
     penalty: Penalty,
     count: int,
     warm: CheckedPairs,
-    narrow: list[Narrow],
+    early: list[Early],
     rng: np.random.Generator,
     **common: Any,
 ) -> Run:
     engine = obj.engine.in_float64()
     native = isinstance(region, Box | Ball)
     size = obj.num_params
-    zs = np.empty((count, 2 * size))
-    names = [list(FAMILIES)[i % len(FAMILIES)] for i in range(count)]
     frames = [_map_of(frame) for frame in ((region,) if native else region.frames())]
     if native:
         kind, mid, half = frames[0]
+        zs, names = sow(obj, count, kind == descent.BALL, rng)
     else:
         mid = region.interior_point()
         half = np.full(size, float(np.mean([h.mean() for _, _, h in frames])))
-    for i, (z, name) in enumerate(zip(zs, names, strict=True)):
-        frame_kind, frame_mid, frame_half = frames[i // len(FAMILIES) % len(frames)]
-        x = FAMILIES[name](obj.net, obj, rng)
-        x = into_ball(obj, x, rng) if frame_kind == descent.BALL else x
-        z[:size] = x if native else (region.project(frame_mid + frame_half * x) - mid) / half
-        u = rng.standard_normal(size)
-        z[size:] = u / np.linalg.norm(u)
+        zs, names = sow(obj, count, False, rng)
+        for i, z in enumerate(zs):
+            frame_kind, frame_mid, frame_half = frames[i // len(FAMILIES) % len(frames)]
+            x = into_ball(obj, z[:size], rng) if frame_kind == descent.BALL else z[:size]
+            z[:size] = (region.project(frame_mid + frame_half * x) - mid) / half
     # In front, so that a search cut short has seen them; their noise leaves the stream of the others alone.
-    known = np.concatenate([found.values for found in narrow]) if narrow else np.zeros(0)
-    few: CheckedPairs = [pair for found in narrow for pair in found.pairs]
+    known = np.concatenate([found.values for found in early]) if early else np.zeros(0)
+    brought: CheckedPairs = [pair for found in early for pair in found.pairs]
+    families = [name for found in early for name in found.names]
     streams = rng.spawn(2)
-    for name, brought, stream in (("narrow", few, streams[0]), ("warm", warm, streams[1])):
-        zs = np.vstack([warm_rows(brought, region, mid, half, penalty, stream), zs])
-        names = [name] * len(brought) + names
+    for pairs, named, stream in ((brought, families, streams[0]), (warm, ["warm"] * len(warm), streams[1])):
+        zs = np.vstack([warm_rows(pairs, region, mid, half, penalty, stream), zs])
+        names = named + names
     if native:
         run = NativeRun(obj, engine, mid, half, zs, names, kind=kind, **common)
         places = slice(len(warm), len(warm) + known.size)
@@ -216,19 +216,20 @@ def search(
     native = isinstance(searched, Box | Ball)
     count = _effort(obj, obj.engine, starts, native)
     flag = np.zeros(1, dtype=np.int32) if cancel is None else cancel
-    narrow: list[Narrow] = []
-    if native and not asked.depends_on_strength and not asked.leaves_out(obj.num_params).any():
-        scale, stream = asked.scale(1.0, obj.num_params), generator.spawn(1)[0]
-        narrow = search_narrow(obj, searched, scale, count, stream, time_limit, progress, flag)
     deadline = None if time_limit is None else began + time_limit
-    run = _make_run(
-        obj, searched, asked, count, pairs, narrow, generator, deadline=deadline, progress=progress, cancel=flag
-    )  # fmt: skip
+    early: list[Early] = []
+    if native and not asked.depends_on_strength and not asked.leaves_out(obj.num_params).any():
+        progress = None if progress is None else _best_so_far(progress)
+        scale, streams = asked.scale(1.0, obj.num_params), generator.spawn(2)
+        early = first_look(obj, _map_of(searched), scale, count, streams[1], deadline, progress, flag)
+        if not any(found.interrupted for found in early):
+            early += search_narrow(obj, searched, scale, count, streams[0], time_limit, progress, flag)
+    run = _make_run(obj, searched, asked, count, pairs, early, generator, deadline=deadline, progress=progress, cancel=flag)
     try:
         run.compile(run.values.size)
     except KeyboardInterrupt:
         run.interrupted = True
-    run.interrupted |= any(found.interrupted for found in narrow)
+    run.interrupted |= any(found.interrupted for found in early)
     found = hunt(run, asked, generator)
     theta, v = searched.project(found.theta), found.v
     if twins:
@@ -240,13 +241,25 @@ def search(
         v=v,
         best_family=found.family,
         families=_families(run, found),
-        num_starts=run.values.size - sum(found.values.size for found in narrow),
-        num_jets=int(run.evals.sum()) + sum(found.num_jets for found in narrow),
-        num_matvecs=run.matvecs + sum(found.num_matvecs for found in narrow),
+        num_starts=run.values.size - sum(found.values.size for found in early),
+        num_jets=int(run.evals.sum()) + sum(found.num_jets for found in early),
+        num_matvecs=run.matvecs + sum(found.num_matvecs for found in early),
         seconds=monotonic() - began,
         interrupted=run.interrupted,
         penalty=asked,
     )
+
+
+def _best_so_far(progress: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:
+    """Progress of several runs in a row as that of one: the best value and the time of all."""
+    best, began = math.inf, perf_counter()
+
+    def tell(counters: dict[str, Any]) -> object:
+        nonlocal best
+        best = min(best, counters["psi_upper"])
+        return progress({**counters, "psi_upper": best, "seconds": perf_counter() - began})
+
+    return tell
 
 
 def _families(run: Run, found: Found) -> dict[str, dict[str, float]]:

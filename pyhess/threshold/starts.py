@@ -137,3 +137,16 @@ FAMILIES: dict[str, Callable[[MLP, Objective, Generator], FloatArray]] = {
     "twin_units": twin_units,
     "dead_unit": dead_unit,
 }
+
+
+def sow(obj: Objective, count: int, ball: bool, rng: Generator) -> tuple[FloatArray, list[str]]:
+    """So many starts (x, u) of all families in turn, one per row, and their families; x in the cube or the unit ball."""
+    size = obj.num_params
+    names = [list(FAMILIES)[i % len(FAMILIES)] for i in range(count)]
+    zs = np.empty((count, 2 * size))
+    for z, name in zip(zs, names, strict=True):
+        x = FAMILIES[name](obj.net, obj, rng)
+        z[:size] = into_ball(obj, x, rng) if ball else x
+        u = rng.standard_normal(size)
+        z[size:] = u / np.linalg.norm(u)
+    return zs, names

@@ -75,7 +75,7 @@ def warm_rows(
         u = noise if v is None else v / np.abs(v).max()
         if v is not None and scale is not None:
             with np.errstate(over="ignore", under="ignore"):
-                u = u / scale
+                u = np.divide(u, scale, out=np.zeros(size), where=scale > 0.0)  # where S is zero, no u reaches
             largest = np.abs(u).max()
             u = u / largest if 0.0 < largest < np.inf else noise
         if left_out.any() and not u[left_out].any():  # such a search begins within the biases
