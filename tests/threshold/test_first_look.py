@@ -18,7 +18,7 @@ def obj() -> ph.Objective:
     return ph.Objective(ph.MLP([5, 6, 1]), ph.Dataset(X, np.sin(X[:, 0]) - X[:, 1]), loss="squared_error")
 
 
-def watched(obj: ph.Objective, **options: Any) -> tuple[ph.threshold.SearchResult, list[dict[str, Any]]]:
+def watched(obj: ph.Objective, **options: Any) -> tuple[Any, list[dict[str, Any]]]:
     seen: list[dict[str, Any]] = []
     return ph.search(obj, ph.Box(-1.0, 1.0), rng=9, progress=seen.append, **options), seen
 
