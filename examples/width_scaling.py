@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ def lower_ends(family: Family, data: ph.Dataset, widths: list[int], starts: int 
         few = None if starts is None else max(2, starts // max(1, width // 64))
         found = ph.search(obj, family.region(net, seed), rng=seed, starts=few, warm=warm)
         before = net, found.theta, found.v
+        print(f"{family.name}, width {width}: {found.lam_lower:.6g} in {found.seconds:.0f} s", file=sys.stderr, flush=True)
         yield width, found.lam_lower
 
 

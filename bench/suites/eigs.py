@@ -14,7 +14,7 @@ import numpy as np
 
 import pyhess as ph
 
-from .. import ours, peers
+from .. import ours, peers, roofline
 from ..cases import LANCZOS, PRODUCTS, Array, Problem, small
 from ..experiment import Contender, Experiment
 from ..records import Row
@@ -135,6 +135,9 @@ def lanczos_steps(problem: Problem) -> Experiment:
     flops = steps * problem.case.flops
     return Experiment(
         SUITE, problem.case.name, problem.dtype, f"{_STEPS} Lanczos steps",
-        (Contender("pyhess", "pyhess", run, lambda result: result.eigenvalues),), 1.0, flops,
+        (
+            Contender("pyhess", "pyhess", run, lambda result: result.eigenvalues),
+            roofline.gemm_peak(problem.dtype, problem.threads),
+        ), 1.0, flops,
         {"num_params": problem.case.num_params},
     )  # fmt: skip
