@@ -44,7 +44,9 @@ FAMILIES = (
 )
 
 
-def lower_ends(family: Family, data: ph.Dataset, widths: list[int], starts: int | None, seed: int) -> Iterator[tuple[int, float]]:
+def lower_ends(
+    family: Family, data: ph.Dataset, widths: list[int], starts: int | None, seconds: float, seed: int
+) -> Iterator[tuple[int, float]]:
     """(width, lam_lower), one width after the other."""
     before: tuple[ph.MLP, np.ndarray, np.ndarray] | None = None
     for width in widths:
@@ -55,7 +57,7 @@ def lower_ends(family: Family, data: ph.Dataset, widths: list[int], starts: int 
         if before is not None and family.centred:
             warm = ph.widen(before[0], net, before[1], before[2])
         few = None if starts is None else max(2, starts // max(1, width // 64))
-        found = ph.search(obj, family.region(net, seed), rng=seed, starts=few, warm=warm)
+        found = ph.search(obj, family.region(net, seed), rng=seed, starts=few, warm=warm, time_limit=seconds)
         before = net, found.theta, found.v
         print(f"{family.name}, width {width}: {found.lam_lower:.6g} in {found.seconds:.0f} s", file=sys.stderr, flush=True)
         yield width, found.lam_lower
@@ -79,6 +81,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=4096, help="largest width (default 4096)")
     parser.add_argument("--rows", type=int, default=500, help="rows of the data set (default 500)")
     parser.add_argument("--starts", type=int, default=32, help="starts up to width 64; wider networks get fewer (default 32)")
+    parser.add_argument("--seconds", type=float, default=120.0, help="time limit of one search, for the widest (default 120)")
     parser.add_argument("--seeds", type=int, default=3, help="random streams, the median of which counts (default 3)")
     parser.add_argument("--out", type=Path, default=Path("width_scaling.json"))
     given = parser.parse_args()
@@ -89,7 +92,10 @@ def main() -> None:
     print("family".ljust(38) + "".join(f"{width:>9}" for width in widths) + "   exponent (upper half)")
     for family in FAMILIES:
         table = np.array(
-            [[value for _, value in lower_ends(family, data, widths, given.starts, 20 + seed)] for seed in range(given.seeds)]
+            [
+                [value for _, value in lower_ends(family, data, widths, given.starts, given.seconds, 20 + seed)]
+                for seed in range(given.seeds)
+            ]
         )
         values = np.median(table, axis=0).tolist()
         upper = slice(len(widths) // 2, None)

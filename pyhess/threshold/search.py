@@ -20,11 +20,13 @@ import numpy.typing as npt
 from .._checks import as_rng, positive_int
 from ..errors import InputError
 from ..kernels import descent
-from ..linearization import Engine
+from ..linearization import Engine, Linearization
 from ..objective import Objective
+from ..operators import Hessian
 from ..penalties import L2, Penalty, as_penalty
 from ..regions import Ball, Box, Ordered, Region, as_region
 from ..regions.ordered import permuted, unit_orders
+from ..spectrum import eigsh
 from .explore import EVALS_PER_START
 from .first_look import Early, first_look
 from .narrow import search_narrow
@@ -38,6 +40,8 @@ from .warm import CheckedPairs, Warm, as_warm, warm_rows
 _BUDGET_FLOPS = 3e11
 _MIN_EVALS, _MAX_EVALS = 400, 40_000
 _MIN_STARTS, _MAX_STARTS = 8, 256
+#: Lanczos steps for a warm start without a direction.
+_FEW_MATVECS, _LANCZOS_SEED = 40, 2718
 #: What an evaluation in the Python loop costs on top, in flops that the core could do meanwhile.
 _LOOP_FLOPS = 2e7
 
@@ -180,7 +184,8 @@ def search(
         Number of starts; by default chosen from the cost of an evaluation.
     warm : (theta, v) or sequence of such pairs, optional
         Points (P,) and directions (P,) that take part besides the other starts, as family "warm": projected into the region,
-        v of any length or None for a random one. The answer is at least as good as each of them, unless interrupted first.
+        v of any length, or None for that of a few Lanczos steps at theta. The answer is at least as good as each of them, unless
+        interrupted first.
     progress : callable, optional
         Called with a dict (stage, done, total, psi_upper, seconds) about ten times a second.
     cancel : (1,) int32 array, optional
@@ -210,6 +215,7 @@ def search(
     if time_limit is not None and not time_limit > 0.0:
         raise InputError(f"time_limit is {time_limit!r}; allowed are positive seconds, or None for no limit.")
     began = monotonic()
+    pairs = [(theta, _bend_of(obj, bound.project(theta)) if v is None else v) for theta, v in pairs]
     # Every point of a symmetric base has a twin in the ordered cell, with the same Hessian up to the order of coordinates.
     twins = isinstance(bound, Ordered) and bound.region.is_permutation_symmetric(obj) and asked.is_permutation_symmetric(obj)
     searched = bound.region if isinstance(bound, Ordered) and twins else bound
@@ -248,6 +254,18 @@ def search(
         interrupted=run.interrupted,
         penalty=asked,
     )
+
+
+def _bend_of(obj: Objective, theta: FloatArray) -> FloatArray | None:
+    """A direction in which the loss bends down at theta, by a few Lanczos steps; None if those were interrupted.
+
+    Their start is the same for every theta, so that the random numbers of the other starts do not depend on it.
+    """
+    hessian = Hessian(Linearization(obj.engine.in_float64(), theta))
+    try:
+        return eigsh(hessian, rng=_LANCZOS_SEED, tol=1e-3, max_matvecs=_FEW_MATVECS, on_failure="return").eigenvectors[:, 0]
+    except KeyboardInterrupt:
+        return None
 
 
 def _best_so_far(progress: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:

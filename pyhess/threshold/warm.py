@@ -15,12 +15,12 @@ from ..penalties import Penalty
 from ..regions import Box, Region
 
 FloatArray = npt.NDArray[np.float64]
-#: A point theta (P,) and a direction v (P,), or None for a random one.
+#: A point theta (P,) and a direction v (P,), or None: that of a few Lanczos steps.
 WarmPair = tuple[npt.ArrayLike, npt.ArrayLike | None]
 Warm = WarmPair | Sequence[WarmPair]
 CheckedPairs = list[tuple[FloatArray, FloatArray | None]]
 
-_ALLOWED = "pass one pair (theta, v) or a list of such pairs, v None for a random direction"
+_ALLOWED = "pass one pair (theta, v) or a list of such pairs, v None for the direction of a few Lanczos steps"
 
 
 def as_warm(warm: Any, size: int) -> CheckedPairs:
