@@ -163,7 +163,7 @@ def derivatives(  # type: ignore[no-untyped-def]
             _add_scaled(w_lo, w_hi, l_lo, l_hi, out_lo, out_hi)
         else:
             # log sum exp = mu + (variance) / 2 + (third cumulant) / 6 + … of the outputs' changes under p = softmax(f).
-            _softmax(s_lo, s_hi, p_lo, p_hi)
+            _softmax(s_lo[:outputs], s_hi[:outputs], p_lo, p_hi)
             total = 0.0
             m_lo[:] = 0.0
             m_hi[:] = 0.0
@@ -174,7 +174,7 @@ def derivatives(  # type: ignore[no-untyped-def]
             t_lo, t_hi = total * (1.0 - 1e-15 * outputs), total * (1.0 + 1e-15 * outputs)
             t_lo, t_hi = mul(t_lo, t_hi, w_lo, w_hi)
             for k in range(outputs):
-                # p_k sum_i ... first order: (total p_k - y_k) delta_k
+                # First order: (total p_k - y_k) delta_k.
                 r_lo, r_hi = mul(p_lo[k], p_hi[k], t_lo, t_hi)
                 y_lo, y_hi = mul(y[i, k], y[i, k], w_lo, w_hi)
                 _add_scaled(down(r_lo - y_hi), up(r_hi - y_lo), s_lo[k], s_hi[k], out_lo, out_hi)
