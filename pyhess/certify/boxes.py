@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,7 +12,7 @@ from ..objective import Objective
 from ..regions import Ball, Box
 from .cell_bounds import full_bounds, residual_bounds
 from .scalar_ranges import CODES
-from .subdivision import Subdivision
+from .subdivision import Cover, Subdivision, covers
 from .taylor_kernel import monomials
 
 FloatArray = npt.NDArray[np.float64]
@@ -63,6 +65,15 @@ def full_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:
     return Subdivision(evaluate, np.array(box.low), np.array(box.high))
 
 
+def recheck(obj: Objective, region: Box | Ball, name: str, cover: Cover) -> float:
+    """The bound that the boxes of a cover prove, computed afresh; -inf if they do not cover the region."""
+    search = full_subdivision(obj, region) if name == "full" else box_subdivision(obj, region)  # type: ignore[arg-type]
+    if cover.keys != search.keys or not covers(cover, search.low, search.high):
+        return -math.inf
+    bounds = search.evaluated(cover.low, cover.high)
+    return float(np.min(bounds))
+
+
 def boxes_apply(obj: Objective) -> bool:
     """Whether branch and bound by the residual part is within reach."""
     return obj.num_params <= BOX_PARAMS and obj.data.num_samples * float(obj.num_params) ** 2 <= _BOX_COST
@@ -101,3 +112,14 @@ def symmetry_keys(net: MLP, low: FloatArray, high: FloatArray) -> tuple[tuple[in
         if name in _ODD and (sides[0] == -sides[1]).all() and (sides[0] == sides[0][0]).all():
             found.append(tuple(range(above.start, above.start + units)))
     return tuple(found)
+
+
+def cell_costs(obj: Objective) -> dict[str, float]:
+    """Multiplications for one box by each method, roughly."""
+    size, samples = obj.num_params, obj.data.num_samples
+    units = sum(obj.net.widths[1:])
+    vertices = 2.0**size * (1.0 + size / 2.0)
+    return {
+        "boxes": samples * float(size) ** 2 + 4.0 * float(size) ** 3,
+        "full": 2.0 * samples * units * (float(size) + 1.0) ** 3 + vertices * float(size) ** 3,
+    }

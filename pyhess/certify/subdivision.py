@@ -76,6 +76,7 @@ class _Gains:
         self._gain = np.full(width.size, math.inf)
 
     def choose(self, low: FloatArray, high: FloatArray) -> int:
+        """The parameter whose halving promises most."""
         share = (high - low) / self._width
         with np.errstate(invalid="ignore"):
             # Widest first among those not tried yet; a floor keeps every parameter in play.
@@ -84,22 +85,26 @@ class _Gains:
             worth = np.where(np.isfinite(self._gain), np.maximum(self._gain, floor), 1e300) * share
         return int(np.argmax(worth))
 
-    def learn(self, parameter: int, share: float, gain: float) -> None:
-        rate = max(gain, 0.0) / share if share > 0.0 else 0.0
-        old = self._gain[parameter]
-        self._gain[parameter] = rate if math.isinf(old) else 0.8 * old + 0.2 * rate
+    def learn(self, parameter: int, low: FloatArray, high: FloatArray, gain: float) -> None:
+        """What splitting a box at ``parameter`` gained."""
+        rate = max(gain, 0.0) * float(self._width[parameter] / (high[parameter] - low[parameter]))
+        if math.isfinite(rate):
+            old = self._gain[parameter]
+            self._gain[parameter] = rate if math.isinf(old) else 0.8 * old + 0.2 * rate
 
 
 class Subdivision:
     """The state of one branch and bound; `run` may be called again with other limits to go on."""
 
     def __init__(self, evaluate: Evaluate, low: FloatArray, high: FloatArray, keys: tuple[tuple[int, ...], ...] = ()) -> None:
-        self._evaluate, self._keys = evaluate, keys
+        self._evaluate, self.keys = evaluate, keys
+        self.low, self.high = low, high
         self._low, self._high = [low], [high]
         bounds, splits = np.empty(1), np.empty(1, dtype=np.int64)
         evaluate(low[None], high[None], bounds, splits)
         self._bound, self._split = [_number(bounds[0])], [int(splits[0])]
         self._heap = [(self._bound[0], 0)]
+        self._open: list[tuple[float, int]] = []  # taken off the heap for a round that is not finished
         self._gone: set[int] = set()
         self._gains = _Gains(high - low)
         self.cells = 1
@@ -108,12 +113,19 @@ class Subdivision:
     @property
     def psi_lower(self) -> float:
         """The worst leaf's bound."""
-        return self._heap[0][0] if self._heap else math.inf
+        return min(self._heap[0][0] if self._heap else math.inf, min((bound for bound, _ in self._open), default=math.inf))
+
+    def evaluated(self, lows: FloatArray, highs: FloatArray) -> FloatArray:
+        """Bounds of boxes (B, P), infinite for those outside the region or equal to others by symmetry."""
+        bounds, splits = np.empty(len(lows)), np.empty(len(lows), dtype=np.int64)
+        self._evaluate(lows, highs, bounds, splits)
+        copies = [_is_copy(self.keys, low, high) for low, high in zip(lows, highs, strict=True)]
+        return np.where(copies, math.inf, np.where(np.isnan(bounds), -math.inf, bounds))
 
     def cover(self) -> Cover:
         """The leaves."""
         kept = np.array([leaf for leaf in range(len(self._low)) if leaf not in self._gone])
-        return Cover(*(np.array(column)[kept] for column in (self._low, self._high, self._bound)), self._keys)
+        return Cover(*(np.array(column)[kept] for column in (self._low, self._high, self._bound)), self.keys)
 
     def run(self, limits: Limits, progress: Progress | None = None) -> float:
         """Split the worst leaves until a limit is reached; returns the bound."""
@@ -131,38 +143,46 @@ class Subdivision:
         return self.psi_lower
 
     def _round(self, spread: Callable[..., bool], limits: Limits) -> bool:
-        parents, lows, highs = [], [], []
-        while self._heap and len(parents) < _ROUND and self._heap[0][0] < limits.goal:
-            bound, leaf = heapq.heappop(self._heap)
+        self._requeue()
+        cuts, lows, highs = [], [], []
+        while self._heap and len(cuts) < _ROUND and self._heap[0][0] < limits.goal:
+            leaf = self._heap[0][1]
             low, high = self._low[leaf], self._high[leaf]
             k = self._split[leaf] if self._split[leaf] >= 0 else self._gains.choose(low, high)
             middle = 0.5 * low[k] + 0.5 * high[k]
-            parents.append((bound, leaf, k))
             if not low[k] < middle < high[k]:
                 break
+            # Noted before it leaves the heap: Ctrl-C may come at any time, and no leaf may be lost.
+            self._open.append(self._heap[0])
+            heapq.heappop(self._heap)
             first, second = high.copy(), low.copy()
             first[k] = second[k] = middle
+            cuts.append(k)
             lows += [low, second]
             highs += [first, high]
-        complete = len(lows) == 2 * len(parents)
         bounds, splits = np.empty(len(lows)), np.empty(len(lows), dtype=np.int64)
-        done = complete and spread(self._evaluate, np.array(lows), np.array(highs), bounds, splits, limits)
-        if not done:
-            for bound, leaf, _ in parents:
-                heapq.heappush(self._heap, (bound, leaf))
+        if not cuts or not spread(self._evaluate, np.array(lows), np.array(highs), bounds, splits, limits):
+            self._requeue()
             return False
-        for at, (bound, leaf, k) in enumerate(parents):
-            pair = [self._leaf(lows[i], highs[i], bound, bounds[i], int(splits[i])) for i in (2 * at, 2 * at + 1)]
+        for at, ((bound, leaf), k) in enumerate(zip(self._open, cuts, strict=True)):
+            pair = [self._leaf(lows[i], highs[i], bounds[i], int(splits[i])) for i in (2 * at, 2 * at + 1)]
             self._gone.add(leaf)
             if self._split[leaf] < 0:
-                share = (self._high[leaf][k] - self._low[leaf][k]) / self._gains._width[k]
-                self._gains.learn(k, float(share), min(pair) - bound + 0.1 * (min(max(pair), 0.0) - bound))
+                self._gains.learn(k, self._low[leaf], self._high[leaf], min(pair) - bound + 0.1 * (min(max(pair), 0.0) - bound))
+        self._open = []
         self.cells += len(lows)
         return True
 
-    def _leaf(self, low: FloatArray, high: FloatArray, parent: float, bound: float, split: int) -> float:
-        """Enter a new leaf; a part cannot be worse than the whole."""
-        value = math.inf if _is_copy(self._keys, low, high) else max(parent, _number(bound))
+    def _requeue(self) -> None:
+        """Put back the leaves of a round that did not end."""
+        for entry in self._open:
+            if entry[1] not in self._gone:
+                heapq.heappush(self._heap, entry)
+        self._open = []
+
+    def _leaf(self, low: FloatArray, high: FloatArray, bound: float, split: int) -> float:
+        """Enter a new leaf."""
+        value = math.inf if _is_copy(self.keys, low, high) else _number(bound)
         self._low.append(low)
         self._high.append(high)
         self._bound.append(value)
@@ -170,6 +190,30 @@ class Subdivision:
         if value < math.inf:
             heapq.heappush(self._heap, (value, len(self._low) - 1))
         return value
+
+
+def covers(cover: Cover, low: FloatArray, high: FloatArray) -> bool:
+    """Whether the boxes of the cover are what halving the box [low, high] again and again leads to, none missing."""
+    work = [(np.arange(cover.bound.size), low, high)]
+    while work:
+        part, start, end = work.pop()
+        if part.size == 0:
+            return False
+        if part.size == 1:
+            if not ((cover.low[part[0]] <= start).all() and (cover.high[part[0]] >= end).all()):
+                return False
+            continue
+        middle = 0.5 * start + 0.5 * end
+        below, above = cover.high[part] <= middle, cover.low[part] >= middle
+        whole = np.flatnonzero((below | above).all(axis=0))
+        if whole.size == 0:
+            return False
+        k = int(whole[0])
+        for side, change in ((below[:, k], end), (above[:, k], start)):
+            new_start, new_end = start.copy(), end.copy()
+            (new_end if change is end else new_start)[k] = middle[k]
+            work.append((part[side], new_start, new_end))
+    return True
 
 
 def _number(bound: float) -> float:
