@@ -62,7 +62,7 @@ def full_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:
     def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: IntArray) -> None:
         full_bounds(problem, triples, shift, products, radius, centre, lows, highs, bounds, splits)
 
-    return Subdivision(evaluate, np.array(box.low), np.array(box.high))
+    return Subdivision(evaluate, *_without_copies(obj.net, box))
 
 
 def recheck(obj: Objective, region: Box | Ball, name: str, cover: Cover) -> float:
@@ -82,16 +82,21 @@ def boxes_apply(obj: Objective) -> bool:
 def box_subdivision(obj: Objective, region: Box) -> Subdivision:
     """Branch and bound with the comparison matrix of the residual part; one box of every orbit of the network's symmetries."""
     problem = _problem(obj)
-    low, high = np.array(region.low), np.array(region.high)
-    keys = symmetry_keys(obj.net, low, high)
-    for layer in keys:
-        low[list(layer)] = np.maximum(low[list(layer)], 0.0)
 
     def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: IntArray) -> None:
         residual_bounds(problem, lows, highs, bounds)
         splits[:] = -1
 
-    return Subdivision(evaluate, low, high, keys)
+    return Subdivision(evaluate, *_without_copies(obj.net, region))
+
+
+def _without_copies(net: MLP, box: Box) -> tuple[FloatArray, FloatArray, tuple[tuple[int, ...], ...]]:
+    """(low, high, keys) of the part of the box with all keys >= 0."""
+    low, high = np.array(box.low), np.array(box.high)
+    keys = symmetry_keys(net, low, high)
+    for layer in keys:
+        low[list(layer)] = np.maximum(low[list(layer)], 0.0)
+    return low, high, keys
 
 
 def symmetry_keys(net: MLP, low: FloatArray, high: FloatArray) -> tuple[tuple[int, ...], ...]:
