@@ -57,7 +57,9 @@ def full_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:
     problem = _problem(obj)
     triples, shift, products = monomials(obj.num_params)
     box = region if isinstance(region, Box) else region.box_around()
-    radius, centre = (float(region.radius), np.array(region.center)) if isinstance(region, Ball) else (0.0, np.zeros(obj.num_params))
+    radius, centre = (
+        (float(region.radius), np.array(region.center)) if isinstance(region, Ball) else (0.0, np.zeros(obj.num_params))
+    )
 
     def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: IntArray) -> None:
         full_bounds(problem, triples, shift, products, radius, centre, lows, highs, bounds, splits)

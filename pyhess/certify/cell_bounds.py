@@ -240,7 +240,12 @@ def _full_bound(problem, triples, shift, products, ball, centre, lo, hi, score):
     _scaled_box(scale, lo, hi, e_lo, e_hi)
     if not derivatives(widths, codes, betas, w_at, b_at, e_lo, e_hi, x, y, mass, loss, shift, products, t_lo, t_hi):
         return -np.inf
-    base, model, error, weight = np.zeros((size, size)), np.zeros((size, size, size)), np.zeros((size, size)), np.zeros((size, size))
+    base, model, error, weight = (
+        np.zeros((size, size)),
+        np.zeros((size, size, size)),
+        np.zeros((size, size)),
+        np.zeros((size, size)),
+    )
     score[:] = 0.0
     for e in range(1, count):
         i, j, k = triples[e]

@@ -17,7 +17,7 @@ _CLOSE = 4e-7
 #: Slices a time limit is divided into, and the share of the gap that the rest of the time must promise to close to go on.
 _SLICES, _WORTHWHILE = 16, 0.004
 #: Multiplications (intervals) without a time limit, and limits of the number of cells they give.
-_WORK, _FEWEST, _MOST = 4e7, 32, 20000
+_WORK, _FEWEST, _MOST = 2e7, 32, 20000
 
 
 class Portfolio:

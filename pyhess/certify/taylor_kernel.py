@@ -29,9 +29,7 @@ def monomials(size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], 
         return place[tuple([-1] * (3 - len(factors)) + factors)] if len(factors) <= 3 else -1
 
     shift = np.array([[times(t, (k,)) for k in range(size)] for t in triples], dtype=np.int64)
-    products = [
-        (i, j, times(a, b)) for i, a in enumerate(triples) for j, b in enumerate(triples) if j >= i and times(a, b) >= 0
-    ]
+    products = [(i, j, times(a, b)) for i, a in enumerate(triples) for j, b in enumerate(triples) if j >= i and times(a, b) >= 0]
     return np.array(triples, dtype=np.int64), shift.reshape(len(triples), size), np.array(products, dtype=np.int64)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import pyhess as ph
-from pyhess.certify import certify
+from pyhess.certify import certify, portfolio, schedule
 from pyhess.certify.boxes import box_subdivision, full_subdivision, symmetry_keys
 from pyhess.certify.subdivision import Limits, Subdivision, covers
 from pyhess.errors import InputError
@@ -49,7 +49,6 @@ def test_two_parameters_are_exact(region: Any, y: float, psi: float) -> None:
     [
         ([2, 1, 1], False, "gelu", "squared_error"),
         ([1, 1, 1, 1], False, "sigmoid", "squared_error"),
-        ([1, 1, 2], False, "softplus", "cross_entropy"),
         ([1, 1, 1], False, "tanh", "logistic"),
     ],
 )
@@ -57,11 +56,18 @@ def test_two_parameters_are_exact(region: Any, y: float, psi: float) -> None:
 def test_three_parameters_are_exact(widths: list[int], bias: bool, act: str, loss: str, kind: str) -> None:
     rng = np.random.default_rng(72)
     x = rng.standard_normal((5, widths[0]))
-    y: Any = rng.standard_normal(5) if loss == "squared_error" else rng.integers(0, 3 if loss == "cross_entropy" else 2, 5)
+    y: Any = rng.standard_normal(5) if loss == "squared_error" else rng.integers(0, 2, 5)
     obj = ph.Objective(ph.MLP(widths, act, bias=bias), ph.Dataset(x, y), loss=loss)
     region = ph.Box(-1.0, 1.0) if kind == "box" else ph.Ball(0.0, 1.0)
     result = ph.lambda_threshold(obj, region, rng=7)
     assert result.status == "exact" and result.ratio <= 1.000001
+
+
+@pytest.fixture
+def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer boxes and cells: worse bounds, as valid, and faster tests."""
+    monkeypatch.setattr(schedule, "_WORK", 1e5)
+    monkeypatch.setattr(portfolio, "_MAX_CELLS", 9)
 
 
 def lowest(obj: ph.Objective, region: Any, rng: np.random.Generator, samples: int = 12) -> float:
@@ -71,9 +77,10 @@ def lowest(obj: ph.Objective, region: Any, rng: np.random.Generator, samples: in
     return min(float(np.linalg.eigvalsh(obj.hessian(p).to_dense())[0]) for p in points)
 
 
+@pytest.mark.usefixtures("little_work")
 def test_never_above_a_sampled_eigenvalue() -> None:
     rng = np.random.default_rng(73)
-    for turn in range(60):
+    for turn in range(40):
         obj = random_objective(rng, relu=turn % 5 == 0)
         region = random_region(rng, obj.num_params).bind(obj)
         found = lowest(obj, region, rng)
@@ -87,13 +94,13 @@ def test_never_above_a_sampled_eigenvalue() -> None:
 def test_never_above_on_the_smallest_networks() -> None:
     rng = np.random.default_rng(74)
     count = 0
-    while count < 40:
+    while count < 25:
         obj = random_objective(rng)
         if obj.num_params > 6:
             continue
         count += 1
         region = random_region(rng, obj.num_params).bind(obj)
-        bound = full_subdivision(obj, region).run(Limits(GO, max_cells=200))
+        bound = full_subdivision(obj, region).run(Limits(GO, max_cells=120))
         found = lowest(obj, region, rng, 60)
         assert bound <= found + 1e-11 * (1.0 + abs(found)), (obj, region, bound, found)
 
@@ -122,7 +129,8 @@ def test_one_cell_of_every_orbit() -> None:
 
 def _canonical(net: ph.MLP, theta: Any, keys: Any) -> Any:
     theta = np.array(theta)
-    for layer, key in enumerate(keys):
+    # From the top: putting a layer in order moves the keys of the layer below.
+    for layer, key in reversed(list(enumerate(keys))):
         units = net.widths[layer + 1]
         (weight, bias), (above, _) = net.layer_slices[layer], net.layer_slices[layer + 1]
         assert bias is not None
