@@ -104,7 +104,8 @@ def _without_copies(net: MLP, box: Box) -> tuple[FloatArray, FloatArray, tuple[t
 def symmetry_keys(net: MLP, low: FloatArray, high: FloatArray) -> tuple[tuple[int, ...], ...]:
     """One parameter for every unit of the hidden layers whose units may be put in any order, and flipped, inside the box.
 
-    For an odd activation the sign of a unit's incoming weights, bias and outgoing weights can be changed, so the first outgoing weights
+    For an odd activation the sign of a unit's incoming weights, bias and outgoing weights can be changed, so the first outgoing
+    weights
     may be taken as >= 0 and falling, wherever the box is the same for all units of the layer and symmetric about zero.
     """
     found = []

@@ -1,21 +1,26 @@
 """Compiled lower bounds of the smallest eigenvalue of the Hessian over small boxes of parameters.
 
-``residual_bounds``: with N >= |R| off the diagonal and N_ii >= -R_ii, every R of the enclosure satisfies v'Rv >= -|v|'N|v|, and for any
+``residual_bounds``: with N >= |R| off the diagonal and N_ii >= -R_ii, every R of the enclosure satisfies v'Rv >= -|v|'N|v|, and
+for any
 d > 0 the largest eigenvalue of N is at most max_i (N d)_i / d_i (Collatz and Wielandt). A good d is found by Noda's iteration
 (inverse iteration with the shift taken from the quotients), which converges quadratically; only the last quotients count.
 
-``full_bounds``, for few parameters: by the mean value theorem H(theta) = H(c) + sum_k delta_k D_k with D_k in the enclosure T_k ± E_k of the
+``full_bounds``, for few parameters: by the mean value theorem H(theta) = H(c) + sum_k delta_k D_k with D_k in the enclosure T_k
+± E_k of the
 third derivatives over the box, so
 
     eigval_min(H(theta)) >= min over delta of eigval_min(H(c) + sum_k delta_k T_k) - |sum_k h_k E_k|.
 
-The first term is concave in delta, hence attained at a vertex of the box, or of its section with the half-space that touches the ball
-near the box. Each vertex is verified by a Cholesky factorisation (S. M. Rump, BIT 46 (2006)). The error falls with the square of the width.
+The first term is concave in delta, hence attained at a vertex of the box, or of its section with the half-space that touches
+the ball
+near the box. Each vertex is verified by a Cholesky factorisation (S. M. Rump, BIT 46 (2006)). The error falls with the square
+of the width.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +33,7 @@ _UNIT = 2.0**-53
 
 
 @serial
-def _scaled_box(scale, lo, hi, out_lo, out_hi):  # type: ignore[no-untyped-def]
+def _scaled_box(scale: Any, lo: Any, hi: Any, out_lo: Any, out_hi: Any) -> None:
     """Effective parameters: the box times the layers' factors; κ itself was rounded."""
     for k in range(scale.size):
         if scale[k] == 1.0:
@@ -38,8 +43,10 @@ def _scaled_box(scale, lo, hi, out_lo, out_hi):  # type: ignore[no-untyped-def]
 
 
 @serial
-def largest_eigenvalue(n, d, steps):  # type: ignore[no-untyped-def]
-    """Upper bound of the largest eigenvalue of symmetric n with non-negative entries off the diagonal; d > 0 is improved in place."""
+def largest_eigenvalue(n: Any, d: Any, steps: Any) -> Any:
+    """Upper bound of the largest eigenvalue of symmetric n with non-negative entries off the diagonal; d > 0 is
+    improved in place.
+    """
     size = n.shape[0]
     factor, y = np.empty((size, size)), np.empty(size)
     best = np.inf
@@ -100,7 +107,7 @@ def largest_eigenvalue(n, d, steps):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _residual_bound(problem, lo, hi, r_lo, r_hi, n, d):  # type: ignore[no-untyped-def]
+def _residual_bound(problem: Any, lo: Any, hi: Any, r_lo: Any, r_hi: Any, n: Any, d: Any) -> Any:
     widths, codes, betas, w_at, b_at, scale, x, y, mass, loss = problem
     size = scale.size
     e_lo, e_hi = np.empty(size), np.empty(size)
@@ -120,7 +127,7 @@ def _residual_bound(problem, lo, hi, r_lo, r_hi, n, d):  # type: ignore[no-untyp
 
 
 @serial
-def residual_bounds(problem, lows, highs, bounds):  # type: ignore[no-untyped-def]
+def residual_bounds(problem: Any, lows: Any, highs: Any, bounds: Any) -> None:
     """Lower bounds of eigval_min over the boxes [lows, highs] (B, P), written to ``bounds`` (B,)."""
     size = lows.shape[1]
     r_lo, r_hi, n = np.empty((size, size)), np.empty((size, size)), np.empty((size, size))
@@ -130,7 +137,7 @@ def residual_bounds(problem, lows, highs, bounds):  # type: ignore[no-untyped-de
 
 
 @serial
-def _smallest_eigenvalue(matrix):  # type: ignore[no-untyped-def]
+def _smallest_eigenvalue(matrix: Any) -> Any:
     """Approximate smallest eigenvalue by Jacobi rotations; the matrix is destroyed."""
     size = matrix.shape[0]
     for _sweep in range(30):
@@ -162,7 +169,7 @@ def _smallest_eigenvalue(matrix):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _cholesky_slack(matrix, sigma, work):  # type: ignore[no-untyped-def]
+def _cholesky_slack(matrix: Any, sigma: Any, work: Any) -> Any:
     """If Cholesky of A - sigma I succeeds: how far below sigma an eigenvalue of A can be; inf if it fails."""
     size = matrix.shape[0]
     trace, largest = 0.0, 0.0
@@ -185,7 +192,7 @@ def _cholesky_slack(matrix, sigma, work):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _verified(matrix, known, work, spare):  # type: ignore[no-untyped-def]
+def _verified(matrix: Any, known: Any, work: Any, spare: Any) -> Any:
     """min(known, lower bound of the smallest eigenvalue)."""
     size = matrix.shape[0]
     if np.isfinite(known):
@@ -211,8 +218,12 @@ def _verified(matrix, known, work, spare):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _full_bound(problem, triples, shift, products, ball, centre, lo, hi, score):  # type: ignore[no-untyped-def]
-    """Lower bound of eigval_min over the box (and the ball of radius ``ball`` about ``centre``, if positive); inf if they do not meet."""
+def _full_bound(
+    problem: Any, triples: Any, shift: Any, products: Any, ball: Any, centre: Any, lo: Any, hi: Any, score: Any
+) -> Any:
+    """Lower bound of eigval_min over the box (and the ball of radius ``ball`` about ``centre``, if positive); inf if
+    they do not meet.
+    """
     widths, codes, betas, w_at, b_at, scale, x, y, mass, loss = problem
     size, count = scale.size, triples.shape[0]
     c, h = np.empty(size), np.empty(size)
@@ -323,7 +334,7 @@ def _full_bound(problem, triples, shift, products, ball, centre, lo, hi, score):
 
 
 @serial
-def _first_arrangement(i, j, k, r):  # type: ignore[no-untyped-def]
+def _first_arrangement(i: Any, j: Any, k: Any, r: Any) -> Any:
     """Whether arrangement r of the sorted triple is the first of those that are equal to it."""
     if i == j and j == k:
         return r == 0
@@ -335,7 +346,7 @@ def _first_arrangement(i, j, k, r):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _at(base, model, delta, out):  # type: ignore[no-untyped-def]
+def _at(base: Any, model: Any, delta: Any, out: Any) -> None:
     size = delta.size
     for i in range(size):
         for j in range(size):
@@ -346,7 +357,9 @@ def _at(base, model, delta, out):  # type: ignore[no-untyped-def]
 
 
 @serial
-def full_bounds(problem, triples, shift, products, ball, centre, lows, highs, bounds, splits):  # type: ignore[no-untyped-def]
+def full_bounds(
+    problem: Any, triples: Any, shift: Any, products: Any, ball: Any, centre: Any, lows: Any, highs: Any, bounds: Any, splits: Any
+) -> None:
     """Bounds over boxes as in `residual_bounds` and the parameters (B,) to split next; inf for boxes that miss the ball."""
     size = lows.shape[1]
     r_lo, r_hi, n = np.empty((size, size)), np.empty((size, size)), np.empty((size, size))

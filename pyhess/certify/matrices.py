@@ -3,7 +3,8 @@
     comparison:  v'Rv >= -|v|'N|v|,  N_ij = max |R_ij| and N_ii = -min R_ii: optimally scaled Gershgorin discs;
     deif:        v'Rv >= v'(C - diag(q))v for every R = C ± rad, with q_i = (rad d)_i / d_i and any d > 0.
 
-With d the Perron vector of rad, q is its spectral radius everywhere, Deif's bound; d near the |eigenvector| of the smallest eigenvalue makes
+With d the Perron vector of rad, q is its spectral radius everywhere, Deif's bound; d near the |eigenvector| of the smallest
+eigenvalue makes
 the second bound at least as good as the first.
 """
 

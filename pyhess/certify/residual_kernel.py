@@ -2,13 +2,16 @@
 
 For layers m <= m' and their units k, k' the block of R between the incoming parameters of the two units is
 
-    mean_i [ Q_kk' a~_p a~_q + delta_k' (d a_q / d s_k) a~_p ],      a~ = (a, 1) entering the layers m and m', second term for m < m',
+    mean_i [ Q_kk' a~_p a~_q + delta_k' (d a_q / d s_k) a~_p ],      a~ = (a, 1) entering the layers m and m', second term for m
+    < m',
 
 Q the Hessian of <r, f> in the pre-activations: S^m = diag(phi') W' S^{m+1} W diag(phi') + diag(bar phi'') within a layer, and
 S^{m'} (ds^{m'}/ds^m) between two. Everything is an interval; the first layer's a are points.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -20,15 +23,15 @@ _HUGE = 1e60
 
 
 @serial
-def _too_big(lo, hi):  # type: ignore[no-untyped-def]
-    for i in range(lo.size):
+def _too_big(lo: Any, hi: Any) -> Any:
+    for i in range(lo.size):  # noqa: SIM110 - Numba; and NaN counts as too big
         if not (lo[i] >= -_HUGE and hi[i] <= _HUGE):
             return True
     return False
 
 
 @serial
-def residual(loss, f_lo, f_hi, y, out_lo, out_hi):  # type: ignore[no-untyped-def]
+def residual(loss: Any, f_lo: Any, f_hi: Any, y: Any, out_lo: Any, out_hi: Any) -> None:
     """dl/df: loss 0 squared error, 1 logistic, 2 softmax cross-entropy."""
     outputs = y.size
     if loss == 0:
@@ -59,10 +62,24 @@ def residual(loss, f_lo, f_hi, y, out_lo, out_hi):  # type: ignore[no-untyped-de
 
 
 @serial
-def enclose(  # type: ignore[no-untyped-def]
-    widths, codes, betas, w_at, b_at, lo, hi, x, y, mass, loss, r_lo, r_hi
-):
-    """Write the enclosure of R over the box [lo, hi] of effective parameters to r_lo, r_hi (P, P), upper triangle; False: too big."""
+def enclose(
+    widths: Any,
+    codes: Any,
+    betas: Any,
+    w_at: Any,
+    b_at: Any,
+    lo: Any,
+    hi: Any,
+    x: Any,
+    y: Any,
+    mass: Any,
+    loss: Any,
+    r_lo: Any,
+    r_hi: Any,
+) -> Any:
+    """Write the enclosure of R over the box [lo, hi] of effective parameters to r_lo, r_hi (P, P), upper triangle;
+    False: too big.
+    """
     layers = widths.size - 1
     most = 0
     for width in widths:
@@ -177,9 +194,25 @@ def enclose(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _add(  # type: ignore[no-untyped-def]
-    widths, w_at, b_at, a_lo, a_hi, g_lo, g_hi, d_lo, d_hi, q_lo, q_hi, j_lo, j_hi, w_lo, w_hi, r_lo, r_hi
-):
+def _add(
+    widths: Any,
+    w_at: Any,
+    b_at: Any,
+    a_lo: Any,
+    a_hi: Any,
+    g_lo: Any,
+    g_hi: Any,
+    d_lo: Any,
+    d_hi: Any,
+    q_lo: Any,
+    q_hi: Any,
+    j_lo: Any,
+    j_hi: Any,
+    w_lo: Any,
+    w_hi: Any,
+    r_lo: Any,
+    r_hi: Any,
+) -> None:
     """Add one datum's blocks to the upper triangle."""
     layers = widths.size - 1
     for m in range(layers):

@@ -1,12 +1,14 @@
 """Compiled interval arithmetic on single numbers, and ranges of an activation and its first three derivatives.
 
-The compiled counterpart of `intervals` and `ranges`, with the same allowances. An operation's result is moved outwards by two units
+The compiled counterpart of `intervals` and `ranges`, with the same allowances. An operation's result is moved outwards by two
+units
 of the last place. Numba's cache does not notice edits here in the callers' files: clear it after any.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -54,26 +56,26 @@ for (_code, _order), _entries in _TABLE.items():
 
 
 @serial
-def down(x):  # type: ignore[no-untyped-def]
+def down(x: Any) -> Any:
     """A number below x, by more than the rounding of the operation that gave x."""
     return x - abs(x) * _EPS - _TINY
 
 
 @serial
-def up(x):  # type: ignore[no-untyped-def]
+def up(x: Any) -> Any:
     """A number above x."""
     return x + abs(x) * _EPS + _TINY
 
 
 @serial
-def mul(al, ah, bl, bh):  # type: ignore[no-untyped-def]
+def mul(al: Any, ah: Any, bl: Any, bh: Any) -> Any:
     """Product of two intervals."""
     p, q, r, s = al * bl, al * bh, ah * bl, ah * bh
     return down(min(min(p, q), min(r, s))), up(max(max(p, q), max(r, s)))
 
 
 @serial
-def square(al, ah):  # type: ignore[no-untyped-def]
+def square(al: Any, ah: Any) -> Any:
     """Square of an interval."""
     p, q = al * al, ah * ah
     low = 0.0 if al <= 0.0 <= ah else max(0.0, down(min(p, q)))
@@ -81,7 +83,7 @@ def square(al, ah):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _value(code, order, z):  # type: ignore[no-untyped-def]
+def _value(code: Any, order: Any, z: Any) -> Any:
     """(value, bound of its error) of a derivative at a point."""
     if code == 1:
         e = math.exp(-2.0 * abs(z))
@@ -133,7 +135,7 @@ def _value(code, order, z):  # type: ignore[no-untyped-def]
 
 
 @serial
-def activation_range(code, beta, order, lo, hi):  # type: ignore[no-untyped-def]
+def activation_range(code: Any, beta: Any, order: Any, lo: Any, hi: Any) -> Any:
     """Enclosure of phi, phi', phi'' or phi''' over [lo, hi]; a ReLU's phi' is 0, 1 or [0, 1], its others are 0 off the kink."""
     if not (lo <= hi) or lo == -np.inf or hi == np.inf:
         return -np.inf, np.inf

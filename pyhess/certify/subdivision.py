@@ -1,7 +1,9 @@
 """Branch and bound over boxes of parameters: best first, anytime, on threads.
 
-The leaves of the subdivision always cover the region (up to the network's symmetries, if those were used), so that the worst leaf's bound is
-a bound of psi whenever the work is stopped. A fixed number of the worst leaves is split in every round, whatever the number of threads.
+The leaves of the subdivision always cover the region (up to the network's symmetries, if those were used), so that the worst
+leaf's bound is
+a bound of psi whenever the work is stopped. A fixed number of the worst leaves is split in every round, whatever the number of
+threads.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from time import monotonic
 
 import numpy as np
@@ -41,10 +44,12 @@ class Cover:
     low, high : (M, P)
         Ends of the boxes.
     bound : (M,)
-        No Hessian on the box has an eigenvalue below this; infinite for boxes that do not meet the region, or that hold only networks
+        No Hessian on the box has an eigenvalue below this; infinite for boxes that do not meet the region, or that hold only
+        networks
         equal to those in another box up to the order and signs of hidden units.
     keys : tuple of tuples of int
-        For every layer whose units were taken in one order and with one sign: the parameters, one per unit, that are >= 0 and fall from
+        For every layer whose units were taken in one order and with one sign: the parameters, one per unit, that are >= 0 and
+        fall from
         unit to unit. Empty without symmetry.
     """
 
@@ -125,7 +130,8 @@ class Subdivision:
     def cover(self) -> Cover:
         """The leaves."""
         kept = np.array([leaf for leaf in range(len(self._low)) if leaf not in self._gone])
-        return Cover(*(np.array(column)[kept] for column in (self._low, self._high, self._bound)), self.keys)
+        low, high, bound = (np.array(column)[kept] for column in (self._low, self._high, self._bound))
+        return Cover(low, high, bound, self.keys)
 
     def run(self, limits: Limits, progress: Progress | None = None) -> float:
         """Split the worst leaves until a limit is reached; returns the bound."""
@@ -144,7 +150,9 @@ class Subdivision:
 
     def _round(self, spread: Callable[..., bool], limits: Limits) -> bool:
         self._requeue()
-        cuts, lows, highs = [], [], []
+        cuts: list[int] = []
+        lows: list[FloatArray] = []
+        highs: list[FloatArray] = []
         while self._heap and len(cuts) < _ROUND and self._heap[0][0] < limits.goal:
             leaf = self._heap[0][1]
             low, high = self._low[leaf], self._high[leaf]
@@ -221,8 +229,10 @@ def _number(bound: float) -> float:
 
 
 def _is_copy(keys: tuple[tuple[int, ...], ...], low: FloatArray, high: FloatArray) -> bool:
-    """Whether the keys rise somewhere all over the box: sorted, and with their signs made positive, its networks lie in another."""
-    return any(high[first] < low[second] for layer in keys for first, second in zip(layer, layer[1:], strict=False))
+    """Whether the keys rise somewhere all over the box: sorted, and with their signs made positive, its networks lie in
+    another.
+    """
+    return any(high[first] < low[second] for layer in keys for first, second in pairwise(layer))
 
 
 @contextmanager

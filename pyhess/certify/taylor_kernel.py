@@ -7,6 +7,8 @@ A table lists which products of two monomials have degree <= 3, another what a m
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,7 +28,10 @@ def monomials(size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], 
 
     def times(a: tuple[int, ...], b: tuple[int, ...]) -> int:
         factors = sorted(u for u in (*a, *b) if u >= 0)
-        return place[tuple([-1] * (3 - len(factors)) + factors)] if len(factors) <= 3 else -1
+        if len(factors) > 3:
+            return -1
+        first, second, third = [-1] * (3 - len(factors)) + factors
+        return place[first, second, third]
 
     shift = np.array([[times(t, (k,)) for k in range(size)] for t in triples], dtype=np.int64)
     products = [(i, j, times(a, b)) for i, a in enumerate(triples) for j, b in enumerate(triples) if j >= i and times(a, b) >= 0]
@@ -34,8 +39,8 @@ def monomials(size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], 
 
 
 @serial
-def _times(products, a_lo, a_hi, b_lo, b_hi, out_lo, out_hi):  # type: ignore[no-untyped-def]
-    """out = a b, truncated; a and b may be the same array."""
+def _times(products: Any, a_lo: Any, a_hi: Any, b_lo: Any, b_hi: Any, out_lo: Any, out_hi: Any) -> None:
+    """Write a b, truncated; a and b may be the same array."""
     out_lo[:] = 0.0
     out_hi[:] = 0.0
     same = a_lo is b_lo
@@ -55,7 +60,7 @@ def _times(products, a_lo, a_hi, b_lo, b_hi, out_lo, out_hi):  # type: ignore[no
 
 
 @serial
-def _add_scaled(c_lo, c_hi, a_lo, a_hi, out_lo, out_hi):  # type: ignore[no-untyped-def]
+def _add_scaled(c_lo: Any, c_hi: Any, a_lo: Any, a_hi: Any, out_lo: Any, out_hi: Any) -> None:
     """out += c a for an interval c."""
     for i in range(a_lo.size):
         if a_lo[i] != 0.0 or a_hi[i] != 0.0:
@@ -64,8 +69,22 @@ def _add_scaled(c_lo, c_hi, a_lo, a_hi, out_lo, out_hi):  # type: ignore[no-unty
 
 
 @serial
-def _compose(products, d0, d1, d2, d3, s_lo, s_hi, out_lo, out_hi, square_lo, square_hi, cube_lo, cube_hi):  # type: ignore[no-untyped-def]
-    """out = g(s) from the enclosures d0 … d3 of g and its derivatives over s; s loses its constant term."""
+def _compose(
+    products: Any,
+    d0: Any,
+    d1: Any,
+    d2: Any,
+    d3: Any,
+    s_lo: Any,
+    s_hi: Any,
+    out_lo: Any,
+    out_hi: Any,
+    square_lo: Any,
+    square_hi: Any,
+    cube_lo: Any,
+    cube_hi: Any,
+) -> None:
+    """Write g(s) from the enclosures d0 … d3 of g and its derivatives over s; s loses its constant term."""
     s_lo[0] = s_hi[0] = 0.0
     _times(products, s_lo, s_hi, s_lo, s_hi, square_lo, square_hi)
     _times(products, square_lo, square_hi, s_lo, s_hi, cube_lo, cube_hi)
@@ -78,7 +97,7 @@ def _compose(products, d0, d1, d2, d3, s_lo, s_hi, out_lo, out_hi, square_lo, sq
 
 
 @serial
-def _softmax(f_lo, f_hi, p_lo, p_hi):  # type: ignore[no-untyped-def]
+def _softmax(f_lo: Any, f_hi: Any, p_lo: Any, p_hi: Any) -> None:
     """Enclosure of softmax of the constant terms."""
     outputs = f_lo.shape[0]
     slack = 2.0**-46 * outputs
@@ -94,9 +113,23 @@ def _softmax(f_lo, f_hi, p_lo, p_hi):  # type: ignore[no-untyped-def]
 
 
 @serial
-def derivatives(  # type: ignore[no-untyped-def]
-    widths, codes, betas, w_at, b_at, lo, hi, x, y, mass, loss, shift, products, out_lo, out_hi
-):
+def derivatives(
+    widths: Any,
+    codes: Any,
+    betas: Any,
+    w_at: Any,
+    b_at: Any,
+    lo: Any,
+    hi: Any,
+    x: Any,
+    y: Any,
+    mass: Any,
+    loss: Any,
+    shift: Any,
+    products: Any,
+    out_lo: Any,
+    out_hi: Any,
+) -> Any:
     """Write the enclosure of the mean loss's Taylor coefficients of degree 1 to 3 to out (M,); False if a number is too big."""
     layers = widths.size - 1
     count = shift.shape[0]
@@ -182,7 +215,7 @@ def derivatives(  # type: ignore[no-untyped-def]
                 _times(products, t1_lo, t1_hi, e_lo, e_hi, t2_lo, t2_hi)
                 _add_scaled(0.5 * r_lo, 0.5 * r_hi, t1_lo, t1_hi, out_lo, out_hi)
                 _add_scaled(down(r_lo / 6.0), up(r_hi / 6.0), t2_lo, t2_hi, out_lo, out_hi)
-    for e in range(1, count):
+    for e in range(1, count):  # noqa: SIM110 - Numba; and NaN counts as too big
         if not (out_lo[e] >= -_HUGE and out_hi[e] <= _HUGE):
             return False
     return True
