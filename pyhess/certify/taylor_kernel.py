@@ -61,7 +61,7 @@ def _times(products: Any, a_lo: Any, a_hi: Any, b_lo: Any, b_hi: Any, out_lo: An
 
 @serial
 def _add_scaled(c_lo: Any, c_hi: Any, a_lo: Any, a_hi: Any, out_lo: Any, out_hi: Any) -> None:
-    """out += c a for an interval c."""
+    """Out += c a for an interval c."""
     for i in range(a_lo.size):
         if a_lo[i] != 0.0 or a_hi[i] != 0.0:
             tl, th = mul(c_lo, c_hi, a_lo[i], a_hi[i])
