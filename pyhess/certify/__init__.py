@@ -12,8 +12,9 @@ from typing import Any
 
 from .certificate import Certificate, MethodResult
 from .kinks import relu_kink_status
-from .portfolio import METHODS, certify
+from .portfolio import METHODS, Certification, certify
 from .strength import StrengthBound, strength_bound
+from .subdivision import Cover
 
 
 class _CallableModule(ModuleType):
@@ -24,4 +25,14 @@ class _CallableModule(ModuleType):
 sys.modules[__name__].__class__ = _CallableModule
 sys.modules[__name__].__doc__ = __doc__
 
-__all__ = ["METHODS", "Certificate", "MethodResult", "StrengthBound", "certify", "relu_kink_status", "strength_bound"]
+__all__ = [
+    "METHODS",
+    "Certificate",
+    "Certification",
+    "Cover",
+    "MethodResult",
+    "StrengthBound",
+    "certify",
+    "relu_kink_status",
+    "strength_bound",
+]

@@ -31,12 +31,12 @@ def dense_cost(cell: Cell, num_samples: int) -> float:
 
 
 def dense_enclosures(
-    cell: Cell, data: Dataset, targets: FloatArray, loss: str, cancelled: npt.NDArray[np.int32]
+    cell: Cell, data: Dataset, targets: FloatArray, loss: str, cancelled: npt.NDArray[np.int32], *, gauss: bool = True
 ) -> tuple[Interval, Interval] | None:
-    """(R, G) over the cell, both (P, P) and with respect to theta; None if cancelled."""
+    """(R, G) over the cell, both (P, P) and with respect to theta; None if cancelled. G is zero if not asked for."""
     net = cell.net
     size = net.num_params
-    residual, gauss = _zeros(size), _zeros(size)
+    residual, products = _zeros(size), _zeros(size)
     rows = max(1, _BLOCK_NUMBERS // (max(net.widths[1:]) * size))
     weights = data.normalized_weights
     for begin in range(0, data.num_samples, rows):
@@ -49,9 +49,9 @@ def dense_enclosures(
             if layer < net.num_layers - 1:
                 residual = residual + _weighted_gram(jacobian, mass * bounds.curved[layer])
                 residual = residual + _mixed(cell, bounds, layer, jacobian, mass)
-            else:
-                gauss = gauss + _gauss_newton(jacobian, bounds.s[layer], targets[part], loss, mass)
-    return _to_theta(cell, residual), _to_theta(cell, gauss)
+            elif gauss:
+                products = products + _gauss_newton(jacobian, bounds.s[layer], targets[part], loss, mass)
+    return _to_theta(cell, residual), _to_theta(cell, products)
 
 
 def _zeros(size: int) -> Interval:
@@ -70,7 +70,10 @@ def jacobians(cell: Cell, bounds: Propagation) -> list[Interval]:
         if layer > 0:
             upstream = bounds.slope[layer - 1][:, :, None] * found[-1]
             end = weight.start  # later parameters do not enter yet
-            product = matmul(cell.blocks[layer].weight, upstream[:, :, :end])
+            weights = cell.blocks[layer].weight
+            if cell.blocks[layer].rho > 0.0:
+                weights = weights.widened(np.full_like(weights.lo, cell.blocks[layer].rho))
+            product = matmul(weights, upstream[:, :, :end])
             lo[:, :, :end], hi[:, :, :end] = product.lo, product.hi
         for unit in range(units):
             own = slice(weight.start + unit * fan_in, weight.start + (unit + 1) * fan_in)

@@ -3,48 +3,73 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import choice
+from .._checks import choice, positive_float
 from .._threads import blas_single_thread
-from ..errors import InputTypeError, MemoryLimitError
+from ..errors import InputError, InputTypeError, MemoryLimitError
 from ..objective import Objective
 from ..regions import Ball, Box, Region, as_region
 from .allocation import worst_over_ball
+from .boxes import box_subdivision, boxes_apply, cell_costs, full_applies, full_subdivision, recheck
 from .centre import centre_bounds, centre_of
 from .certificate import Certificate, MethodResult
 from .dense import dense_cost
+from .intervals import Interval
+from .matrices import comparison_bound, deif_bound, residual_enclosure
 from .moment import moment_bound
 from .propagate import Cell, ball_cell, point_cell, whole_cell
+from .schedule import Portfolio
+from .subdivision import Cover, Progress
 
-METHODS = ("moment", "centre")
+METHODS = ("moment", "centre", "comparison", "deif", "boxes", "full")
+
+_DENSE = ("centre", "comparison", "deif")
+#: Branch and bound methods and what they need.
+_SEARCHES = {
+    "boxes": "it needs a box and a network of at most 150 parameters with few data",
+    "full": "it needs a smooth activation and at most 6 parameters",
+}
 
 #: A lower bound of psi over a cell, or None if it was cancelled.
 Bound = Callable[[Cell], float | None]
 
-#: ``auto`` computes the centre bound up to this many parameters and multiplications …
-_CENTRE_PARAMS, _CENTRE_COST = 2000, 6e10
-#: … and asked for by name it is computed up to this many parameters: several dense matrices.
-_CENTRE_PARAMS_MAX = 8000
+#: ``auto`` computes the bounds that need whole matrices up to this many parameters and multiplications …
+_DENSE_PARAMS, _DENSE_COST = 2000, 6e10
+#: … and asked for by name they are computed up to this many parameters: several dense matrices.
+_DENSE_PARAMS_MAX = 8000
 #: Multiplications that cutting a ball into cells may use, and the number of cells.
 _CELL_COST, _MAX_CELLS = 4e10, 200
 
 _ROUNDING = (
-    "outward: intervals, matrix products with inner-product error bounds, eigenvalues by a Cholesky test; assumes IEEE-754 "
-    "doubles and library functions accurate to 4 units of the last place"
+    "outward: intervals, matrix products with inner-product error bounds, eigenvalues by a Cholesky test or by quotients of "
+    "non-negative vectors; assumes IEEE-754 doubles and library functions accurate to 4 units of the last place"
 )
 _WHAT = {
     "moment": "layer-wise norm recursion with the data's second moments, the Gauss–Newton part dropped",
     "centre": "smallest eigenvalue at the region's centre minus a layer-wise bound of the matrix's change",
+    "comparison": "comparison matrix of the residual part's interval enclosure",
+    "deif": "middle of the residual part's interval enclosure less its scaled radius",
+    "boxes": "branch and bound over the parameters, comparison matrix of the residual part",
+    "full": "branch and bound over the parameters, linear model of the Hessian with enclosed third derivatives",
 }
 
 
-def certify(obj: Objective, region: Region, method: str = "auto", *, cancel: npt.NDArray[np.int32] | None = None) -> Certificate:
+def certify(
+    obj: Objective,
+    region: Region,
+    method: str = "auto",
+    *,
+    time_limit: float | None = None,
+    psi_upper: float | None = None,
+    progress: Progress | None = None,
+    cancel: npt.NDArray[np.int32] | None = None,
+) -> Certificate:
     """Prove a lower bound of ``psi = inf over the region of eigval_min(H(theta))``, valid for every theta in it.
 
     Parameters
@@ -56,8 +81,17 @@ def certify(obj: Objective, region: Region, method: str = "auto", *, cancel: npt
         their parts, ordered cells on their base, a user's region on its ``enclosure``.
     method : str
         ``"moment"``: a recursion in the layers' norms, with intervals for everything else; any size. ``"centre"``: the matrix
-        at the centre minus a bound of its change; small networks, tight on small regions. ``"auto"``: the best of those
-        whose cost is reasonable.
+        at the centre minus a bound of its change; small networks, tight on small regions. ``"comparison"``, ``"deif"``: two
+        eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"boxes"``: branch and bound over
+        the parameters of a small network on a box. ``"full"``: branch and bound to any accuracy for up to 6 parameters.
+        ``"auto"``: the best of those whose cost is reasonable.
+    time_limit : float, optional
+        Seconds for the branch and bound methods; they are spent where the bound gains fastest, and not if it gains next to
+        nothing. By default these methods do a fixed amount of work, a second or so.
+    psi_upper : float, optional
+        An eigenvalue that some Hessian of the region has, such as a witness's: the work ends when the bound reaches it.
+    progress : callable, optional
+        Called with dictionaries of ``"stage"``, ``"method"``, ``"cells"`` and ``"psi_lower"``.
     cancel : (1,) int32 array, optional
         Set ``cancel[0] = 1`` from another thread to end early: what has been proved until then is returned.
 
@@ -99,34 +133,75 @@ def certify(obj: Objective, region: Region, method: str = "auto", *, cancel: npt
         raise InputTypeError(f"obj is a {type(obj).__name__}; pass a pyhess.Objective (network, data and loss).")
     bound = as_region(region).bind(obj)
     choice("method", method, ("auto", *METHODS))
+    limit = None if time_limit is None else positive_float("time_limit", time_limit)
+    goal = None if psi_upper is None else float(psi_upper)
+    if goal is not None and not math.isfinite(goal):
+        raise InputError(f"psi_upper is {psi_upper!r}; allowed are finite numbers, or None if no eigenvalue is known.")
     stop = np.zeros(1, dtype=np.int32) if cancel is None else cancel
     if obj.net.num_layers == 1:
         return _linear(obj, bound)
-    if method == "centre" and obj.num_params > _CENTRE_PARAMS_MAX:
+    if method in ("centre", "comparison", "deif") and obj.num_params > _DENSE_PARAMS_MAX:
         raise MemoryLimitError(
-            f"the centre bound needs several dense matrices of {obj.num_params} x {obj.num_params}; allowed are "
-            f"{_CENTRE_PARAMS_MAX} parameters. Use method='moment'."
+            f"the {method} bound needs several dense matrices of {obj.num_params} x {obj.num_params}; allowed are "
+            f"{_DENSE_PARAMS_MAX} parameters. Use method='moment'."
         )
-    if isinstance(bound, Box | Ball):
-        return _certify_simple(obj, bound, method, stop)
-    found = [
-        _certify_simple(obj, enclosure, method, stop) for enclosure in bound.enclosures() if isinstance(enclosure, Box | Ball)
-    ]
-    if not found:
-        statement = "no certificate knows this region, and no box or ball that contains it was given"
-        return Certificate("none", -math.inf, {}, _ROUNDING, statement, obj, bound)
-    best = max(found, key=lambda certificate: certificate.psi_lower)
-    if best.method == "none":
-        return replace(best, _region=bound)
-    statement = f"{best.statement}; proved on {best._region!r}, which contains the region"
-    return replace(best, statement=statement, _region=bound)
+    return Certification(obj, bound, stop, progress).proceed(method, limit, goal).certificate()
 
 
-def _certify_simple(obj: Objective, region: Box | Ball, method: str, stop: npt.NDArray[np.int32]) -> Certificate:
-    run = _Run(obj, region, stop)
-    with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        run.work((method,) if method != "auto" else METHODS if run.centre_is_cheap() else ("moment",))
-    return run.certificate()
+class Certification:
+    """A certification that can go on: first the bounds of the whole region, later more of it with what is known by then."""
+
+    def __init__(
+        self, obj: Objective, region: Region, stop: npt.NDArray[np.int32] | None = None, progress: Progress | None = None
+    ) -> None:
+        self._obj, self._region = obj, region
+        #: Set ``stop[0] = 1`` to end the work.
+        self.stop = np.zeros(1, dtype=np.int32) if stop is None else stop
+        simple = (region,) if isinstance(region, Box | Ball) else region.enclosures()
+        self._runs = [_Run(obj, part, self.stop, progress) for part in simple if isinstance(part, Box | Ball)]
+
+    def proceed(self, method: str = "auto", time_limit: float | None = None, psi_upper: float | None = None) -> Certification:
+        """Everything, as `certify` does."""
+        return self.roots(method).refine(method, time_limit, psi_upper)
+
+    def roots(self, method: str = "auto") -> Certification:
+        """The bounds of the region as a whole, or over few cells."""
+        for run in self._runs:
+            with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+                run.roots(method)
+        return self
+
+    def refine(self, method: str = "auto", time_limit: float | None = None, psi_upper: float | None = None) -> Certification:
+        """Branch and bound."""
+        for run in self._runs:
+            share = None if time_limit is None else time_limit / len(self._runs)
+            with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+                run.refine(method, share, psi_upper)
+        return self
+
+    @property
+    def can_refine(self) -> bool:
+        """Whether branch and bound applies to this problem."""
+        return any(run.searches() for run in self._runs)
+
+    def certificate(self) -> Certificate:
+        """The best bound so far."""
+        if not self._runs:
+            statement = "no certificate knows this region, and no box or ball that contains it was given"
+            return Certificate("none", -math.inf, {}, _ROUNDING, statement, self._obj, self._region)
+        best = max((run.certificate() for run in self._runs), key=lambda certificate: certificate.psi_lower)
+        if isinstance(self._region, Box | Ball) or best.method == "none":
+            return replace(best, _region=self._region)
+        statement = f"{best.statement}; proved on {best._region!r}, which contains the region"
+        return replace(best, statement=statement, _region=self._region)
+
+
+def fresh_bound(obj: Objective, region: Region, method: str, cover: Cover | None) -> float:
+    """The bound of a method, computed again: over the boxes of a cover if there is one."""
+    if cover is None:
+        return certify(obj, region, "auto" if method == "linear" else method).psi_lower
+    parts = (region,) if isinstance(region, Box | Ball) else region.enclosures()
+    return max((recheck(obj, part, method, cover) for part in parts if isinstance(part, Box | Ball)), default=-math.inf)
 
 
 def _linear(obj: Objective, region: Region) -> Certificate:
@@ -137,23 +212,52 @@ def _linear(obj: Objective, region: Region) -> Certificate:
 
 
 class _Run:
-    """One certification: the methods' results so far."""
+    """One certification on a box or ball: the methods' results so far."""
 
-    def __init__(self, obj: Objective, region: Box | Ball, stop: npt.NDArray[np.int32]) -> None:
+    def __init__(self, obj: Objective, region: Box | Ball, stop: npt.NDArray[np.int32], progress: Progress | None) -> None:
         self.obj = obj
         self.region = region
         self.stop = stop
+        self.progress = progress
         self.whole = whole_cell(obj.net, region)
         self.table: dict[str, MethodResult] = {}
+        self._portfolio: Portfolio | None = None
 
-    def work(self, methods: Sequence[str]) -> None:
+    def roots(self, method: str) -> None:
         """Every method on the region as one cell; the best of them goes on to cut a ball into more."""
         bounds: dict[str, Bound] = {}
-        for name in methods:
-            self._record(name, lambda name=name: self._whole(name, bounds))  # type: ignore[misc]
+        names = [method] if method != "auto" else ["moment", *(_DENSE if self._dense_is_cheap() else ())]
+        makers = {"moment": lambda: self._moment, "centre": self._centre, "comparison": self._comparison, "deif": self._deif}
+        for name in (name for name in names if name in makers):
+            self._record(name, lambda name=name: self._whole(name, makers[name], bounds))  # type: ignore[misc]
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
-            self._record(best, lambda: self._over_cells(bounds[best]))
+            self._record(best, lambda: self._over_cells(best, bounds[best]))
+
+    def searches(self) -> list[str]:
+        """The branch and bound methods that apply."""
+        names = ["full"] if full_applies(self.obj) else []
+        return [*names, "boxes"] if isinstance(self.region, Box) and boxes_apply(self.obj) else names
+
+    def refine(self, method: str, time_limit: float | None, psi_upper: float | None) -> None:
+        """Branch and bound by the method, or by all that apply."""
+        applying = self.searches()
+        if method != "auto" and method in _SEARCHES and method not in applying:
+            raise InputError(f"method={method!r} does not apply to this problem: {_SEARCHES[method]}. Use method='auto'.")
+        chosen = [name for name in applying if method in ("auto", name)]
+        if not chosen or self.stop[0]:
+            return
+        if self._portfolio is None:
+            makers = {
+                "full": lambda: full_subdivision(self.obj, self.region),
+                "boxes": lambda: box_subdivision(self.obj, self.region),  # type: ignore[arg-type]
+            }
+            self._portfolio = Portfolio({name: makers[name] for name in chosen}, cell_costs(self.obj))
+        known = max((row.psi_lower for row in self.table.values()), default=-math.inf)
+        try:
+            self._portfolio.work(self.stop, time_limit, psi_upper, known, self.progress)
+        finally:  # Ctrl-C keeps what is proved
+            self.table.update(self._portfolio.table())
 
     def _record(self, name: str, method: Callable[[], tuple[float, int] | None]) -> None:
         if self.stop[0]:
@@ -167,24 +271,26 @@ class _Run:
             row = MethodResult(max(row.psi_lower, before.psi_lower), row.seconds + before.seconds, max(row.cells, before.cells))
         self.table[name] = row
 
-    def _whole(self, name: str, bounds: dict[str, Bound]) -> tuple[float, int] | None:
-        bound = self._moment if name == "moment" else self._centre()
+    def _whole(self, name: str, make: Callable[[], Bound | None], bounds: dict[str, Bound]) -> tuple[float, int] | None:
+        bound = make()
         value = None if bound is None else bound(self.whole)
         if bound is None or value is None:
             return None
         bounds[name] = bound
         return value, 1
 
-    def _over_cells(self, bound: Bound) -> tuple[float, int] | None:
+    def _over_cells(self, name: str, bound: Bound) -> tuple[float, int] | None:
         net, region = self.obj.net, self.region
         assert isinstance(region, Ball)
-        cost = 8.0 * self.obj.data.num_samples * net.num_params
+        samples = self.obj.data.num_samples
+        dense = name in ("comparison", "deif")
+        cost = 30.0 * dense_cost(self.whole, samples) if dense else 8.0 * samples * net.num_params
         max_cells = int(np.clip(_CELL_COST / cost, 4, _MAX_CELLS))
         return worst_over_ball(lambda radii: bound(ball_cell(net, region, radii)), net.num_layers, region.radius, max_cells)
 
-    def centre_is_cheap(self) -> bool:
+    def _dense_is_cheap(self) -> bool:
         cost = dense_cost(self.whole, self.obj.data.num_samples)
-        return self.obj.num_params <= _CENTRE_PARAMS and cost <= _CENTRE_COST
+        return self.obj.num_params <= _DENSE_PARAMS and cost <= _DENSE_COST
 
     def _moment(self, cell: Cell) -> float | None:
         obj = self.obj
@@ -202,6 +308,17 @@ class _Run:
             return None if found is None else max(found)
 
         return bound
+
+    def _comparison(self) -> Bound:
+        return lambda cell: self._by_enclosure(cell, comparison_bound)
+
+    def _deif(self) -> Bound:
+        return lambda cell: self._by_enclosure(cell, deif_bound)
+
+    def _by_enclosure(self, cell: Cell, bound: Callable[[Interval], float]) -> float | None:
+        obj = self.obj
+        found = residual_enclosure(cell, obj.data, obj.targets, obj.loss, self.stop)
+        return None if found is None else bound(found)
 
     def certificate(self) -> Certificate:
         finished = {name: row for name, row in self.table.items() if row.psi_lower > -math.inf}

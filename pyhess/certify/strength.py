@@ -25,6 +25,7 @@ from ..regions import Ball, Box, Region
 from .centre import Centre, centre_bounds
 from .dense import dense_cost, dense_enclosures
 from .intervals import TINY, UNIT, Interval, gamma
+from .matrices import comparison_matrix
 from .propagate import box_cell, point_cell, whole_cell
 from .spectral import eigval_min_bound, norm_bound
 
@@ -91,9 +92,7 @@ def _minorants(obj: Objective, region: Region, stop: npt.NDArray[np.int32]) -> I
         over = dense_enclosures(cell, obj.data, obj.targets, obj.loss, stop)
         if over is None:
             return
-        comparison = -np.maximum(over[0].magnitude, over[0].magnitude.T)
-        comparison[np.diag_indices(obj.num_params)] = np.diag(over[0].lo)
-        yield "minus the comparison matrix of the residual part over the region", comparison
+        yield "minus the comparison matrix of the residual part over the region", comparison_matrix(over[0])
         point = point_cell(obj.net, centre)
         matrices = dense_enclosures(point, obj.data, obj.targets, obj.loss, stop)
         if matrices is None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .._checks import as_rng, positive_float
 from .._threads import num_workers
-from ..certify import Certificate, StrengthBound, certify, relu_kink_status, strength_bound
+from ..certify import METHODS, Certificate, Certification, StrengthBound, certify, relu_kink_status, strength_bound
 from ..errors import InputTypeError, NumericalError
 from ..objective import Objective
 from ..penalties import L2, Penalty, as_penalty
@@ -37,6 +37,8 @@ EXACT_TOLERANCE = 1e-6
 #: Shares of a time limit that the stages before the search may use up.
 _KINK_SHARE = 0.25
 _CERTIFICATE_SHARE = 0.5
+#: Share of the time left that the search may use where branch and bound can improve the upper end afterwards.
+_SEARCH_SHARE = 0.5
 
 
 def lambda_threshold(
@@ -145,6 +147,7 @@ class _Run:
     interrupted: bool = False
     relu_kinks: str = "no_relu"
     kink: KinkWitness | None = None
+    certification: Certification | None = None
     certificate: Certificate | None = None
     upper: StrengthBound | None = None
     found: SearchResult | None = None
@@ -165,6 +168,7 @@ class _Run:
             self._certify()
             self._search()
             self._make_witness()
+            self._refine()
         except KeyboardInterrupt:
             self.interrupted = True
             try:
@@ -181,7 +185,7 @@ class _Run:
         try:
             yield
         finally:
-            self.seconds[name] = monotonic() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + monotonic() - start
 
     def _look_for_kinks(self) -> None:
         if "relu" not in self.obj.net.activations:
@@ -201,15 +205,41 @@ class _Run:
         if self.method is None:
             return
         with self._stage("certificate"), _timer(self.remaining, _CERTIFICATE_SHARE) as cancel:
-            self.certificate = certify(self.obj, self.region, method=self.method, cancel=cancel)
+            if self.obj.net.num_layers == 1 or self.method not in ("auto", *METHODS):
+                self.certificate = certify(self.obj, self.region, method=self.method, cancel=cancel)
+            else:
+                self.certification = Certification(self.obj, self.region, cancel, self.progress).roots(self.method)
+                self.certificate = self.certification.certificate()
             psi_lower = self.certificate.psi_lower
             self.upper = strength_bound(self.obj, self.region, self.penalty, psi_lower, cancel=cancel)
+
+    def _refine(self) -> None:
+        """Branch and bound for the upper end, now that the witness says how far it can get."""
+        left = self.remaining
+        if self.certification is None or not self.certification.can_refine or (left is not None and left <= 0.0):
+            return
+        assert self.method is not None
+        psi_upper = None if self.witness is None else self.witness.eigval
+        self.certification.stop[0] = 0  # the first part's time is over, if it was
+        with self._stage("certificate"):
+            try:
+                self.certification.refine(self.method, left, psi_upper)
+            finally:  # Ctrl-C keeps what is proved
+                self._take(self.certification.certificate())
+
+    def _take(self, certificate: Certificate) -> None:
+        self.certificate = certificate
+        better = StrengthBound(self.penalty.sufficient(-certificate.psi_lower), self.penalty.upper_rule)
+        if self.upper is None or better.lam_upper < self.upper.lam_upper:
+            self.upper = better
 
     def _search(self) -> None:
         left = self.remaining
         if left is not None and left <= 0.0:
             self.interrupted = True
             return
+        if left is not None and self.certification is not None and self.certification.can_refine:
+            left *= _SEARCH_SHARE
         with self._stage("search"):
             self.found = search(
                 self.obj,

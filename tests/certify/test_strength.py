@@ -57,7 +57,7 @@ def test_bounds_hold_everywhere(widths: list[int], activation: str, loss: str, n
 def test_matrices_beat_the_bound_of_psi_alone() -> None:
     obj = objective([2, 3, 1], "tanh", "squared_error")
     region = ph.Box(-0.3, 0.3).bind(obj)
-    psi_lower = certify(obj, region).psi_lower
+    psi_lower = certify(obj, region, "moment").psi_lower
     for penalty in penalties(obj):
         upper = strength_bound(obj, region, penalty, psi_lower)
         assert upper.lam_upper - 1.0 < 0.8 * (penalty.sufficient(-psi_lower) - 1.0)
@@ -79,7 +79,7 @@ def test_free_biases_get_an_upper_end_where_they_are_definite() -> None:
     obj = ph.Objective(ph.MLP([1, 1, 1]), ph.Dataset(x, y))
     penalty = ph.L2(penalize="weights")
     for radius in (1e-3, 3e-3):
-        t = ph.lambda_threshold(obj, ph.Box.around(fit, radius), penalty, rng=7)
+        t = ph.lambda_threshold(obj, ph.Box.around(fit, radius), penalty, rng=7, certificate="moment")
         assert t.psi_lower < 0.0  # the bound of psi alone would say nothing
         assert 0.0 <= t.lam_lower <= t.lam_upper < math.inf
         assert "Hessian at the centre" in str(t).replace("\n                ", " ")

@@ -24,10 +24,19 @@ class FakeCertificate(SimpleNamespace):
 
 
 def certificate_of(psi_lower: float) -> Any:
-    def certify(obj: Any, region: Any, method: str = "auto", cancel: Any = None) -> FakeCertificate:
-        return FakeCertificate(psi_lower=psi_lower, method="fake", statement="a fake", exact=False)
+    class Fake:
+        can_refine = False
 
-    return certify
+        def __init__(self, *args: Any) -> None:
+            pass
+
+        def roots(self, method: str) -> Any:
+            return self
+
+        def certificate(self) -> FakeCertificate:
+            return FakeCertificate(psi_lower=psi_lower, method="fake", statement="a fake", exact=False)
+
+    return Fake
 
 
 def raise_interrupt(*args: Any, **options: Any) -> Any:
@@ -105,14 +114,14 @@ def test_no_certificate_leaves_the_upper_end_open(small: Any) -> None:
 def test_a_tight_certificate_makes_it_exact(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     psi = lambda_threshold(small, BOX, rng=7, certificate=None).psi_upper
     for excess, status in ((1e-7, Status.EXACT), (1e-5, Status.BRACKETED)):
-        monkeypatch.setattr(bracket, "certify", certificate_of(psi * (1.0 + excess)))
+        monkeypatch.setattr(bracket, "Certification", certificate_of(psi * (1.0 + excess)))
         t = lambda_threshold(small, BOX, rng=7)
         assert_consistent(t)
         assert t.status is status
 
 
 def test_a_contradiction_is_raised_with_both_numbers(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bracket, "certify", certificate_of(-1e-3))
+    monkeypatch.setattr(bracket, "Certification", certificate_of(-1e-3))
     psi = lambda_threshold(small, BOX, rng=7, certificate=None).psi_upper
     assert psi < -1e-3
     with pytest.raises(NumericalError) as caught:
@@ -195,7 +204,7 @@ def test_softplus_control_of_the_relu_problem(problem: Any) -> None:
 # --- interruption ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", ["relu_kink_status", "find_kink", "certify", "search", "make_witness"])
+@pytest.mark.parametrize("stage", ["relu_kink_status", "find_kink", "Certification", "search", "make_witness"])
 def test_interrupt_in_any_stage_keeps_what_there_is(problem: Any, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     relu = stage in ("relu_kink_status", "find_kink")
     obj = problem([3, 4, 1], "relu" if relu else "tanh", "squared_error")
@@ -203,7 +212,7 @@ def test_interrupt_in_any_stage_keeps_what_there_is(problem: Any, stage: str, mo
     t = lambda_threshold(obj, BOX, rng=7)
     assert_consistent(t)
     assert t.status is Status.INTERRUPTED and t.stats["interrupted"]
-    reached = ["relu_kink_status", "find_kink", "certify", "search", "make_witness"].index(stage)
+    reached = ["relu_kink_status", "find_kink", "Certification", "search", "make_witness"].index(stage)
     assert (t.certificate is not None) == (reached > 2)
     assert math.isinf(t.lam_upper) == (reached <= 2)
     assert t.witness is None

@@ -1,0 +1,133 @@
+"""Branch and bound over the parameters of small networks: to any accuracy for a handful, by the residual part for more."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from ..model import MLP
+from ..objective import Objective
+from ..regions import Ball, Box
+from .cell_bounds import full_bounds, residual_bounds
+from .scalar_ranges import CODES
+from .subdivision import Cover, Subdivision, covers
+from .taylor_kernel import monomials
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_LOSSES = {"squared_error": 0, "logistic": 1, "cross_entropy": 2}
+_ODD = ("tanh", "identity")
+
+#: Most parameters for bounds of the second order over the vertices of boxes.
+FULL_PARAMS = 6
+#: Most parameters, and most multiplications of one enclosure, for branch and bound by the residual part.
+BOX_PARAMS, _BOX_COST = 150, 3e7
+
+
+def _problem(obj: Objective) -> tuple[object, ...]:
+    """The network and data as the compiled functions take them."""
+    net = obj.net
+    scale = np.empty(net.num_params)
+    for (weight, bias), factor in zip(net.layer_slices, net.layer_scales, strict=True):
+        scale[weight.start : weight.stop if bias is None else bias.stop] = factor
+    return (
+        np.array(net.widths, dtype=np.int64),
+        np.array([CODES[name] for name in net.activations], dtype=np.int64),
+        np.array(net.betas, dtype=np.float64),
+        np.array([weight.start for weight, _ in net.layer_slices], dtype=np.int64),
+        np.array([-1 if bias is None else bias.start for _, bias in net.layer_slices], dtype=np.int64),
+        scale,
+        np.array(obj.data.X, dtype=np.float64, order="C"),
+        np.array(obj.targets, dtype=np.float64, order="C"),
+        np.array(obj.data.normalized_weights, dtype=np.float64),
+        _LOSSES[obj.loss],
+    )
+
+
+def full_applies(obj: Objective) -> bool:
+    """Whether the second-order bound is for this problem: few parameters, smooth."""
+    return obj.num_params <= FULL_PARAMS and "relu" not in obj.net.activations
+
+
+def full_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:
+    """Branch and bound with bounds of the second order, which reach any accuracy."""
+    problem = _problem(obj)
+    triples, shift, products = monomials(obj.num_params)
+    box = region if isinstance(region, Box) else region.box_around()
+    radius, centre = (
+        (float(region.radius), np.array(region.center)) if isinstance(region, Ball) else (0.0, np.zeros(obj.num_params))
+    )
+
+    def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: IntArray) -> None:
+        full_bounds(problem, triples, shift, products, radius, centre, lows, highs, bounds, splits)
+
+    return Subdivision(evaluate, *_without_copies(obj.net, box))
+
+
+def recheck(obj: Objective, region: Box | Ball, name: str, cover: Cover) -> float:
+    """The bound that the boxes of a cover prove, computed afresh; -inf if they do not cover the region."""
+    search = full_subdivision(obj, region) if name == "full" else box_subdivision(obj, region)  # type: ignore[arg-type]
+    if cover.keys != search.keys or not covers(cover, search.low, search.high):
+        return -math.inf
+    bounds = search.evaluated(cover.low, cover.high)
+    return float(np.min(bounds))
+
+
+def boxes_apply(obj: Objective) -> bool:
+    """Whether branch and bound by the residual part is within reach."""
+    return obj.num_params <= BOX_PARAMS and obj.data.num_samples * float(obj.num_params) ** 2 <= _BOX_COST
+
+
+def box_subdivision(obj: Objective, region: Box) -> Subdivision:
+    """Branch and bound with the comparison matrix of the residual part; one box of every orbit of the network's symmetries."""
+    problem = _problem(obj)
+
+    def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: IntArray) -> None:
+        residual_bounds(problem, lows, highs, bounds)
+        splits[:] = -1
+
+    return Subdivision(evaluate, *_without_copies(obj.net, region))
+
+
+def _without_copies(net: MLP, box: Box) -> tuple[FloatArray, FloatArray, tuple[tuple[int, ...], ...]]:
+    """(low, high, keys) of the part of the box with all keys >= 0."""
+    low, high = np.array(box.low), np.array(box.high)
+    keys = symmetry_keys(net, low, high)
+    for layer in keys:
+        low[list(layer)] = np.maximum(low[list(layer)], 0.0)
+    return low, high, keys
+
+
+def symmetry_keys(net: MLP, low: FloatArray, high: FloatArray) -> tuple[tuple[int, ...], ...]:
+    """One parameter for every unit of the hidden layers whose units may be put in any order, and flipped, inside the box.
+
+    For an odd activation the sign of a unit's incoming weights, bias and outgoing weights can be changed, so the first outgoing
+    weights
+    may be taken as >= 0 and falling, wherever the box is the same for all units of the layer and symmetric about zero.
+    """
+    found = []
+    for layer, name in enumerate(net.activations):
+        units = net.widths[layer + 1]
+        (weight, bias), (above, _) = net.layer_slices[layer], net.layer_slices[layer + 1]
+        sides = []
+        for end in (low, high):
+            rows, columns = end[weight].reshape(units, -1), end[above].reshape(-1, units).T
+            parts = [rows, columns] if bias is None else [rows, columns, end[bias][:, None]]
+            sides.append(np.concatenate(parts, axis=1))
+        if name in _ODD and (sides[0] == -sides[1]).all() and (sides[0] == sides[0][0]).all():
+            found.append(tuple(range(above.start, above.start + units)))
+    return tuple(found)
+
+
+def cell_costs(obj: Objective) -> dict[str, float]:
+    """Multiplications for one box by each method, roughly."""
+    size, samples = obj.num_params, obj.data.num_samples
+    units = sum(obj.net.widths[1:])
+    vertices = 2.0**size * (1.0 + size / 2.0)
+    return {
+        "boxes": samples * float(size) ** 2 + 4.0 * float(size) ** 3,
+        "full": 2.0 * samples * units * (float(size) + 1.0) ** 3 + vertices * float(size) ** 3,
+    }
