@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
@@ -75,6 +76,30 @@ def slope(widths: list[int], values: list[float]) -> tuple[float, float]:
     return exponent, float(student.ppf(0.975, len(x) - 2)) * error
 
 
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Thresholds against widths, with a line of the slope -1/2."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "width-scaling"
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.0, 4.2), layout="constrained")
+    widths = np.array(record["widths"], dtype=float)
+    for marker, (name, found) in zip("osD^", record["families"].items(), strict=False):
+        values = np.median(np.array(found["lam_lower"]), axis=0)
+        axes.loglog(
+            widths, values, marker=marker, markersize=4.5, label=f"{name}: {found['exponent']:+.2f} ± {found['interval']:.2f}"
+        )
+    last = np.median(np.array(found["lam_lower"]), axis=0)[-1]
+    guide = widths[len(widths) // 2 :]
+    axes.loglog(guide, 0.5 * last * (guide / guide[-1]) ** -0.5, "k--", linewidth=0.8, label="slope -1/2")
+    axes.set(xlabel="hidden units m", ylabel="lower end of the threshold")
+    axes.grid(True, which="major", linewidth=0.3)
+    axes.legend(fontsize=8, title="exponent for the larger widths", title_fontsize=8)
+    figure.savefig(path, metadata={"Date": None} if path.suffix in (".svg", ".pdf") else None)
+
+
 def main() -> None:
     """Measure, print the table, write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -83,6 +108,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=32, help="starts up to width 64; wider networks get fewer (default 32)")
     parser.add_argument("--seconds", type=float, default=120.0, help="time limit of one search, for the widest (default 120)")
     parser.add_argument("--seeds", type=int, default=3, help="random streams, the median of which counts (default 3)")
+    parser.add_argument("--figure", type=Path, help="also draw it (needs matplotlib); SVG, PDF or PNG by the name's ending")
     parser.add_argument("--out", type=Path, default=Path("width_scaling.json"))
     given = parser.parse_args()
     widths = [2**k for k in range(1, 13) if 2**k <= given.most]
@@ -105,7 +131,9 @@ def main() -> None:
             family.name.ljust(38) + "".join(f"{value:9.4g}" for value in values) + f"   {exponent:+.3f} ± {interval:.3f}",
             flush=True,
         )
-        given.out.write_text(json.dumps(record, indent=1))
+        given.out.write_text(json.dumps(record, indent=1) + "\n")
+    if given.figure is not None:
+        draw(record, given.figure)
 
 
 if __name__ == "__main__":
