@@ -10,10 +10,11 @@ residual's entry k). In the global symbols (the cell's coordinates and those of 
 and eigval_min is bounded by
 
     vertices    a concave function of delta is smallest at a vertex: up to `MAX_VERTEX` symbols are enumerated;
-    majorants   N >= +-E with z'Nz = |z'Ez| at a guessed eigenvector z, for the other symbols and the G_ik;
+    majorants   N >= +-E with z'Nz = |z'Ez| at a guessed eigenvector z, for the other symbols, and of least trace(NZ) for a guessed
+                mixture Z of eigenvectors, for the G_ik;
     splits      2 beta y q <= |beta| (tau y² + q²/tau) for the remainders.
 
-Any z and tau give a valid bound. Every affine operation adds its rounding to the remainder, sums are allowed gamma times the sum
+Any z, Z and tau give a valid bound. Every affine operation adds its rounding to the remainder, sums are allowed gamma times the sum
 of the magnitudes, and the last step is a Cholesky factorisation (S. M. Rump, BIT 46 (2006)).
 
 All helpers share this file: Numba's cache does not notice an edited helper in another one.
@@ -41,7 +42,7 @@ _U = 2.0**-53
 #: Absolute error allowed to values of activations and derivatives, in units of their natural size.
 _ERR = 2.0**-46
 _TINY = 1e-300
-_PICKS = 3
+_PICKS = 8
 
 _NAN = math.nan
 _S3 = math.sqrt(3.0)
@@ -500,21 +501,18 @@ def _tangent_ball(n: Any, e: Any, group: Any, code: int, z: Any, work: Any, size
 
 
 @serial
-def _pair_majorant(a: float, b: float, y: float, q: float) -> tuple[float, float, float]:
-    """N (n11, n12, n22) >= +-[a, b; b, 0], equal to |a y² + 2 b y q| at (y, q) where that is not small."""
-    form = a * y * y + 2.0 * b * y * q
-    if abs(form) > 0.1 * abs(b * y * q) and abs(form) > 0.0:
-        sign = 1.0 if form > 0.0 else -1.0
-        c = 2.0 * b * b / abs(form)
-        if c * (q * q + y * y) < 1e6 * (abs(a) + abs(b)):
-            return sign * a + c * q * q, sign * b - c * q * y, c * y * y
-    tau = min(1e3, max(1e-3, (abs(q) + 1e-3) / (abs(y) + 1e-3)))
-    scaled = a / tau
-    root = math.sqrt(scaled * scaled + 4.0 * b * b)
-    if root <= 0.0:
-        return 0.0, 0.0, 0.0
-    # The absolute value of the matrix in the coordinates sqrt(tau) y, q / sqrt(tau).
-    return tau * (scaled * scaled + 2.0 * b * b) / root, scaled * b / root, 2.0 * b * b / root / tau
+def _pair_majorant(a: float, b: float, y2: float, yq: float, q2: float) -> tuple[float, float, float]:
+    """The N (n11, n12, n22) >= +-G, G = [a, b; b, 0], with the smallest trace of NZ for a Z = [y2, yq; yq, q2] > 0.
+
+    N = Z^-1/2 |Z^1/2 G Z^1/2| Z^-1/2 = (G Z G + b² adj Z) / sqrt(tr(GZ)² + 4 b² det Z).
+    """
+    if b == 0.0:
+        return abs(a), 0.0, 0.0
+    g1, g2 = a * y2 + b * yq, a * yq + b * q2  # first row of G Z
+    n11, n12, n22 = g1 * a + g2 * b + b * b * q2, g1 * b - b * b * yq, 2.0 * b * b * y2
+    trace = a * y2 + 2.0 * b * yq
+    root = math.sqrt(trace * trace + 4.0 * b * b * (y2 * q2 - yq * yq))
+    return n11 / root, n12 / root, n22 / root
 
 
 @serial
@@ -710,56 +708,65 @@ def _assemble(variant: int, root: int, lo: Any, hi: Any, room: float, problem: A
 
 
 @serial
-def _majorise(variant: int, root: int, count: int, vertex: Any, direction: Any, problem: Any, rest: Any, scratch: Any) -> float:
-    """N for the direction (p, q): everything but the middle and the vertex symbols; returns the sum of its magnitudes."""
-    z = problem[0]
+def _majorise(variant: int, root: int, count: int, vertex: Any, z: Any, weight: Any, problem: Any, rest: Any, scratch: Any
+              ) -> float:  # fmt: skip
+    """N of everything but the middle and the vertex symbols, small in trace(N weight); returns the sum of its magnitudes."""
+    data, norms = problem[0], problem[1]
     dim, outputs = problem[6][0], problem[6][1]
     size = dim + outputs
     e, n, f, work = scratch[5], scratch[6], scratch[16], scratch[17]
     rem_a, rem_b, free_a, free_b = scratch[10], scratch[11], scratch[12], scratch[13]
-    norms = problem[1]
     groups = rest[7]
     n[:] = 0.0
     magnitude = 0.0
-    for i in range(z.shape[0]):
-        along = 0.0
+    for i in range(data.shape[0]):
+        y2 = 0.0
         for d in range(dim):
-            along += z[i, d] * direction[d]
+            x = 0.5 * weight[d, d] * data[i, d]
+            for j in range(d):
+                x += weight[d, j] * data[i, j]
+            y2 += 2.0 * x * data[i, d]
+        y2 = max(y2, 1e-6 * norms[i] * norms[i]) + 1e-200
         a = rem_a[i]
         for k in range(outputs):
-            q = direction[dim + k]
-            tau = min(1e3, max(1e-3, (abs(q) + 1e-3) / (abs(along) + 1e-3)))
-            a += tau * rem_b[i, k]
-            down = rem_b[i, k] / tau
+            q2 = weight[dim + k, dim + k] + 1e-8
+            down = 0.0
+            if rem_b[i, k] > 0.0:
+                tau = math.sqrt(q2 / y2)
+                a += tau * rem_b[i, k]
+                down = rem_b[i, k] / tau
             if free_a[i, k] != 0.0 or free_b[i, k] != 0.0:
-                n11, n12, n22 = _pair_majorant(free_a[i, k], free_b[i, k], along, q)
+                yq = 0.0
+                for d in range(dim):
+                    yq += weight[dim + k, d] * data[i, d]
+                limit = (1.0 - 1e-6) * math.sqrt(y2 * q2)
+                n11, n12, n22 = _pair_majorant(free_a[i, k], free_b[i, k], y2, min(limit, max(-limit, yq)), q2)
                 a += n11
                 down += n22
-                magnitude += 2.0 * abs(n12) * norms[i]
                 for d in range(dim):
-                    n[dim + k, d] += n12 * z[i, d]
-                magnitude += (abs(n11) + abs(n22)) * (1.0 + norms[i] * norms[i])
+                    n[dim + k, d] += n12 * data[i, d]
+                magnitude += 2.0 * abs(n12) * norms[i] + abs(n11) * norms[i] * norms[i]
             n[dim + k, dim + k] += down
             magnitude += down
         magnitude += abs(a) * norms[i] * norms[i]
         for d in range(dim):
-            x = a * z[i, d]
+            x = a * data[i, d]
             for j in range(d + 1):
-                n[d, j] += x * z[i, j]
+                n[d, j] += x * data[i, j]
     own = size + (dim if rest[0][root] == TWINS else 0)
     for k in range(count):
         code = -1 if k < own else groups[k - own]
         if not vertex[k] and code < 0:
             norm = _frobenius(e[k], size) * (1.0 + 1e-12)
             if norm > 0.0:
-                magnitude += _tangent(n, e[k], direction, f, size, norm)
+                magnitude += _tangent(n, e[k], z, f, size, norm)
     if count > own:
         last = -1
         for l in range(count - own):
             if groups[l] > last:
                 last = groups[l]
         for code in range(last + 1):
-            magnitude += _tangent_ball(n, e[own:count], groups, code, direction, work, size)
+            magnitude += _tangent_ball(n, e[own:count], groups, code, z, work, size)
     return magnitude
 
 
@@ -834,6 +841,7 @@ def _bound(variant: int, root: int, lo: Any, hi: Any, room: float, problem: Any,
     size = dim + outputs
     m0, e, n, a, b, q = scratch[4], scratch[5], scratch[6], scratch[7], scratch[8], scratch[9]
     f, z, best_z, vertex, sizes_of = scratch[16], scratch[18], scratch[20], scratch[21], scratch[22]
+    weight, best_weight = scratch[24], scratch[25]
     magnitude = _assemble(variant, root, lo, hi, room, problem, rest, scratch)
     if not magnitude < 1e300:
         return -math.inf
@@ -841,9 +849,15 @@ def _bound(variant: int, root: int, lo: Any, hi: Any, room: float, problem: Any,
     own = size + (dim if rest[0][root] == TWINS else 0)
     _choose_vertices(count, own, size, rest[7], e, vertex, sizes_of)
     _smallest(m0, b, q, z, size)
-    best, best_extra = -math.inf, 0.0
-    for _ in range(_PICKS):
-        extra = _majorise(variant, root, count, vertex, z, problem, rest, scratch)
+    for i in range(size):
+        for j in range(i + 1):
+            weight[i, j] = 0.5 * z[i] * z[j]
+        weight[i, i] += 0.25 / dim if i < dim else 0.25 / outputs
+    best, extra = -math.inf, 0.0
+    for step in range(_PICKS):
+        extra = _majorise(variant, root, count, vertex, z, weight, problem, rest, scratch)
+        if not extra < 1e300:
+            return -math.inf
         for i in range(size):
             for j in range(i + 1):
                 a[i, j] = m0[i, j] - n[i, j]
@@ -855,13 +869,19 @@ def _bound(variant: int, root: int, lo: Any, hi: Any, room: float, problem: Any,
                         a[i, j] -= sign * e[k, i, j]
         f[:] = z
         value = _smallest(a, b, q, z, size)
+        gain = value - best
         if value > best:
-            best, best_extra = value, extra
+            best = value
+            best_weight[:] = weight
             best_z[:] = f
-        if not extra < 1e300:
-            return -math.inf
-    extra = _majorise(variant, root, count, vertex, best_z, problem, rest, scratch)
-    z[:] = best_z
+        if step > 1 and gain < 1e-4 * abs(best):
+            break
+        # The best majorants are those for a mixture of the eigenvectors they lead to.
+        share = 1.0 / (step + 2.0)
+        for i in range(size):
+            for j in range(i + 1):
+                weight[i, j] += share * (z[i] * z[j] - weight[i, j])
+    extra = _majorise(variant, root, count, vertex, best_z, best_weight, problem, rest, scratch)
     total = magnitude + extra
     value = _vertex_bound(count, min(best, 0.0) - 1e-13 * total, total, problem, vertex, scratch)
     slack = (8.0 * problem[0].shape[0] + 1024.0 + 8.0 * count + 64.0 * size * size) * _U * total
@@ -875,20 +895,23 @@ def _split(root: int, lo: Any, hi: Any, problem: Any, rest: Any, scratch: Any) -
     data = problem[0]
     dim, outputs = problem[6][0], problem[6][1]
     nl = 1 + 3 * outputs
-    share_a, share_b, z, scores = scratch[14], scratch[15], scratch[20], scratch[23]
+    share_a, share_b, weight, scores = scratch[14], scratch[15], scratch[25], scratch[23]
     scores[:] = 0.0
     twins = rest[0][root] == TWINS
     for i in range(data.shape[0]):
-        along, own, other = 0.0, 0.0, 0.0
+        y2, own, other = 0.0, 0.0, 0.0
         for d in range(dim):
-            along += data[i, d] * z[d]
+            x = 0.5 * weight[d, d] * data[i, d]
+            for j in range(d):
+                x += weight[d, j] * data[i, j]
+            y2 += 2.0 * x * data[i, d]
             own += 0.5 * (hi[d] - lo[d]) * abs(data[i, d])
             if twins:
                 other += 0.5 * (hi[dim + outputs + d] - lo[dim + outputs + d]) * abs(data[i, d])
         for j in range(1 + 2 * outputs):
-            x = share_a[i, j] * along * along
+            x = share_a[i, j] * y2
             for k in range(outputs):
-                x += 2.0 * share_b[i, k, j] * abs(along * z[dim + k])
+                x += 2.0 * share_b[i, k, j] * math.sqrt(max(0.0, y2 * weight[dim + k, dim + k]))
             if j == 0:
                 for d in range(dim):
                     scores[d] += x * 0.5 * (hi[d] - lo[d]) * abs(data[i, d]) / (own + _TINY)
@@ -921,7 +944,7 @@ def _work_on(begin: int, end: int, cells: Any, roots: Any, parents: Any, bounds:
         np.zeros((size, size)), np.zeros((size, size)), np.zeros(n), np.zeros((n, outputs)), np.zeros((n, outputs)),
         np.zeros((n, outputs)), np.zeros((n, nl)), np.zeros((n, outputs, nl)), np.zeros(size), np.zeros((generators, size + 1)),
         np.zeros(size), np.zeros(MAX_VERTEX, dtype=np.int64), np.zeros(size), np.zeros(most, dtype=np.bool_), np.zeros(most),
-        np.zeros(most),
+        np.zeros(most), np.zeros((size, size)), np.zeros((size, size)),
     )  # fmt: skip
     for c in range(begin, end):
         lo, hi, root = cells[c, 0], cells[c, 1], roots[c]
@@ -933,13 +956,13 @@ def _work_on(begin: int, end: int, cells: Any, roots: Any, parents: Any, bounds:
                 continue
         value = _bound(0, root, lo, hi, room, problem, rest, scratch)
         splits[c] = _split(root, lo, hi, problem, rest, scratch)
-        directions[c], models[c] = scratch[20], 0
+        directions[c], models[c] = scratch[25], 0
         if rest[0][root] == LINEAR:
             other = _bound(1, root, lo, hi, room, problem, rest, scratch)
             if other > value or not value > -math.inf:
                 value = other
                 splits[c] = _split(root, lo, hi, problem, rest, scratch)
-                directions[c], models[c] = scratch[20], 1
+                directions[c], models[c] = scratch[25], 1
         if math.isnan(value):
             value = -math.inf
         bounds[c] = max(parents[c], value)

@@ -35,7 +35,7 @@ IntArray = npt.NDArray[np.int64]
 _SHARE, _MIN_ROUND, _MAX_ROUND = 0.25, 64, 4096
 #: Cells one task of a parallel loop takes.
 _BLOCK = 8
-#: The search ends where doubling the number of cells has improved the bound by less than this.
+#: The search ends where four times as many cells has improved the bound by less than this.
 _WORTHWHILE = 1e-4
 #: Multiplications per cell, symbols and (D + K)² that the whole search may not exceed.
 _MAX_SIZE = 32
@@ -55,8 +55,8 @@ class UnitCover:
         Proved lower bounds of the unit's block on the cell.
     models : (C,) int array
         0: twins or affine model of the other units, 1: their range.
-    directions : (C, D + K) array
-        The z that tangent majorants and split weights tau were made for.
+    weights : (C, D + K, D + K) array
+        The Z (lower triangle) that majorants and split weights tau were made for.
     starts : Roots
         The starting cells and the models of the other units.
     """
@@ -65,7 +65,7 @@ class UnitCover:
     roots: IntArray
     bounds: FloatArray
     models: IntArray
-    directions: FloatArray
+    weights: FloatArray
     starts: Roots
 
 
@@ -139,11 +139,11 @@ class _Search:
         units = describe(obj, region)
         self.roots = find_roots(obj, units)
         net = obj.net
-        y = np.ascontiguousarray(obj.targets)
+        y = np.array(obj.targets, order="C")  # writable, so that there is one compiled signature
         mass = y.sum(axis=1) if obj.loss == "cross_entropy" else np.ones(len(y))
         sizes = np.array([units.z.shape[1], net.widths[2], ACTIVATIONS[net.activations[0]], LOSSES[obj.loss]])
         reals = np.array([net.betas[0], units.scale_u, units.scale_v])
-        weights = np.ascontiguousarray(obj.data.normalized_weights)
+        weights = np.array(obj.data.normalized_weights)
         self.problem = (units.z, norms(units.z) * (1.0 + gamma(8)), weights, y, mass, np.zeros(1), sizes, reals)
         count, self.size = len(self.roots.types), int(sizes[0] + sizes[1])
         self.cells = self.roots.cells.copy()
@@ -156,14 +156,14 @@ class _Search:
     def _evaluate(self, cells: FloatArray, index: IntArray, parents: FloatArray) -> tuple[Any, ...]:
         count = len(index)
         bounds, splits = parents.copy(), np.full(count, -1, dtype=np.int64)
-        models, directions = np.zeros(count, dtype=np.int64), np.zeros((count, self.size))
+        models, directions = np.zeros(count, dtype=np.int64), np.zeros((count, self.size, self.size))
         with PARALLEL_LOCK:
             bound_cells(cells, index, parents, bounds, splits, models, directions, self.problem, self.roots.rest,
                         self.roots.ball, -(-count // _BLOCK), self.stop)  # fmt: skip
         return bounds, splits, models, directions
 
     def run(self, target: float, deadline: float, max_cells: int, witness: float | None, progress: Any) -> None:
-        checkpoint, reference = 4 * len(self.bounds) + 1000, -math.inf
+        checkpoint, reference = 50_000 + 4 * len(self.bounds), -math.inf
         while True:
             lowest = self.psi_lower
             if progress is not None:
@@ -180,7 +180,7 @@ class _Search:
             if self.evaluated >= checkpoint:
                 if lowest - reference <= _WORTHWHILE * abs(lowest):
                     return
-                checkpoint, reference = 2 * self.evaluated, lowest
+                checkpoint, reference = 4 * self.evaluated, lowest
             self._cut(places, max_cells)
 
     def _cut(self, places: IntArray, max_cells: int) -> None:
