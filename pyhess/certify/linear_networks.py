@@ -116,7 +116,9 @@ def _box(obj: Objective, region: Box) -> ExactValue | None:
         return None
     dim = low.shape[1] - net.widths[2]
     ends = [sorted({a, b}) for a, b in zip(low[0], high[0], strict=True)]
-    offsets = [] if out_bias is None else [sorted({a, b}) for a, b in zip(region.low[out_bias], region.high[out_bias], strict=True)]
+    offsets = (
+        [] if out_bias is None else [sorted({a, b}) for a, b in zip(region.low[out_bias], region.high[out_bias], strict=True)]
+    )
     if len(ends) + len(offsets) > _MAX_CORNERS:
         return None
     moments = _moments(obj)

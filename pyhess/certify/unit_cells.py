@@ -884,7 +884,7 @@ def _bound(variant: int, root: int, lo: Any, hi: Any, room: float, problem: Any,
     extra = _majorise(variant, root, count, vertex, best_z, best_weight, problem, rest, scratch)
     total = magnitude + extra
     value = _vertex_bound(count, min(best, 0.0) - 1e-13 * total, total, problem, vertex, scratch)
-    slack = (8.0 * problem[0].shape[0] + 1024.0 + 8.0 * count + 64.0 * size * size) * _U * total
+    slack = (8.0 * problem[0].shape[0] + 16384.0 + 8.0 * count + 64.0 * size * size) * _U * total
     slack += 16.0 * (size + 4) * size * _U * (total + abs(value)) + 1e-290
     return value - slack
 

@@ -192,7 +192,9 @@ def _box_affine(obj: Objective, units: Units, others: IntArray) -> _Affine:
     size = np.abs(at.middle) @ np.abs(v0) + units.c.magnitude
     middle = matmul(at, Interval.point(v0)) + units.c
     slack = np.zeros((3, n, outputs))
-    slack[0] = (own_error @ np.abs(v0) + product_error @ half_v) * (1.0 + gamma(len(others) + 16)) + gamma(len(others) + 16) * size
+    slack[0] = (own_error @ np.abs(v0) + product_error @ half_v) * (1.0 + gamma(len(others) + 16)) + gamma(
+        len(others) + 16
+    ) * size
     columns: list[FloatArray] = []
     for k in range(outputs):
         for d in range(dim):
@@ -384,9 +386,46 @@ def _ball_affine(obj: Objective, units: Units, others: IntArray) -> _Affine:
     ibp[4] = up((change @ np.abs(v0)) * (1.0 + gamma(len(others) + 8))) + point.radius
     largest = norms(np.hstack([values.magnitude, np.full((n, 1), 1.0 if units.bias else 0.0)]))
     ibp[5] = (largest * kv * (1.0 + gamma(8)))[:, None]
+    if len(others) and units.bias and not (v0.any() or units.u.middle[others].any() or at.middle.any()):
+        return _about_origin(units, kappa, quotient, size_z, products, point.middle, slack, ibp)
     generators = np.concatenate([columns, products], axis=2)
     powers = np.concatenate([np.full(columns.shape[2], 1), np.full(products.shape[2], 2)]).astype(np.int64)
     return _Affine(point.middle, generators, powers, powers - 1, slack, ibp)
+
+
+def _about_origin(units: Units, kappa: float, quotient: Interval, size_z: FloatArray, products: FloatArray, middle: FloatArray,
+                  slack: FloatArray, ibp: FloatArray) -> _Affine:  # fmt: skip
+    """A centre at zero with phi(0) = 0: the output biases c share the radius with the products E, |c|² + 2 |E| <= room².
+
+    The set of all (g E_x, g E_0 + k c), k the output's scale and g = kappa times both scales, has the support function
+    (g room² + k² cos²/g)/2 where k cos <= g room, else k room cos, cos the share of the constant; the ellipsoid with half-axes
+    g room²/2 for the inputs and a for the constant is larger, with a = k room for g room <= k and (g room² + k²/g)/2 above.
+    a / room increases with the room, so its largest value serves.
+    """
+    outputs, dim = middle.shape[1], units.z.shape[1]
+    g = abs(kappa) * units.scale_u * units.scale_v
+    k, room = units.scale_v, units.room
+    slope = k if g * room <= k else 0.5 * (g * room + k * k / (g * room))
+    slope *= 1.0 + gamma(32)
+    generators = np.zeros((*middle.shape, outputs * dim))
+    powers = np.full(outputs * dim, 2, dtype=np.int64)
+    for o in range(outputs):
+        # Columns of power one come first: the constants.
+        generators[:, o, o] = slope
+        powers[o] = 1
+        inputs = slice(outputs + o * (dim - 1), outputs + (o + 1) * (dim - 1))
+        generators[:, o, inputs] = products[:, o, o * dim : (o + 1) * dim - 1]
+    # The range: (g_i room² |z_i| + k²/(g_i |z_i|))/2 for the largest quotient g_i, where that beats the sum of the two.
+    largest = up(quotient.magnitude.max(axis=1)) * units.scale_u * units.scale_v * (1.0 + gamma(8))
+    with np.errstate(divide="ignore"):
+        constant = 0.5 * k * k / (largest * size_z) * (1.0 + gamma(16))
+    square = 0.5 * largest * size_z * (1.0 + gamma(16))
+    for o in range(outputs):
+        better = constant < room * ibp[2, :, o]
+        ibp[1, better, o] += constant[better] + 1e-14 * room
+        ibp[2, better, o] = 0.0
+        ibp[3, better, o] = np.maximum(ibp[3, better, o], square[better])
+    return _Affine(middle, generators, powers, np.zeros_like(powers), slack, ibp)
 
 
 def _reduced(jacobian: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -408,7 +447,7 @@ def _packed(affine: dict[int, _Affine], kinds: IntArray, amplitudes: FloatArray,
     widest = max((model.powers.size for model in affine.values()), default=0)
     rows = roots if affine else 1
     size = n if affine else 1
-    middle, generators = np.zeros((rows, size, outputs)), np.zeros((rows, size, outputs, widest))
+    middle = np.zeros((rows, size, outputs))
     slack, ibp = np.zeros((3, rows, size, outputs)), np.zeros((6, rows, size, outputs))
     # On a ball the powers may differ between the roots: linear columns come first, so pad each part to its widest.
     linear = max((int((model.powers == 1).sum()) for model in affine.values()), default=0)
@@ -418,6 +457,9 @@ def _packed(affine: dict[int, _Affine], kinds: IntArray, amplitudes: FloatArray,
     generators = np.zeros((rows, size, outputs, count))
     powers = np.zeros(count, dtype=np.int64) if plain else np.array([1] * linear + [2] * squares, dtype=np.int64)
     groups = np.full(count, -1, dtype=np.int64) if plain else powers - 1
+    if not plain and len(affine) == 1:
+        (only,) = affine.values()
+        groups = only.groups
     for root, model in affine.items():
         middle[root], slack[:, root], ibp[:, root] = model.middle, model.slack, model.ibp
         if plain:

@@ -67,7 +67,10 @@ def _equal_units(rng: np.random.Generator, net: ph.MLP) -> tuple[np.ndarray, np.
     for _ in range(2):
         (w, out) = net.widths[:2], net.widths[2]
         u, b, v, c = rng.uniform(-1, 1, w[0]), rng.uniform(-1, 1), rng.uniform(-1, 1, out), rng.uniform(-1, 1, out)
-        layers = [(np.tile(u, (w[1], 1)), np.full(w[1], b) if net.bias else None), (np.tile(v[:, None], w[1]), c if net.bias else None)]
+        layers = [
+            (np.tile(u, (w[1], 1)), np.full(w[1], b) if net.bias else None),
+            (np.tile(v[:, None], w[1]), c if net.bias else None),
+        ]
         ends.append(net.pack(layers))
     return np.minimum(*ends), np.maximum(*ends)
 
