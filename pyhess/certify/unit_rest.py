@@ -2,9 +2,9 @@
 
 The sum over m != j of ``v_m phi(u_m.z_i) + c`` is enclosed, for one unit (type) j, in one of three ways.
 
-    twins    Squared error on a box, all other units alike: eigval_min is concave in the residual, and given the direction the best
-             choice of every other unit solves the same problem, so all of them may be taken equal, with v and c at ends of
-             their ranges. What is left is one further unit u'. Nothing is lost.
+    twins    Squared error on a box, all other units alike: eigval_min is concave in the residual, and given the direction the
+             best choice of every other unit solves the same problem, so all of them may be taken equal, with v and c at ends
+             of their ranges. What is left is one further unit u'. Nothing is lost.
     affine   middle + sum of generators times symbols +- slack: first-order terms about the centre, and the products dv du' of all
              units together in one matrix kappa E, E = sum_m dv_m du_m'. On a ball the symbols of a group lie in a unit ball and
              are scaled with what the unit at hand leaves of the radius.
@@ -90,7 +90,8 @@ def find_roots(obj: Objective, units: Units) -> Roots:
     m, dim = units.u.lo.shape
     outputs = units.v.lo.shape[1]
     name = obj.net.activations[0]
-    cells, kinds, amplitudes, offsets, types, halved = [], [], [], [], [], False
+    cells, kinds, amplitudes, offsets, halved = [], [], [], [], False
+    types: list[int] = []
     affine: dict[int, _Affine] = {}
     for t, members in enumerate(units.types):
         j = int(members[0])

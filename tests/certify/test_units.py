@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from time import monotonic
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_bounds_only_improve_and_the_end_can_be_asked_for() -> None:
     full = unit_bound(obj, region, psi_upper=-1e-9, max_cells=3000, progress=seen.append)
     assert full is not None and not full.finished
     bounds = [report["psi_lower"] for report in seen]
-    assert len(bounds) > 3 and all(a <= b for a, b in zip(bounds, bounds[1:], strict=False))
+    assert len(bounds) > 3 and all(a <= b for a, b in itertools.pairwise(bounds))
     assert bounds[-1] == full.psi_lower == full.cover.bounds.min()
 
     stop = np.zeros(1, dtype=np.int32)
