@@ -5,8 +5,8 @@ hidden unit's block of the residual part is [0, G'; G, 0] with G = B S + c m' - 
 
     S = mean z z',  m = mean z,  C = mean y z'.
 
-So psi >= -max |G|_2. Where two hidden units are equal the Gauss–Newton part vanishes on their antisymmetric directions, and psi <=
--|G|_2 there. |G|_2 is convex in (B, c), so its maximum is at an extreme point, and those are reached with equal units:
+So psi >= -max |G|_2. Where two hidden units are equal the Gauss–Newton part vanishes on their antisymmetric directions, and
+psi <= -|G|_2 there. |G|_2 is convex in (B, c), so its maximum is at an extreme point, and those are reached with equal units:
 
     ball    (centred at 0, width >= 2)  B = (R² - |c|²)/2 p q' with unit vectors p, q:
             psi = -max over |q| = 1, 0 <= g <= R of (R² - g²)/2 |S q| + |C q| (+ g |m.q| with output biases)
@@ -162,8 +162,8 @@ def _ball(obj: Objective, radius: float) -> ExactValue | None:
 class _BallMaximum:
     """The largest ``scale (R² - g²)/2 |Sq| + |Cq| + last g |m.q|`` over |q| = 1 and 0 <= g <= R, from both sides.
 
-    From above: 2 sqrt(x) <= x/t + t for each of the terms turns it into the largest eigenvalue of a matrix; the best t leave no gap
-    for two terms, since concave functions of two quadratic forms on a sphere have none. g is cut into intervals.
+    From above: 2 sqrt(x) <= x/t + t for each of the terms turns it into the largest eigenvalue of a matrix; the best t leave no
+    gap for two terms, since concave functions of two quadratic forms on a sphere have none. g is cut into intervals.
     """
 
     def __init__(self, moments: _Moments, radius: float, scale: float, last: float, *, biased: bool) -> None:
@@ -211,9 +211,7 @@ class _BallMaximum:
             return blur * (1.0 + gamma(8)), logs
 
         def matrix(t: FloatArray) -> FloatArray:
-            return sum(
-                (0.5 * factors[k] ** 2 / t[k] * self.squares[k] for k in use), np.zeros_like(self.squares[0])
-            )
+            return sum((0.5 * factors[k] ** 2 / t[k] * self.squares[k] for k in use), np.zeros_like(self.squares[0]))
 
         def rough(logs: FloatArray) -> tuple[float, FloatArray]:
             t = np.exp(logs)

@@ -10,12 +10,12 @@ residual's entry k). In the global symbols (the cell's coordinates and those of 
 and eigval_min is bounded by
 
     vertices    a concave function of delta is smallest at a vertex: up to `MAX_VERTEX` symbols are enumerated;
-    majorants   N >= +-E with z'Nz = |z'Ez| at a guessed eigenvector z, for the other symbols, and of least trace(NZ) for a guessed
-                mixture Z of eigenvectors, for the G_ik;
+    majorants   N >= +-E with z'Nz = |z'Ez| at a guessed eigenvector z, for the other symbols, and of least trace(NZ) for a
+                guessed mixture Z of eigenvectors, for the G_ik;
     splits      2 beta y q <= |beta| (tau y² + q²/tau) for the remainders.
 
-Any z, Z and tau give a valid bound. Every affine operation adds its rounding to the remainder, sums are allowed gamma times the sum
-of the magnitudes, and the last step is a Cholesky factorisation (S. M. Rump, BIT 46 (2006)).
+Any z, Z and tau give a valid bound. Every affine operation adds its rounding to the remainder, sums are allowed gamma times the
+sum of the magnitudes, and the last step is a Cholesky factorisation (S. M. Rump, BIT 46 (2006)).
 
 All helpers share this file: Numba's cache does not notice an edited helper in another one.
 """
@@ -28,7 +28,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from .._jit import parallel, serial
+from .._jit import parallel
+from ..kernels._units import helper
 
 #: Codes of activations and losses.
 ACTIVATIONS = {"identity": 0, "tanh": 1, "sigmoid": 2, "softplus": 3, "gelu": 4}
@@ -83,9 +84,9 @@ _CRITICAL = _critical_points()
 _FOURTH = np.array([0.0, 4.09, 0.128, 0.126, 1.6])
 
 
-@serial
+@helper
 def _derivatives(act: int, s: float, out: Any) -> float:
-    """phi … phi''' at s (softplus: at beta s, unscaled); returns a bound of the absolute errors, for |phi| <= 1 + |s|."""
+    """Phi … phi''' at s (softplus: at beta s, unscaled); returns a bound of the absolute errors, for |phi| <= 1 + |s|."""
     if act == 0:
         out[0], out[1], out[2], out[3] = s, 1.0, 0.0, 0.0
         return 0.0
@@ -114,14 +115,14 @@ def _derivatives(act: int, s: float, out: Any) -> float:
     return 4.0 * _ERR * (1.0 + abs(s))
 
 
-@serial
+@helper
 def _bend(s: float) -> float:
     """Sigmoid''."""
     t = math.tanh(0.5 * s)
     return -0.25 * t * (1.0 - t) * (1.0 + t)
 
 
-@serial
+@helper
 def _order_range(act: int, order: int, low: float, high: float, a: float, b: float, err: float) -> tuple[float, float]:
     """Range of a derivative over [low, high] from its values a, b at the ends."""
     lo, hi = min(a, b), max(a, b)
@@ -132,7 +133,7 @@ def _order_range(act: int, order: int, low: float, high: float, a: float, b: flo
     return lo - err, hi + err
 
 
-@serial
+@helper
 def _activation_forms(act: int, beta: float, s0: float, half: float, forms: Any, work: Any) -> None:
     """Affine forms of phi, phi' and phi'' over s0 +- half in the symbol (s - s0)/half: rows (middle, slope, remainder)."""
     scale = beta if act == 3 else 1.0
@@ -172,7 +173,7 @@ def _activation_forms(act: int, beta: float, s0: float, half: float, forms: Any,
             forms[order, 2] += 8.0 * _U * (abs(forms[order, 0]) + abs(forms[order, 1]) + forms[order, 2])
 
 
-@serial
+@helper
 def _size(x: Any, nl: int) -> float:
     total = x[nl + 1]
     for k in range(nl + 1):
@@ -180,7 +181,7 @@ def _size(x: Any, nl: int) -> float:
     return total
 
 
-@serial
+@helper
 def _radius(x: Any, nl: int) -> float:
     total = x[nl + 1]
     for k in range(1, nl + 1):
@@ -188,7 +189,7 @@ def _radius(x: Any, nl: int) -> float:
     return total
 
 
-@serial
+@helper
 def _multiply(x: Any, y: Any, out: Any, nl: int) -> None:
     """Product of affine forms: middle, nl coefficients, remainder, then nl shares of the symbols in the remainder."""
     rad_x, rad_y = _radius(x, nl), _radius(y, nl)
@@ -211,7 +212,7 @@ def _multiply(x: Any, y: Any, out: Any, nl: int) -> None:
     out[nl + 1] = rest * (1.0 + 32.0 * nl * _U) + (16.0 + 4.0 * nl) * _U * (abs(x0) + rad_x) * (abs(y0) + rad_y) + _TINY
 
 
-@serial
+@helper
 def _add(x: Any, y: Any, out: Any, nl: int) -> None:
     size = _size(x, nl) + _size(y, nl)
     for k in range(2 * nl + 2):
@@ -219,7 +220,7 @@ def _add(x: Any, y: Any, out: Any, nl: int) -> None:
     out[nl + 1] = out[nl + 1] * (1.0 + 4.0 * _U) + 4.0 * _U * size + _TINY
 
 
-@serial
+@helper
 def _residual_forms(loss: int, outputs: int, y: Any, mass: float, forms: Any, first: int, place: int, nl: int, work: Any) -> None:
     """Forms r_k at ``place`` from f_k at ``first``; the remainder becomes the coefficient of e_k."""
     for k in range(outputs):
@@ -241,7 +242,7 @@ def _residual_forms(loss: int, outputs: int, y: Any, mass: float, forms: Any, fi
         r[nl + 1] = 0.0
 
 
-@serial
+@helper
 def _scaled(f: Any, r: Any, slope: float, nl: int) -> None:
     for k in range(2 * nl + 2):
         r[k] = slope * f[k]
@@ -249,7 +250,7 @@ def _scaled(f: Any, r: Any, slope: float, nl: int) -> None:
         r[k] = abs(r[k])
 
 
-@serial
+@helper
 def _sigmoid_form(f: Any, r: Any, nl: int) -> None:
     """Sigmoid of a form by its secant: the error's extremes are at the ends and where sigmoid' is the slope."""
     rad = _radius(f, nl) * (1.0 + 64.0 * _U) + 4.0 * _U * abs(f[0])
@@ -279,9 +280,9 @@ def _sigmoid_form(f: Any, r: Any, nl: int) -> None:
         r[nl + 1 + k] += 0.1 * abs(f[k]) * rad
 
 
-@serial
+@helper
 def _softmax_forms(outputs: int, y: Any, mass: float, forms: Any, first: int, place: int, nl: int, work: Any) -> None:
-    """mass softmax(f)_k - y_k: the tangent at the middles where its error is small, an interval otherwise."""
+    """Mass softmax(f)_k - y_k: the tangent at the middles where its error is small, an interval otherwise."""
     low, high, p = work[5], work[6], work[7]
     top = -math.inf
     for k in range(outputs):
@@ -333,7 +334,7 @@ def _softmax_forms(outputs: int, y: Any, mass: float, forms: Any, first: int, pl
         r[nl + 1] += mass * allowance * (1.0 + abs(high[k]) + abs(low[k])) + 8.0 * _U * abs(y[k]) + _TINY
 
 
-@serial
+@helper
 def _cholesky(a: Any, b: Any, size: int, shift: float) -> bool:
     """Whether the factorisation of A - shift I succeeds (lower triangles; b is overwritten)."""
     for i in range(size):
@@ -351,7 +352,7 @@ def _cholesky(a: Any, b: Any, size: int, shift: float) -> bool:
     return True
 
 
-@serial
+@helper
 def _smallest(a: Any, b: Any, q: Any, z: Any, size: int) -> float:
     """Smallest eigenvalue and its vector z of a symmetric matrix (lower triangle) by Jacobi's method; approximate."""
     for i in range(size):
@@ -393,7 +394,7 @@ def _smallest(a: Any, b: Any, q: Any, z: Any, size: int) -> float:
     return b[best, best]
 
 
-@serial
+@helper
 def _accumulate(e: Any, a: float, b: Any, weight: float, z: Any, dim: int, outputs: int) -> None:
     """E += [weight a z z', weight z b'; ., 0], lower triangle."""
     for i in range(dim):
@@ -408,7 +409,7 @@ def _accumulate(e: Any, a: float, b: Any, weight: float, z: Any, dim: int, outpu
                 e[dim + k, j] += x * z[j]
 
 
-@serial
+@helper
 def _frobenius(e: Any, size: int) -> float:
     total = 0.0
     for i in range(size):
@@ -418,7 +419,7 @@ def _frobenius(e: Any, size: int) -> float:
     return math.sqrt(total)
 
 
-@serial
+@helper
 def _times(e: Any, z: Any, out: Any, size: int) -> float:
     """Out = E z; returns z'Ez."""
     form = 0.0
@@ -431,7 +432,7 @@ def _times(e: Any, z: Any, out: Any, size: int) -> float:
     return form
 
 
-@serial
+@helper
 def _tangent(n: Any, e: Any, z: Any, f: Any, size: int, norm: float) -> float:
     """N += a matrix >= +-E, with z'Nz = |z'Ez| where that is not small; returns its size for the rounding.
 
@@ -456,7 +457,7 @@ def _tangent(n: Any, e: Any, z: Any, f: Any, size: int, norm: float) -> float:
     return norm
 
 
-@serial
+@helper
 def _tangent_ball(n: Any, e: Any, group: Any, code: int, z: Any, work: Any, size: int) -> float:
     """N += a matrix >= sum_l eta_l E_l for all |eta| <= 1, the E_l those of a group; returns its size for the rounding.
 
@@ -465,31 +466,31 @@ def _tangent_ball(n: Any, e: Any, group: Any, code: int, z: Any, work: Any, size
     """
     square, inner, norm = 0.0, 0.0, 0.0
     count = group.size
-    for l in range(count):
-        if group[l] == code:
-            form = _times(e[l], z, work[l], size)
-            whole = _frobenius(e[l], size)
+    for gen in range(count):
+        if group[gen] == code:
+            form = _times(e[gen], z, work[gen], size)
+            whole = _frobenius(e[gen], size)
             bend = 0.0
             for i in range(size):
-                work[l, i] -= form * z[i]
-                bend += work[l, i] * work[l, i]
-            work[l, size] = form
+                work[gen, i] -= form * z[i]
+                bend += work[gen, i] * work[gen, i]
+            work[gen, size] = form
             square += form * form
             inner += max(0.0, whole * whole - form * form - 2.0 * bend) + 1e-14 * whole * whole
             norm += whole * whole
     length, inner, norm = math.sqrt(square), math.sqrt(inner), math.sqrt(norm) * (1.0 + 1e-12)
     bend = 0.0
-    for l in range(count):
-        if group[l] == code:
+    for gen in range(count):
+        if group[gen] == code:
             for i in range(size):
-                bend += work[l, i] * work[l, i]
+                bend += work[gen, i] * work[gen, i]
     if length > 0.02 * norm and 2.0 * bend / length + 2.0 * inner < 4.0 * norm:
-        for l in range(count):
-            if group[l] == code:
-                eta = work[l, size] / length
+        for gen in range(count):
+            if group[gen] == code:
+                eta = work[gen, size] / length
                 for i in range(size):
                     for j in range(i + 1):
-                        n[i, j] += eta * e[l, i, j] + 2.0 * work[l, i] * work[l, j] / length
+                        n[i, j] += eta * e[gen, i, j] + 2.0 * work[gen, i] * work[gen, j] / length
         for i in range(size):
             n[i, i] += 2.0 * inner
             for j in range(i + 1):
@@ -500,7 +501,7 @@ def _tangent_ball(n: Any, e: Any, group: Any, code: int, z: Any, work: Any, size
     return norm
 
 
-@serial
+@helper
 def _pair_majorant(a: float, b: float, y2: float, yq: float, q2: float) -> tuple[float, float, float]:
     """The N (n11, n12, n22) >= +-G, G = [a, b; b, 0], with the smallest trace of NZ for a Z = [y2, yq; yq, q2] > 0.
 
@@ -515,7 +516,7 @@ def _pair_majorant(a: float, b: float, y2: float, yq: float, q2: float) -> tuple
     return n11 / root, n12 / root, n22 / root
 
 
-@serial
+@helper
 def _ball_scale(lo: Any, hi: Any, root: int, sizes: Any, ball: Any) -> float:
     """Shrink the unit's cell to the ball; returns what is left of the radius for the rest, negative if the cell is empty."""
     own = sizes[0] + sizes[1]
@@ -538,7 +539,7 @@ def _ball_scale(lo: Any, hi: Any, root: int, sizes: Any, ball: Any) -> float:
     return math.sqrt(left) * (1.0 + 8.0 * _U)
 
 
-@serial
+@helper
 def _others(i: int, variant: int, root: int, lo: Any, hi: Any, room: float, problem: Any, rest: Any, scratch: Any) -> None:
     """Forms t_k of what the other units add to the outputs of datum i, and the generators' values in ``columns``."""
     z, _, _, _, _, _, sizes, reals = problem
@@ -581,11 +582,11 @@ def _others(i: int, variant: int, root: int, lo: Any, hi: Any, room: float, prob
         if variant == 0:
             t[0] = middle[root, i, k]
             spread = 0.0
-            for l in range(count):
-                x = generators[root, i, k, l]
-                if powers[l] > 0:
-                    x *= room if powers[l] == 1 else room * room
-                columns[k, l] = x
+            for gen in range(count):
+                x = generators[root, i, k, gen]
+                if powers[gen] > 0:
+                    x *= room if powers[gen] == 1 else room * room
+                columns[k, gen] = x
                 spread += abs(x)
             t[2 + outputs + k] = spread * (1.0 + 4.0 * count * _U)
             own = slack[0, root, i, k] + room * (slack[1, root, i, k] + room * slack[2, root, i, k])
@@ -598,7 +599,7 @@ def _others(i: int, variant: int, root: int, lo: Any, hi: Any, room: float, prob
             t[nl + 1] = min(plain, other) * (1.0 + 8.0 * _U) + 4.0 * _U * abs(t[0])
 
 
-@serial
+@helper
 def _symbols(variant: int, root: int, kinds: Any, powers: Any, sizes: Any) -> int:
     own = sizes[0] + sizes[1]
     if kinds[root] == TWINS:
@@ -606,10 +607,10 @@ def _symbols(variant: int, root: int, kinds: Any, powers: Any, sizes: Any) -> in
     return own + (powers.size if variant == 0 else 0)
 
 
-@serial
+@helper
 def _assemble(variant: int, root: int, lo: Any, hi: Any, room: float, problem: Any, rest: Any, scratch: Any) -> float:
     """M_0, the E_k and the per-datum coefficients over a cell; returns the sum of all magnitudes."""
-    z, norms, weights, y, mass, fixed, sizes, reals = problem
+    z, norms, weights, y, mass, _, sizes, reals = problem
     forms, activation, work, columns, m0, e, _, _, _, _, rem_a, rem_b, free_a, free_b, share_a, share_b = scratch[:16]
     dim, outputs, act, loss = sizes[0], sizes[1], sizes[2], sizes[3]
     nl = 1 + 3 * outputs
@@ -693,21 +694,21 @@ def _assemble(variant: int, root: int, lo: Any, hi: Any, room: float, problem: A
             for k in range(outputs):
                 coefficients[k] = cross * forms[at_b + k, 2 + j]
             _accumulate(e[dim + j], kappa * a[2 + j], coefficients, w, z[i], dim, outputs)
-        for l in range(count - dim - outputs):
+        for gen in range(count - dim - outputs):
             x = 0.0
             coefficients[:outputs] = 0.0
             for j in range(outputs):
                 spread = forms[at_t + j, 2 + outputs + j]
                 if spread > 0.0:
-                    h = columns[j, l] / spread
+                    h = columns[j, gen] / spread
                     x += h * a[2 + outputs + j]
                     for k in range(outputs):
                         coefficients[k] += cross * h * forms[at_b + k, 2 + outputs + j]
-            _accumulate(e[dim + outputs + l], kappa * x, coefficients, w, z[i], dim, outputs)
+            _accumulate(e[dim + outputs + gen], kappa * x, coefficients, w, z[i], dim, outputs)
     return magnitude
 
 
-@serial
+@helper
 def _majorise(variant: int, root: int, count: int, vertex: Any, z: Any, weight: Any, problem: Any, rest: Any, scratch: Any
               ) -> float:  # fmt: skip
     """N of everything but the middle and the vertex symbols, small in trace(N weight); returns the sum of its magnitudes."""
@@ -762,15 +763,15 @@ def _majorise(variant: int, root: int, count: int, vertex: Any, z: Any, weight: 
                 magnitude += _tangent(n, e[k], z, f, size, norm)
     if count > own:
         last = -1
-        for l in range(count - own):
-            if groups[l] > last:
-                last = groups[l]
+        for gen in range(count - own):
+            if groups[gen] > last:
+                last = groups[gen]
         for code in range(last + 1):
             magnitude += _tangent_ball(n, e[own:count], groups, code, z, work, size)
     return magnitude
 
 
-@serial
+@helper
 def _choose_vertices(count: int, own: int, size: int, groups: Any, e: Any, vertex: Any, sizes_of: Any) -> int:
     """Mark the symbols with the largest matrices, at most `MAX_VERTEX` of them."""
     for k in range(count):
@@ -789,7 +790,7 @@ def _choose_vertices(count: int, own: int, size: int, groups: Any, e: Any, verte
     return chosen
 
 
-@serial
+@helper
 def _vertex_bound(count: int, start: float, slack: float, problem: Any, vertex: Any, scratch: Any) -> float:
     """A proved lower bound of the eigenvalues of M_0 - N + sum of +-E_k over all signs; `z` becomes the worst one's vector."""
     size = problem[6][0] + problem[6][1]
@@ -833,7 +834,7 @@ def _vertex_bound(count: int, start: float, slack: float, problem: Any, vertex: 
     return value
 
 
-@serial
+@helper
 def _bound(variant: int, root: int, lo: Any, hi: Any, room: float, problem: Any, rest: Any, scratch: Any) -> float:
     """Lower bound of the unit's block over a cell in one model of the other units; `z` is left at the last direction."""
     sizes = problem[6]
@@ -889,12 +890,11 @@ def _bound(variant: int, root: int, lo: Any, hi: Any, room: float, problem: Any,
     return value - slack
 
 
-@serial
+@helper
 def _split(root: int, lo: Any, hi: Any, problem: Any, rest: Any, scratch: Any) -> int:
     """The coordinate whose symbol has the largest share in the remainders at the direction z."""
     data = problem[0]
     dim, outputs = problem[6][0], problem[6][1]
-    nl = 1 + 3 * outputs
     share_a, share_b, weight, scores = scratch[14], scratch[15], scratch[25], scratch[23]
     scores[:] = 0.0
     twins = rest[0][root] == TWINS
@@ -929,7 +929,7 @@ def _split(root: int, lo: Any, hi: Any, problem: Any, rest: Any, scratch: Any) -
     return best
 
 
-@serial
+@helper
 def _work_on(begin: int, end: int, cells: Any, roots: Any, parents: Any, bounds: Any, splits: Any, models: Any,
              directions: Any, problem: Any, rest: Any, ball: Any) -> None:  # fmt: skip
     """Bound the cells begin … end - 1."""
@@ -939,7 +939,8 @@ def _work_on(begin: int, end: int, cells: Any, roots: Any, parents: Any, bounds:
     generators = max(dim, rest[6].size)
     most = size + generators + dim
     scratch = (
-        np.zeros((6 + 5 * outputs, 2 * nl + 2)), np.zeros((3, 3)), np.zeros((8, max(8, outputs))), np.zeros((outputs, generators)),
+        np.zeros((6 + 5 * outputs, 2 * nl + 2)), np.zeros((3, 3)), np.zeros((8, max(8, outputs))),
+        np.zeros((outputs, generators)),
         np.zeros((size, size)), np.zeros((most, size, size)), np.zeros((size, size)), np.zeros((size, size)),
         np.zeros((size, size)), np.zeros((size, size)), np.zeros(n), np.zeros((n, outputs)), np.zeros((n, outputs)),
         np.zeros((n, outputs)), np.zeros((n, nl)), np.zeros((n, outputs, nl)), np.zeros(size), np.zeros((generators, size + 1)),

@@ -81,7 +81,7 @@ def test_better_than_the_bounds_of_the_whole_region() -> None:
         (small("logistic"), ph.Box(-1.0, 1.0)),
         (small(width=8), ph.Ball(0.7 * np.random.default_rng(9).standard_normal(33), 0.3)),
     ):
-        bound = unit_bound(obj, region.bind(obj), max_cells=2000)
+        bound = unit_bound(obj, region.bind(obj), max_cells=8000)
         assert bound is not None
         assert bound.psi_lower > ph.certify(obj, region).psi_lower
 
