@@ -20,6 +20,8 @@ sum of the magnitudes, and the last step is a Cholesky factorisation (S. M. Rump
 All helpers share this file: Numba's cache does not notice an edited helper in another one.
 """
 
+# mypy: disable-error-code="no-any-return"
+
 from __future__ import annotations
 
 import math

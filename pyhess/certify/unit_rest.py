@@ -71,7 +71,7 @@ def describe(obj: Objective, region: Box | Ball) -> Units:
     net = obj.net
     cell = box_cell(net, region) if isinstance(region, Box) else point_cell(net, np.array(region.center))
     hidden, out = cell.blocks
-    z = obj.data.X
+    z = obj.data.X  # read-only; copied below, so that there is one compiled signature
     u = hidden.weight
     if net.bias:
         z = np.hstack([z, np.ones((len(z), 1))])
@@ -81,7 +81,7 @@ def describe(obj: Objective, region: Box | Ball) -> Units:
     _, kind = np.unique(rows, axis=0, return_inverse=True)
     types = [np.flatnonzero(kind.ravel() == t) for t in range(int(kind.max()) + 1)]
     room = region.radius if isinstance(region, Ball) else 0.0
-    return Units(np.ascontiguousarray(z), u, Interval(v.lo.copy(), v.hi.copy()), out.bias, room, net.layer_scales[0],
+    return Units(np.array(z, order="C"), u, Interval(v.lo.copy(), v.hi.copy()), out.bias, room, net.layer_scales[0],
                  net.layer_scales[1], net.bias, types)  # fmt: skip
 
 
