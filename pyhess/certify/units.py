@@ -1,0 +1,217 @@
+"""One hidden layer: a lower bound of psi by branch and bound over the weights of a single unit.
+
+Without the positive semi-definite Gauss–Newton part the Hessian is block diagonal over the hidden units, so that
+
+    psi >= min over units j of min over theta of eigval_min(R_j(theta)),
+
+and R_j depends on the other units through the residuals alone. Cells of unit j's weights (u, v) are bounded one by one
+(`unit_cells`), whatever the other units do (`unit_rest`); the cell with the worst bound is cut in two, until the bound is good
+enough or time is up. Every state is a cover of the region, so its worst bound is always valid. Units with the same ranges are
+looked at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._threads import PARALLEL_LOCK, blas_single_thread
+from ..objective import Objective
+from ..regions import Ball, Box, Region
+from .intervals import gamma, norms
+from .unit_cells import ACTIVATIONS, LOSSES, bound_cells
+from .unit_rest import Roots, describe, find_roots
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+#: Cells per round: this share of the open ones, between these limits.
+_SHARE, _MIN_ROUND, _MAX_ROUND = 0.25, 64, 4096
+#: Cells one task of a parallel loop takes.
+_BLOCK = 8
+#: The search ends where four times as many cells has improved the bound by less than this.
+_WORTHWHILE = 1e-4
+#: Multiplications per cell, symbols and (D + K)² that the whole search may not exceed.
+_MAX_SIZE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class UnitCover:
+    """Cells that cover what one unit of each type can be, and what proves the bound on each.
+
+    Attributes
+    ----------
+    cells : (C, 2, dims) array
+        Low and high ends of (u, v), then, for twins, of the further unit u'; effective parameters (NTK scales folded in).
+    roots : (C,) int array
+        Row of the models in ``starts`` that holds on the cell.
+    bounds : (C,) array
+        Proved lower bounds of the unit's block on the cell.
+    models : (C,) int array
+        0: twins or affine model of the other units, 1: their range.
+    weights : (C, D + K, D + K) array
+        The Z (lower triangle) that majorants and split weights tau were made for.
+    starts : Roots
+        The starting cells and the models of the other units.
+    """
+
+    cells: FloatArray
+    roots: IntArray
+    bounds: FloatArray
+    models: IntArray
+    weights: FloatArray
+    starts: Roots
+
+
+@dataclass(frozen=True, eq=False)
+class UnitBound:
+    """A lower bound of psi: ``finished`` if it reached the asked accuracy, ``cells`` evaluated, ``cover`` proves it."""
+
+    psi_lower: float
+    cells: int
+    finished: bool
+    seconds: float
+    cover: UnitCover
+
+
+def unit_bound_applies(obj: Objective, region: Region) -> bool:
+    """Whether `unit_bound` knows this case: one smooth hidden layer, a box or a ball, not too many inputs and outputs."""
+    net = obj.net
+    if net.num_layers != 2 or net.activations[0] not in ACTIVATIONS or not isinstance(region, Box | Ball):
+        return False
+    return net.widths[0] + int(net.bias) + net.widths[2] <= _MAX_SIZE
+
+
+def unit_bound(
+    obj: Objective,
+    region: Region,
+    *,
+    psi_upper: float | None = None,
+    rtol: float = 1e-4,
+    deadline: float | None = None,
+    max_cells: int = 200_000,
+    stop: npt.NDArray[np.int32] | None = None,
+    progress: Callable[[dict[str, float]], object] | None = None,
+) -> UnitBound | None:
+    """Bound psi from below by branch and bound over one unit's weights; None where `unit_bound_applies` does not.
+
+    Parameters
+    ----------
+    obj : Objective
+    region : Region
+        Bound to the network.
+    psi_upper : float, optional
+        A witness's value: the search ends where the bound is within ``rtol`` of it.
+    rtol : float
+        Relative accuracy asked for.
+    deadline : float, optional
+        Reading of `time.monotonic` at which to end.
+    max_cells : int
+        Cells to evaluate at most.
+    stop : (1,) int32 array, optional
+        Set ``stop[0] = 1`` from another thread to end early.
+    progress : callable, optional
+        Called after every round with a dict (psi_lower, gap, cells); the gap is relative to ``psi_upper``, NaN without one.
+    """
+    if not unit_bound_applies(obj, region):
+        return None
+    assert isinstance(region, Box | Ball)
+    flag = np.zeros(1, dtype=np.int32) if stop is None else stop
+    with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        search = _Search(obj, region, flag)
+        target = 0.0 if psi_upper is None else psi_upper - rtol * abs(psi_upper)
+        search.run(min(target, 0.0), math.inf if deadline is None else deadline, max_cells, psi_upper, progress)
+    return search.result()
+
+
+class _Search:
+    """The open cells, worst first, and those that are good enough."""
+
+    def __init__(self, obj: Objective, region: Box | Ball, stop: npt.NDArray[np.int32]) -> None:
+        self.began = monotonic()
+        self.stop = stop
+        units = describe(obj, region)
+        self.roots = find_roots(obj, units)
+        net = obj.net
+        y = np.array(obj.targets, order="C")  # writable, so that there is one compiled signature
+        mass = y.sum(axis=1) if obj.loss == "cross_entropy" else np.ones(len(y))
+        sizes = np.array([units.z.shape[1], net.widths[2], ACTIVATIONS[net.activations[0]], LOSSES[obj.loss]])
+        reals = np.array([net.betas[0], units.scale_u, units.scale_v])
+        weights = np.array(obj.data.normalized_weights)
+        self.problem = (units.z, norms(units.z) * (1.0 + gamma(8)), weights, y, mass, np.zeros(1), sizes, reals)
+        count, self.size = len(self.roots.types), int(sizes[0] + sizes[1])
+        self.cells = self.roots.cells.copy()
+        self.index = np.arange(count)
+        self.bounds, self.splits, self.models, self.directions = self._evaluate(self.cells, self.index, np.full(count, -np.inf))
+        self.open = np.ones(count, dtype=bool)
+        self.evaluated = count
+        self.finished = False
+
+    def _evaluate(self, cells: FloatArray, index: IntArray, parents: FloatArray) -> tuple[Any, ...]:
+        count = len(index)
+        bounds, splits = parents.copy(), np.full(count, -1, dtype=np.int64)
+        models, directions = np.zeros(count, dtype=np.int64), np.zeros((count, self.size, self.size))
+        with PARALLEL_LOCK:
+            bound_cells(cells, index, parents, bounds, splits, models, directions, self.problem, self.roots.rest,
+                        self.roots.ball, -(-count // _BLOCK), self.stop)  # fmt: skip
+        return bounds, splits, models, directions
+
+    def run(self, target: float, deadline: float, max_cells: int, witness: float | None, progress: Any) -> None:
+        checkpoint, reference = 50_000 + 4 * len(self.bounds), -math.inf
+        while True:
+            lowest = self.psi_lower
+            if progress is not None:
+                gap = math.nan if witness is None or witness == 0.0 else (witness - lowest) / abs(witness)
+                progress({"psi_lower": lowest, "gap": gap, "cells": float(self.evaluated)})
+            worthwhile = self.open & (self.bounds < target) & (self.splits >= 0)
+            if lowest >= target:
+                self.finished = True
+                return
+            places = np.flatnonzero(worthwhile)
+            exhausted = not len(places) or lowest < self.bounds[places].min()
+            if exhausted or self.stop[0] or monotonic() >= deadline or self.evaluated >= max_cells:
+                return
+            if self.evaluated >= checkpoint:
+                if lowest - reference <= _WORTHWHILE * abs(lowest):
+                    return
+                checkpoint, reference = 4 * self.evaluated, lowest
+            self._cut(places, max_cells)
+
+    def _cut(self, places: IntArray, max_cells: int) -> None:
+        count = int(np.clip(_SHARE * len(places), _MIN_ROUND, _MAX_ROUND))
+        count = max(1, min(count, len(places), (max_cells - self.evaluated + 1) // 2))
+        order = np.argsort(self.bounds[places], kind="stable")[:count]
+        chosen = places[order]
+        parts = np.repeat(self.cells[chosen], 2, axis=0)
+        rows, sides = np.arange(2 * count), np.repeat(self.splits[chosen], 2)
+        middle = 0.5 * (parts[rows, 0, sides] + parts[rows, 1, sides])
+        parts[rows[0::2], 1, sides[0::2]] = middle[0::2]
+        parts[rows[1::2], 0, sides[1::2]] = middle[1::2]
+        index, parents = np.repeat(self.index[chosen], 2), np.repeat(self.bounds[chosen], 2)
+        bounds, splits, models, directions = self._evaluate(parts, index, parents)
+        self.evaluated += 2 * count
+        kept = np.ones(len(self.bounds), dtype=bool)
+        kept[chosen] = False
+        there = bounds < math.inf  # cells outside the ball
+        self.cells = np.concatenate([self.cells[kept], parts[there]])
+        self.index = np.concatenate([self.index[kept], index[there]])
+        self.bounds = np.concatenate([self.bounds[kept], bounds[there]])
+        self.splits = np.concatenate([self.splits[kept], splits[there]])
+        self.models = np.concatenate([self.models[kept], models[there]])
+        self.directions = np.concatenate([self.directions[kept], directions[there]])
+        self.open = np.ones(len(self.bounds), dtype=bool)
+
+    @property
+    def psi_lower(self) -> float:
+        """The worst bound; zero is an eigenvalue of the residual part, so no more can be proved this way."""
+        return min(0.0, float(self.bounds.min(initial=0.0)))
+
+    def result(self) -> UnitBound:
+        cover = UnitCover(self.cells, self.index, self.bounds, self.models, self.directions, self.roots)
+        return UnitBound(self.psi_lower, self.evaluated, self.finished, monotonic() - self.began, cover)
