@@ -73,7 +73,8 @@ class Certificate:
         if self.method == "none":
             return True
         row = self.table.get(self.method)
-        fresh = fresh_bound(self._obj, self._region, self.method, None if row is None else row.cover)
+        assert row is not None
+        fresh = fresh_bound(self._obj, self._region, self.method, row.cells, row.cover)
         if not fresh >= self.psi_lower - 1e-9 * abs(self.psi_lower):
             raise NumericalError(
                 f"the method {self.method!r} now proves psi >= {fresh!r}, the certificate claims {self.psi_lower!r}; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from time import perf_counter
+from time import monotonic, perf_counter
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +21,20 @@ from .centre import centre_bounds, centre_of
 from .certificate import Certificate, MethodResult
 from .dense import dense_cost
 from .intervals import Interval
+from .linear_networks import exact_linear
 from .matrices import comparison_bound, deif_bound, residual_enclosure
 from .moment import moment_bound
 from .propagate import Cell, ball_cell, point_cell, whole_cell
 from .schedule import Portfolio
 from .subdivision import Cover, Progress
+from .units import unit_bound, unit_bound_applies
 
-METHODS = ("moment", "centre", "comparison", "deif", "boxes", "full")
+METHODS = ("moment", "centre", "comparison", "deif", "units", "boxes", "full", "exact")
 
 _DENSE = ("centre", "comparison", "deif")
 #: Branch and bound methods and what they need.
 _SEARCHES = {
+    "units": "it needs one smooth hidden layer and few inputs and outputs",
     "boxes": "it needs a box and a network of at most 150 parameters with few data",
     "full": "it needs a smooth activation and at most 6 parameters",
 }
@@ -43,6 +46,8 @@ Bound = Callable[[Cell], float | None]
 _DENSE_PARAMS, _DENSE_COST = 2000, 6e10
 #: … and asked for by name they are computed up to this many parameters: several dense matrices.
 _DENSE_PARAMS_MAX = 8000
+#: Cells that ``units`` looks at without a time limit, by the multiplications for one of them, and its share of a limit.
+_UNIT_WORK, _UNIT_CELLS, _UNIT_SHARE = 4e9, (256, 20_000), 0.8
 #: Multiplications that cutting a ball into cells may use, and the number of cells.
 _CELL_COST, _MAX_CELLS = 4e10, 200
 
@@ -55,6 +60,8 @@ _WHAT = {
     "centre": "smallest eigenvalue at the region's centre minus a layer-wise bound of the matrix's change",
     "comparison": "comparison matrix of the residual part's interval enclosure",
     "deif": "middle of the residual part's interval enclosure less its scaled radius",
+    "units": "branch and bound over the weights of one hidden unit, whatever the others do",
+    "exact": "closed form for a two-layer linear network",
     "boxes": "branch and bound over the parameters, comparison matrix of the residual part",
     "full": "branch and bound over the parameters, linear model of the Hessian with enclosed third derivatives",
 }
@@ -82,8 +89,10 @@ def certify(
     method : str
         ``"moment"``: a recursion in the layers' norms, with intervals for everything else; any size. ``"centre"``: the matrix
         at the centre minus a bound of its change; small networks, tight on small regions. ``"comparison"``, ``"deif"``: two
-        eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"boxes"``: branch and bound over
-        the parameters of a small network on a box. ``"full"``: branch and bound to any accuracy for up to 6 parameters.
+        eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"units"``: branch and bound over
+        the weights of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the
+        parameters of a small network on a box. ``"full"``: branch and bound to any accuracy for up to 6 parameters.
+        ``"exact"``: the closed forms that two-layer linear networks have.
         ``"auto"``: the best of those whose cost is reasonable.
     time_limit : float, optional
         Seconds for the branch and bound methods; they are spent where the bound gains fastest, and not if it gains next to
@@ -196,11 +205,14 @@ class Certification:
         return replace(best, statement=statement, _region=self._region)
 
 
-def fresh_bound(obj: Objective, region: Region, method: str, cover: Cover | None) -> float:
-    """The bound of a method, computed again: over the boxes of a cover if there is one."""
+def fresh_bound(obj: Objective, region: Region, method: str, cells: int, cover: Cover | None) -> float:
+    """The bound of a method, computed again: over the boxes of a cover if there is one, with as many cells as before."""
+    parts = (region,) if isinstance(region, Box | Ball) else region.enclosures()
+    if method == "units":
+        found = (unit_bound(obj, part, max_cells=cells) for part in parts if isinstance(part, Box | Ball))
+        return max((one.psi_lower for one in found if one is not None), default=-math.inf)
     if cover is None:
         return certify(obj, region, "auto" if method == "linear" else method).psi_lower
-    parts = (region,) if isinstance(region, Box | Ball) else region.enclosures()
     return max((recheck(obj, part, method, cover) for part in parts if isinstance(part, Box | Ball)), default=-math.inf)
 
 
@@ -221,10 +233,13 @@ class _Run:
         self.progress = progress
         self.whole = whole_cell(obj.net, region)
         self.table: dict[str, MethodResult] = {}
+        self.formula = ""
         self._portfolio: Portfolio | None = None
 
     def roots(self, method: str) -> None:
         """Every method on the region as one cell; the best of them goes on to cut a ball into more."""
+        if method in ("auto", "exact") and self._exact(asked=method == "exact"):
+            return
         bounds: dict[str, Bound] = {}
         names = [method] if method != "auto" else ["moment", *(_DENSE if self._dense_is_cheap() else ())]
         makers = {"moment": lambda: self._moment, "centre": self._centre, "comparison": self._comparison, "deif": self._deif}
@@ -236,7 +251,10 @@ class _Run:
 
     def searches(self) -> list[str]:
         """The branch and bound methods that apply."""
-        names = ["full"] if full_applies(self.obj) else []
+        if "exact" in self.table:
+            return []
+        names = ["units"] if unit_bound_applies(self.obj, self.region) else []
+        names += ["full"] if full_applies(self.obj) else []
         return [*names, "boxes"] if isinstance(self.region, Box) and boxes_apply(self.obj) else names
 
     def refine(self, method: str, time_limit: float | None, psi_upper: float | None) -> None:
@@ -246,6 +264,14 @@ class _Run:
             raise InputError(f"method={method!r} does not apply to this problem: {_SEARCHES[method]}. Use method='auto'.")
         chosen = [name for name in applying if method in ("auto", name)]
         if not chosen or self.stop[0]:
+            return
+        if "units" in chosen:
+            share = None if time_limit is None else time_limit * (_UNIT_SHARE if len(chosen) > 1 else 1.0)
+            began = monotonic()
+            self._units(share, psi_upper)
+            chosen.remove("units")
+            time_limit = None if time_limit is None else time_limit - (monotonic() - began)
+        if not chosen or self.stop[0] or (time_limit is not None and time_limit <= 0.0):
             return
         if self._portfolio is None:
             makers = {
@@ -258,6 +284,37 @@ class _Run:
             self._portfolio.work(self.stop, time_limit, psi_upper, known, self.progress)
         finally:  # Ctrl-C keeps what is proved
             self.table.update(self._portfolio.table())
+
+    def _exact(self, *, asked: bool) -> bool:
+        """Look for a closed form; whether there is one."""
+        began = perf_counter()
+        value = exact_linear(self.obj, self.region)
+        if value is not None:
+            self.formula = value.formula
+            self.table["exact"] = MethodResult(value.psi_lower, perf_counter() - began, 1)
+        elif asked:
+            raise InputError(
+                "method='exact' does not apply to this problem: closed forms are known for two-layer linear networks with the "
+                "squared error. Use method='auto'."
+            )
+        return value is not None
+
+    def _units(self, time_limit: float | None, psi_upper: float | None) -> None:
+        """Branch and bound over one unit; the number of cells, and so the answer, is fixed where no time limit is."""
+        net = self.obj.net
+        per_cell = 30.0 * self.obj.data.num_samples * float(net.widths[0] + net.widths[2] + net.bias) ** 2 + 1e4
+        most = 10**9 if time_limit is not None else int(np.clip(_UNIT_WORK / per_cell, *_UNIT_CELLS))
+        deadline = None if time_limit is None else monotonic() + time_limit
+
+        def tell(state: dict[str, float]) -> None:
+            if self.progress is not None:
+                self.progress({"stage": "certificate", "method": "units", **state})
+
+        found = unit_bound(
+            self.obj, self.region, psi_upper=psi_upper, deadline=deadline, max_cells=most, stop=self.stop, progress=tell
+        )
+        if found is not None:
+            self.table["units"] = MethodResult(found.psi_lower, found.seconds, found.cells)
 
     def _record(self, name: str, method: Callable[[], tuple[float, int] | None]) -> None:
         if self.stop[0]:
@@ -333,6 +390,7 @@ class _Run:
         row = finished[method]
         almost = "almost-everywhere " if "relu" in self.obj.net.activations else ""
         cells = f", worst of {row.cells} cells" if row.cells > 1 else ""
-        how = f"{_WHAT[method]}{cells}; rounded outwards"
+        what = f"{_WHAT[method]}: {self.formula}" if method == "exact" else _WHAT[method]
+        how = f"{what}{cells}; rounded outwards"
         statement = f"no {almost}Hessian on the region has an eigenvalue below {row.psi_lower:.7g} ({how})"
         return Certificate(method, row.psi_lower, self.table, _ROUNDING, statement, self.obj, self.region)
