@@ -28,6 +28,7 @@ from .errors import (
     NotConvergedError,
     NumericalError,
     PyhessError,
+    StoreError,
 )
 from .model import MLP
 from .penalties import L2, GeometricL2, Penalty, ShiftedL2, WeightedL2
@@ -131,6 +132,7 @@ __all__ = [
     "SearchResult",
     "ShiftedL2",
     "Status",
+    "StoreError",
     "ThresholdResult",
     "WeightedL2",
     "Witness",
