@@ -335,7 +335,7 @@ def _open_to_write(path: Path) -> sqlite3.Connection:
             fresh = _schema.version_of(connection) == 0
             _schema.bring_up_to_date(connection)
             if fresh:
-                about = {"created": f"{time.time():.3f}", "pyhess_version": _version()}
+                about = {"created": f"{time.time():.3f}", "pyhess_version": version()}
                 connection.execute("BEGIN IMMEDIATE")
                 connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", about.items())
                 connection.execute("COMMIT")
@@ -399,7 +399,8 @@ def _explained(path: Path) -> Iterator[None]:
         raise FileError(f"{path} cannot be opened: {text}.") from error
 
 
-def _version() -> str:
+def version() -> str:
+    """The version of this pyhess."""
     try:
         return metadata.version("pyhess")
     except metadata.PackageNotFoundError:
