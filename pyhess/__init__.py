@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .memory import MemoryPlan, plan
     from .objective import Objective
     from .spectrum import BatchEigenResult, EigenResult, EigenStatus, eigsh, eigsh_batch
+    from .sweep import SweepSpec, sweep
     from .threshold import (
         KinkWitness,
         RadiusPath,
@@ -82,6 +83,8 @@ _LAZY = {
     "Witness": "threshold",
     "KinkWitness": "threshold",
     "load_witness": "threshold",
+    "sweep": "sweep",
+    "SweepSpec": "sweep",
 }
 
 
@@ -133,6 +136,7 @@ __all__ = [
     "ShiftedL2",
     "Status",
     "StoreError",
+    "SweepSpec",
     "ThresholdResult",
     "WeightedL2",
     "Witness",
@@ -146,5 +150,6 @@ __all__ = [
     "radius_path",
     "search",
     "show_config",
+    "sweep",
     "widen",
 ]

@@ -39,6 +39,7 @@ class Cell:
     work: dict[str, Any]
     problem: dict[str, Any]
     parent: str | None
+    num_params: int
     flops: float
     bytes: float
 
@@ -139,7 +140,7 @@ class _Maker:
         self.varied = {name for group in (spec.grid, *spec.zipped) for name in group.given()}
         self._sources: dict[tuple[Any, ...], tuple[dict[str, Any], Dataset]] = {}
         self._checked: dict[tuple[Any, ...], tuple[int, str]] = {}
-        self._costs: dict[str, tuple[float, float]] = {}
+        self._costs: dict[str, tuple[int, float, float]] = {}
 
     def rank(self, axes: dict[str, Any]) -> tuple[Any, ...]:
         """Where a combination stands along the warm axis."""
@@ -174,7 +175,7 @@ class _Maker:
             "time_limit": self.spec.time_limit, "parent": None if parent is None else parent.key,
             **problem, "data": source["content_hash"], "outputs": outputs,
         }  # fmt: skip
-        flops, size = self._cost(problem, data)
+        size, flops, memory = self._cost(problem, data)
         shown = {**axes, "loss": loss, "n": data.num_samples, "hidden": "-".join(map(str, _hidden(axes)))}
         if "hidden" not in self.varied:
             del shown["hidden"]
@@ -191,8 +192,9 @@ class _Maker:
             work=work,
             problem=problem,
             parent=None if parent is None else parent.key,
+            num_params=size,
             flops=flops,
-            bytes=size,
+            bytes=memory,
         )
 
     def _source(self, axes: dict[str, Any]) -> tuple[dict[str, Any], Dataset]:
@@ -215,7 +217,7 @@ class _Maker:
             self._checked[key] = (outputs, loss)
         return self._checked[key]
 
-    def _cost(self, problem: dict[str, Any], data: Dataset) -> tuple[float, float]:
+    def _cost(self, problem: dict[str, Any], data: Dataset) -> tuple[int, float, float]:
         from ..memory import plan
 
         what = ("hidden", "activation", "beta", "bias", "parametrization", "loss")
@@ -225,7 +227,7 @@ class _Maker:
             memory = plan(net, data.num_samples, problem["loss"])
             # Beside the products: the pairs of the quasi-Newton steps and a Lanczos basis, some forty vectors.
             size = float(memory.total_bytes + 40 * 8 * net.num_params)
-            self._costs[key] = (self.spec.kind.flops(net, data.num_samples, self.made_options), size)
+            self._costs[key] = (net.num_params, self.spec.kind.flops(net, data.num_samples, self.made_options), size)
         return self._costs[key]
 
 

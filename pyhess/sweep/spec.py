@@ -7,6 +7,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -284,7 +285,7 @@ def _made(kind: str, options: dict[str, Any]) -> Any:
 
 
 def _fields(kind: str) -> tuple[str, ...]:
-    return tuple(KINDS[kind].options.__dataclass_fields__)
+    return tuple(one.name for one in fields(KINDS[kind].options))
 
 
 def _hint(given: Any, allowed: Any) -> str:

@@ -53,7 +53,8 @@ class Store:
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: WriterLock | None) -> None:
         self.path = path
-        self._connection = connection
+        #: For what has no method here; written within `transaction` only.
+        self.connection = connection
         self._lock = lock
 
     @classmethod
@@ -90,7 +91,7 @@ class Store:
 
     def close(self) -> None:
         """Close the file; what was written stays."""
-        self._connection.close()
+        self.connection.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -116,7 +117,7 @@ class Store:
         where, values = self._where(status)
         query = f"SELECT {', '.join(COLUMNS)} FROM cells {where} ORDER BY position, key"
         with _no_collection():
-            return [_row(found) for found in self._connection.execute(query, values)]
+            return [_row(found) for found in self.connection.execute(query, values)]
 
     def columns(self, names: Sequence[str] = COLUMNS, status: str | None = None) -> dict[str, list[Any]]:
         """The same as lists, one per column; JSON columns are decoded."""
@@ -126,7 +127,7 @@ class Store:
         where, values = self._where(status)
         query = f"SELECT {', '.join(names)} FROM cells {where} ORDER BY position, key"
         with _no_collection():
-            table = self._connection.execute(query, values).fetchall()
+            table = self.connection.execute(query, values).fetchall()
             return {name: [_value(name, row[i]) for row in table] for i, name in enumerate(names)}
 
     @staticmethod
@@ -139,28 +140,27 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """How many cells there are of each status."""
-        found = dict(self._connection.execute("SELECT status, COUNT(*) FROM cells GROUP BY status"))
+        found = dict(self.connection.execute("SELECT status, COUNT(*) FROM cells GROUP BY status"))
         return {status: int(found.get(status, 0)) for status in STATUSES}
 
-    def statuses(self) -> dict[str, tuple[str, int]]:
-        """(status, attempts) by key."""
-        return {
-            key: (status, tries) for key, status, tries in self._connection.execute("SELECT key, status, attempts FROM cells")
-        }
+    def states(self) -> dict[str, tuple[str, int, str | None]]:
+        """(status, attempts, start) by key."""
+        found = self.connection.execute("SELECT key, status, attempts, start FROM cells")
+        return {key: (status, tries, start) for key, status, tries, start in found}
 
     def row(self, key: str) -> dict[str, Any] | None:
         """One cell, or None."""
-        found = self._connection.execute(f"SELECT {', '.join(COLUMNS)} FROM cells WHERE key = ?", (key,)).fetchone()
+        found = self.connection.execute(f"SELECT {', '.join(COLUMNS)} FROM cells WHERE key = ?", (key,)).fetchone()
         return None if found is None else _row(found)
 
     def work(self, key: str) -> dict[str, Any] | None:
         """What a cell's key is the hash of: everything that its answer depends on."""
-        found = self._connection.execute("SELECT work FROM cells WHERE key = ?", (key,)).fetchone()
+        found = self.connection.execute("SELECT work FROM cells WHERE key = ?", (key,)).fetchone()
         return None if found is None else json.loads(found[0])
 
     def slowest(self) -> dict[str, Any] | None:
         """The finished cell that took longest."""
-        found = self._connection.execute(
+        found = self.connection.execute(
             "SELECT key FROM cells WHERE status = ? ORDER BY seconds DESC LIMIT 1", (DONE,)
         ).fetchone()
         return None if found is None else self.row(found[0])
@@ -168,18 +168,18 @@ class Store:
     def seconds(self) -> dict[str, dict[str, float]]:
         """Per status: predicted and used seconds of all its cells together."""
         query = "SELECT status, TOTAL(predicted_seconds), TOTAL(seconds) FROM cells GROUP BY status"
-        return {status: {"predicted": predicted, "used": used} for status, predicted, used in self._connection.execute(query)}
+        return {status: {"predicted": predicted, "used": used} for status, predicted, used in self.connection.execute(query)}
 
     def arrays(self, key: str) -> dict[str, AnyArray]:
         """The arrays of a cell by name, for example theta (P,) and v (P,) of a witness; read-only."""
         query = "SELECT name, dtype, shape, data FROM arrays WHERE key = ? ORDER BY name"
-        return {name: _decoded(*stored) for name, *stored in self._connection.execute(query, (key,))}
+        return {name: _decoded(*stored) for name, *stored in self.connection.execute(query, (key,))}
 
     def runs(self) -> list[dict[str, Any]]:
         """The runs that wrote here, oldest first: run_id, started, ended, state, spec, provenance, live."""
         names = ("run_id", "started", "ended", "state", "spec", "provenance", "live")
         runs = []
-        for values in self._connection.execute(f"SELECT {', '.join(names)} FROM runs ORDER BY started"):
+        for values in self.connection.execute(f"SELECT {', '.join(names)} FROM runs ORDER BY started"):
             run = dict(zip(names, values, strict=True))
             for name in ("spec", "provenance", "live"):
                 run[name] = None if run[name] is None else json.loads(run[name])
@@ -189,7 +189,7 @@ class Store:
     @property
     def meta(self) -> dict[str, str]:
         """When and by which pyhess the file was made."""
-        return dict(self._connection.execute("SELECT name, value FROM meta"))
+        return dict(self.connection.execute("SELECT name, value FROM meta"))
 
     # --- writing ------------------------------------------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class Store:
         FileError
             If the disk is full or fails; what was written before is kept.
         """
-        connection = self._connection
+        connection = self.connection
         try:
             connection.execute("BEGIN IMMEDIATE")
             yield
@@ -217,21 +217,26 @@ class Store:
                 ) from error
             raise
 
-    def set_plan(self, cells: Iterable[Mapping[str, Any]]) -> None:
+    def set_plan(self, cells: Iterable[Mapping[str, Any]], again: Iterable[str] = ()) -> None:
         """Make these cells the ones that are pending, besides those that have a result.
 
         Each has key, position, kind, axes, work, parent, predicted_seconds and predicted_bytes. Pending cells of an earlier
-        plan are forgotten.
+        plan are forgotten, and so are the results of those to be done ``again``.
         """
         names = ("key", "position", "kind", "axes", "work", "parent", "predicted_seconds", "predicted_bytes")
         rows = [tuple(_encoded(name, cell[name]) for name in names) for cell in cells]
         with self.transaction():
-            self._connection.execute("DELETE FROM cells WHERE status = ?", (PENDING,))
-            self._connection.executemany(
+            self.connection.execute("DELETE FROM cells WHERE status = ?", (PENDING,))
+            self.connection.executemany(
                 f"INSERT INTO cells ({', '.join(names)}, status) VALUES ({'?, ' * len(names)}'{PENDING}') "
                 "ON CONFLICT (key) DO UPDATE SET position = excluded.position, axes = excluded.axes",
                 rows,
             )
+            if again:
+                cleared = ", ".join(f"{name} = NULL" for name in RESULT_COLUMNS if name not in ("status", "attempts"))
+                self.connection.executemany(
+                    f"UPDATE cells SET status = '{PENDING}', {cleared} WHERE key = ?", [(key,) for key in again]
+                )
 
     def put(self, key: str, result: Mapping[str, Any], arrays: Mapping[str, AnyArray] | None = None) -> None:
         """Write what came of a cell; within `transaction`."""
@@ -241,30 +246,30 @@ class Store:
             raise InputError(f"a result has no column {unknown[0]!r}; allowed: {', '.join(RESULT_COLUMNS)}.")
         values = [_encoded(name, result[name]) for name in names]
         assignments = ", ".join(f"{name} = ?" for name in names)
-        self._connection.execute(f"UPDATE cells SET {assignments} WHERE key = ?", (*values, key))
-        self._connection.execute("DELETE FROM arrays WHERE key = ?", (key,))
+        self.connection.execute(f"UPDATE cells SET {assignments} WHERE key = ?", (*values, key))
+        self.connection.execute("DELETE FROM arrays WHERE key = ?", (key,))
         for name, array in (arrays or {}).items():
-            self._connection.execute("INSERT INTO arrays VALUES (?, ?, ?, ?, ?)", (key, name, *_raw(name, array)))
+            self.connection.execute("INSERT INTO arrays VALUES (?, ?, ?, ?, ?)", (key, name, *_raw(name, array)))
 
     def begin_run(self, run_id: str, spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Note a run."""
         with self.transaction():
-            self._connection.execute(
+            self.connection.execute(
                 "UPDATE runs SET state = 'killed' WHERE state = 'running'"
             )  # the lock is ours: whoever left no end is gone
-            self._connection.execute(
+            self.connection.execute(
                 "INSERT INTO runs VALUES (?, ?, NULL, 'running', ?, ?, NULL)",
                 (run_id, time.time(), _dumps(spec), _dumps(provenance)),
             )
 
     def set_live(self, run_id: str, live: Mapping[str, Any]) -> None:
         """Note what a run is doing; within `transaction`."""
-        self._connection.execute("UPDATE runs SET live = ? WHERE run_id = ?", (_dumps(live), run_id))
+        self.connection.execute("UPDATE runs SET live = ? WHERE run_id = ?", (_dumps(live), run_id))
 
     def end_run(self, run_id: str, state: str) -> None:
         """Note how a run ended: "finished", "interrupted" or "stopped"."""
         with self.transaction():
-            self._connection.execute("UPDATE runs SET state = ?, ended = ? WHERE run_id = ?", (state, time.time(), run_id))
+            self.connection.execute("UPDATE runs SET state = ?, ended = ? WHERE run_id = ?", (state, time.time(), run_id))
 
 
 @contextmanager
