@@ -64,6 +64,21 @@ class WriterLock:
         os.close(self._descriptor)
 
 
+def is_locked(store: str | os.PathLike[str]) -> bool:
+    """Whether a driver holds the lock now."""
+    try:
+        descriptor = os.open(f"{os.fspath(store)}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _read(descriptor: int) -> str:
     try:
         about = json.loads(os.pread(descriptor, 4096, 0))

@@ -104,7 +104,7 @@ class Store:
 
     # --- reading ------------------------------------------------------------------------------------------------------------
 
-    def rows(self, status: str | None = None) -> list[dict[str, Any]]:
+    def rows(self, status: str | None = None, *, limit: int | None = None) -> list[dict[str, Any]]:
         """All cells in the order of the specification, each a dictionary of the columns in ``pyhess.sweep.COLUMNS``.
 
         ``axes``, ``certificate``, ``extra`` and ``timing`` are decoded, ``time_limited`` is a bool; what is missing is None.
@@ -113,9 +113,12 @@ class Store:
         ----------
         status : str, optional
             Only cells of this status: "done", "failed", "crashed" or "pending".
+        limit : int, optional
+            Only so many, the first.
         """
         where, values = self._where(status)
         query = f"SELECT {', '.join(COLUMNS)} FROM cells {where} ORDER BY position, key"
+        query += "" if limit is None else f" LIMIT {int(limit)}"
         with _no_collection():
             return [_row(found) for found in self.connection.execute(query, values)]
 
@@ -164,6 +167,11 @@ class Store:
             "SELECT key FROM cells WHERE status = ? ORDER BY seconds DESC LIMIT 1", (DONE,)
         ).fetchone()
         return None if found is None else self.row(found[0])
+
+    def time_limited(self) -> int:
+        """How many finished cells their time limit ended."""
+        (count,) = self.connection.execute("SELECT COUNT(*) FROM cells WHERE time_limited = 1").fetchone()
+        return int(count)
 
     def seconds(self) -> dict[str, dict[str, float]]:
         """Per status: predicted and used seconds of all its cells together."""
