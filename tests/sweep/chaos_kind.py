@@ -18,7 +18,7 @@ import numpy as np
 from pyhess.sweep import Kind, Outcome, register
 
 
-class Unpicklable(RuntimeError):
+class UnpicklableError(RuntimeError):
     def __init__(self, *, needed: int) -> None:
         super().__init__(f"needed {needed}")
         self.hook = lambda: None
@@ -35,7 +35,7 @@ def _run(problem: Any, options: ChaosOptions, _time_limit: float | None, warm: l
     if problem.seed == 666:
         os.kill(os.getpid(), signal.SIGKILL)
     if problem.seed == 777:
-        raise Unpicklable(needed=3)
+        raise UnpicklableError(needed=3)
     if problem.seed == 888:
         mark = Path(options.folder) / "died"
         if not mark.exists():

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pyhess import FileError, StoreError
 from pyhess.sweep import ANSWER, Store
 
 HERE = Path(__file__).parent
@@ -42,10 +43,13 @@ def answers(path: Path) -> dict[str, tuple[Any, ...]]:
 
 def finished(path: Path) -> dict[str, float]:
     """When each finished cell was finished, by key; nothing where there is no store yet."""
-    if not path.exists():
+    try:
+        with Store.open(path, readonly=True) as store:
+            return {row["key"]: row["finished"] for row in store.rows("done")}
+    except StoreError:
+        raise
+    except FileError:  # not there yet, or just being made
         return {}
-    with Store.open(path, readonly=True) as store:
-        return {row["key"]: row["finished"] for row in store.rows("done")}
 
 
 def python(*arguments: str) -> list[str]:

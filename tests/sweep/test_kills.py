@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,10 +61,8 @@ def _alive(pid: int) -> bool:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 @pytest.mark.parametrize("engine", ["2", "dask"])
@@ -107,10 +106,8 @@ def test_kills_at_random_moments(tmp_path: Path, engine: str) -> None:
         finally:
             for pid in (*_descendants(process.pid), process.pid):
                 _kill(pid)
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             process.wait()
         now = finished(path)
         assert all(now.get(key) == when for key, when in known.items()), f"round {number}, {what}: a finished cell was lost"
