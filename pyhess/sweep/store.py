@@ -8,7 +8,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +33,9 @@ _ARRAY_KINDS = "biufc"
 RESULT_COLUMNS = tuple(
     name for name in COLUMNS if name not in ("key", "kind", "axes", "parent", "predicted_seconds", "predicted_bytes")
 )
+
+#: Columns that are something else in the file than in Python.
+_DECODED = JSON | {"time_limited"}
 
 
 class Store:
@@ -122,8 +125,10 @@ class Store:
         with _no_collection():
             return [_row(found) for found in self.connection.execute(query, values)]
 
-    def columns(self, names: Sequence[str] = COLUMNS, status: str | None = None) -> dict[str, list[Any]]:
-        """The same as lists, one per column; JSON columns are decoded."""
+    def columns(
+        self, names: Sequence[str] = COLUMNS, status: str | None = None, *, as_text: Collection[str] = ()
+    ) -> dict[str, list[Any]]:
+        """The same as lists, one per column; JSON columns are decoded, but for those wanted as text."""
         unknown = [name for name in names if name not in COLUMNS]
         if unknown:
             raise InputError(f"there is no column {unknown[0]!r}; allowed: {', '.join(COLUMNS)}.")
@@ -131,7 +136,12 @@ class Store:
         query = f"SELECT {', '.join(names)} FROM cells {where} ORDER BY position, key"
         with _no_collection():
             table = self.connection.execute(query, values).fetchall()
-            return {name: [_value(name, row[i]) for row in table] for i, name in enumerate(names)}
+            return {
+                name: [_value(name, row[i]) for row in table]
+                if name in _DECODED and name not in as_text
+                else [row[i] for row in table]
+                for i, name in enumerate(names)
+            }
 
     @staticmethod
     def _where(status: str | None) -> tuple[str, tuple[str, ...]]:
