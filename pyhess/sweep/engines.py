@@ -10,7 +10,7 @@ from typing import Any
 
 from .._checks import positive_int, shown
 from ..errors import InputError, InputTypeError, PyhessError
-from .store import version
+from ._opening import version
 from .worker import hello, start_worker
 
 #: How long the first answer of a worker may take: it imports NumPy and Numba, perhaps over a network.
