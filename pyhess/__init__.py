@@ -28,6 +28,7 @@ from .errors import (
     NotConvergedError,
     NumericalError,
     PyhessError,
+    StoreError,
 )
 from .model import MLP
 from .penalties import L2, GeometricL2, Penalty, ShiftedL2, WeightedL2
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .memory import MemoryPlan, plan
     from .objective import Objective
     from .spectrum import BatchEigenResult, EigenResult, EigenStatus, eigsh, eigsh_batch
+    from .sweep import SweepSpec, sweep
     from .threshold import (
         KinkWitness,
         RadiusPath,
@@ -81,6 +83,8 @@ _LAZY = {
     "Witness": "threshold",
     "KinkWitness": "threshold",
     "load_witness": "threshold",
+    "sweep": "sweep",
+    "SweepSpec": "sweep",
 }
 
 
@@ -131,6 +135,8 @@ __all__ = [
     "SearchResult",
     "ShiftedL2",
     "Status",
+    "StoreError",
+    "SweepSpec",
     "ThresholdResult",
     "WeightedL2",
     "Witness",
@@ -144,5 +150,6 @@ __all__ = [
     "radius_path",
     "search",
     "show_config",
+    "sweep",
     "widen",
 ]

@@ -44,5 +44,9 @@ class FileError(PyhessError, OSError):
     """A file that cannot be read or written, or that does not hold what it should."""
 
 
+class StoreError(FileError):
+    """A store of sweep results that is in use, of a newer version, or no such store."""
+
+
 class MissingDependencyError(PyhessError, ImportError):
     """An optional package is not installed."""

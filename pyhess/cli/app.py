@@ -6,6 +6,7 @@ import click
 
 from .data import data
 from .doctor import doctor
+from .sweep import sweep
 from .threshold import threshold
 from .verify import verify
 
@@ -15,8 +16,9 @@ from .verify import verify
 def app() -> None:
     """How large must an L2 penalty be to make a neural network's training objective convex?
 
-    Exit codes: 0 done, 2 wrong usage, 3 unreadable data or files, 4 numerical failure, 6 a claim that does not hold, 7 a claim
-    that could be checked in part only, 130 interrupted (what was found is printed).
+    Exit codes: 0 done, 1 cells of a sweep without a result, 2 wrong usage, 3 unreadable data or files, 4 numerical failure, 5 a
+    store that is in use or of a newer version, 6 a claim that does not hold, 7 a claim that could be checked in part only, 130
+    interrupted (what was found is printed or saved).
     """
 
 
@@ -24,3 +26,4 @@ app.add_command(threshold)
 app.add_command(verify)
 app.add_command(doctor)
 app.add_command(data)
+app.add_command(sweep)

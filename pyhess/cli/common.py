@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from ..errors import FileError, NumericalError, PyhessError
+from ..errors import FileError, NumericalError, PyhessError, StoreError
 
-USAGE, BAD_DATA, NUMERICAL, REFUTED, INCOMPLETE, INTERRUPTED = 2, 3, 4, 6, 7, 130
+FAILED_CELLS, USAGE, BAD_DATA, NUMERICAL, STORE, REFUTED, INCOMPLETE, INTERRUPTED = 1, 2, 3, 4, 5, 6, 7, 130
 
 
 class DataError(PyhessError):
@@ -29,6 +29,8 @@ def exit_codes(verbose: bool) -> Iterator[None]:
         if verbose:
             traceback.print_exc()
         click.echo(f"pyhess: {error}", err=True)
+        if isinstance(error, StoreError):
+            sys.exit(STORE)
         is_data = isinstance(error, DataError | FileError)
         sys.exit(BAD_DATA if is_data else NUMERICAL if isinstance(error, NumericalError) else USAGE)
     except KeyboardInterrupt:

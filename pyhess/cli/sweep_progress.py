@@ -1,0 +1,70 @@
+"""Progress of a sweep on stderr: a live line on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+_PLAIN_SECONDS = 30.0
+#: Axes that tell cells apart where all of them would be too many.
+_SHOWN = ("data", "activation", "parametrization", "depth", "width", "hidden", "region", "radius", "seed")
+
+
+class SweepReporter:
+    """Turns the dictionaries of the driver into text; a context manager that cleans up its line."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
+        self._live = self._console.is_terminal
+        self._status = self._console.status("")
+        self._next = 0.0
+
+    def __enter__(self) -> SweepReporter:
+        if self._live:
+            self._status.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._status.stop()
+
+    def __call__(self, state: dict[str, Any]) -> None:
+        text = progress_text(state)
+        if self._live:
+            self._status.update(Text(text))
+            return
+        now = monotonic()
+        if now >= self._next:
+            self._next = now + _PLAIN_SECONDS
+            self._console.print(text)
+
+
+def progress_text(state: dict[str, Any]) -> str:
+    """One line: share of the work, counts, time left, the longest running cell."""
+    counts, running = state["counts"], state["running"]
+    parts = [
+        f"{state['seconds']:8.1f} s",
+        f"{100.0 * state['fraction']:5.1f} %",
+        f"{counts['done']} done, {counts['failed'] + counts['crashed']} failed, {counts['pending']} to do",
+        "stopping" if state["stopping"] else f"ETA {span_text(state['eta_seconds'])}",
+    ]
+    if running:
+        oldest = min(running, key=lambda one: one["since"])
+        parts.append(f"longest running {max(0.0, state['updated'] - oldest['since']):.0f} s: {axes_text(oldest['axes'])}")
+    return "  ".join(parts)
+
+
+def span_text(span: list[float]) -> str:
+    """From … to, in seconds, minutes or hours."""
+    low, high = span
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if high >= 2.0 * size:
+            return f"{low / size:.1f}-{high / size:.1f} {unit}"
+    return f"{low:.0f}-{high:.0f} s"
+
+
+def axes_text(axes: dict[str, Any]) -> str:
+    """A cell in words."""
+    return " ".join(f"{name}={axes[name]}" for name in _SHOWN if axes.get(name) is not None)

@@ -1,0 +1,190 @@
+"""What runs in a worker: a batch of cells, one after the other. It never raises: every cell returns a plain dictionary."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from importlib import import_module
+from multiprocessing import connection, parent_process
+from time import monotonic, process_time
+from typing import Any
+
+import numpy as np
+
+from ..errors import PyhessError
+
+#: Longest text of an error that is kept.
+_MOST_TEXT = 20_000
+#: Part of a time limit that must have passed for it to be what ended a cell early.
+_LIMIT_SHARE = 0.5
+
+_warmed: set[tuple[Any, ...]] = set()
+
+
+def start_worker() -> None:
+    """Set up a process of the default pool: deaf to the signals that the driver handles, and gone when the driver is."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _leave_with(sentinel: int) -> None:
+    # A worker holds both ends of the pool's pipe, so the death of the driver would not wake it up.
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def hello() -> dict[str, str]:
+    """Which pyhess a worker has, to be asked before anything is entrusted to it."""
+    from ._opening import version
+
+    return {"pyhess": version(), "host": socket.gethostname()}
+
+
+def run_batch(tasks: Sequence[Mapping[str, Any]], threads: int, budget: float) -> list[dict[str, Any]]:
+    """Work through cells for about ``budget`` seconds; at least the first is done, those not reached are not in the answer.
+
+    Parameters
+    ----------
+    tasks : sequence of mappings
+        ``key``, ``kind``, ``module``, ``options``, ``problem``, ``time_limit``, ``start``,
+        ``parent`` (None, or the ``problem`` and the arrays of the cell to start from), ``keep`` (whether to return theta and v).
+    threads : int
+        For Numba and BLAS.
+    budget : float
+        Seconds.
+
+    Returns
+    -------
+    list of dict
+        Per cell ``key``, ``result`` (columns of the store; status "done", "failed" or "interrupted") and ``arrays``.
+    """
+    import numba
+    import threadpoolctl
+
+    began = monotonic()
+    # Per thread, so at every batch: some engines call from threads of their own.
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    results = []
+    with threadpoolctl.threadpool_limits(threads):
+        for task in tasks:
+            results.append(run_cell(task, threads))
+            if monotonic() - began > budget:
+                break
+    return results
+
+
+def run_cell(task: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    """One cell, whatever happens in it."""
+    result: dict[str, Any] = {"threads": threads, "host": _host(), "start": task["start"]}
+    arrays: dict[str, Any] = {}
+    began, began_cpu = monotonic(), process_time()
+    try:
+        problem, warm = _prepared(task)
+        result |= {"num_params": problem.obj.num_params, "num_samples": problem.obj.data.num_samples}
+        began, began_cpu = monotonic(), process_time()
+        outcome = _kind(task).run(problem, _options(task), task["time_limit"], warm)
+        result |= {"status": "done", **outcome.answer, "timing": outcome.timing, "time_limited": outcome.stopped_early}
+        limit = task["time_limit"]
+        if outcome.stopped_early and (limit is None or monotonic() - began < _LIMIT_SHARE * limit):
+            result = {"status": "interrupted"}  # by a signal to this worker: no answer
+        arrays = {name: array for name, array in outcome.arrays.items() if task["keep"] or name not in ("theta", "v")}
+    except KeyboardInterrupt:
+        result = {"status": "interrupted"}
+    except Exception as error:
+        result |= {
+            "status": "failed",
+            "error_type": type(error).__name__,
+            "error": str(error)[:_MOST_TEXT],
+            "traceback": traceback.format_exc()[-_MOST_TEXT:],
+        }
+    result |= {"seconds": monotonic() - began, "cpu_seconds": process_time() - began_cpu, "peak_bytes": _peak_bytes()}
+    return {"key": task["key"], "result": _plain(result), "arrays": arrays}
+
+
+def _kind(task: Mapping[str, Any]) -> Any:
+    from .kinds import KINDS
+
+    import_module(task["module"])  # where the kind is registered, which is not always in pyhess
+    return KINDS[task["kind"]]
+
+
+def _options(task: Mapping[str, Any]) -> Any:
+    return _kind(task).options(**task["options"])
+
+
+def _prepared(task: Mapping[str, Any]) -> tuple[Any, list[tuple[Any, Any]]]:
+    """The problem and the pairs to start from, with everything compiled that the cell will call."""
+    from .problem import load_dataset, make_net, make_problem
+
+    described = task["problem"]
+    problem = make_problem(described)
+    _compile(task)
+    parent = task["parent"]
+    if parent is None:
+        return problem, []
+    theta, v = parent["theta"], parent["v"]
+    net, before = problem.obj.net, make_net(parent["problem"], load_dataset(parent["problem"]["data"]))
+    if before != net:
+        from ..threshold import widen
+
+        theta, v = widen(before, net, theta, v)
+    pairs = [(theta, v)]
+    radius, old_radius = described["radius"], parent["problem"]["radius"]
+    if radius != old_radius:
+        # As in radius_path: the point itself, and moved away from the centre as the region grew.
+        center = net.init(rng=described["seed"]) if described["center"] == "init" else np.zeros(net.num_params)
+        pairs.append((center + (radius / old_radius) * (theta - center), v))
+    return problem, pairs
+
+
+def _compile(task: Mapping[str, Any]) -> None:
+    """Run a tiny problem of the same kind once per process, so that no time limit pays for a compiler."""
+    from .problem import Problem, make_penalty, make_region
+
+    described = task["problem"]
+    names = ("activation", "region", "penalty", "ordered", "loss")
+    what = (task["kind"], *(described[name] for name in names))
+    if what in _warmed:
+        return
+    _warmed.add(what)
+    from ..data import Dataset
+    from ..model import MLP
+    from ..objective import Objective
+    from .problem import load_dataset, outputs_and_loss
+
+    data = load_dataset(described["data"])
+    outputs, loss = outputs_and_loss(data, described["loss"])
+    few = slice(0, 2)
+    tiny = Dataset(data.X[few], data.y[few])
+    net = MLP([data.num_features, 2, outputs], activation=described["activation"], bias=described["bias"])
+    cheap = {"starts": 2, "samples": 2, "certificate": "moment"}
+    options = {name: value for name, value in cheap.items() if name in task["options"]}
+    kind = _kind(task)
+    problem = Problem(Objective(net, tiny, loss=loss), make_region(described, net), make_penalty(described), described["seed"])
+    with suppress(PyhessError):  # what is wrong with the tiny problem is none of the cell's business
+        kind.run(problem, kind.options(**{**task["options"], **options}), None, [])
+
+
+def _plain(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in result.items()}
+
+
+@lru_cache(maxsize=1)
+def _host() -> str:
+    return socket.gethostname()
+
+
+def _peak_bytes() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak) if sys.platform == "darwin" else 1024.0 * peak
