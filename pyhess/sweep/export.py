@@ -58,8 +58,10 @@ class Exports:
         """A `polars.DataFrame`, a row per cell."""
         return _needed("polars", "to_polars").DataFrame(self.table(), infer_schema_length=None)
 
-    def to_xarray(self, dims: Sequence[str] | None = None) -> Any:
+    def to_xarray(self, dims: Sequence[str] | None = None, *, kind: str | None = None) -> Any:
         """An `xarray.Dataset` of the numbers over the axes ``dims``, by default all that vary; NaN where there is no cell.
+
+        Of a store with several kinds of work, ``kind`` names the one that is meant.
 
         Raises
         ------
@@ -70,6 +72,9 @@ class Exports:
         import numpy as np
 
         table = self.table()
+        if kind is not None:
+            kept = [i for i, one in enumerate(table["kind"]) if one == kind]
+            table = {name: [values[i] for i in kept] for name, values in table.items()}
         axes = {name: values for name, values in table.items() if name not in TABLE}
         values_of = {name: sorted(set(values), key=lambda value: (value is None, value)) for name, values in axes.items()}
         names = [name for name in axes if len(values_of[name]) > 1] if dims is None else list(dims)
@@ -87,7 +92,10 @@ class Exports:
         flat = np.ravel_multi_index(index, shape) if names else np.zeros(len(table["key"]), dtype=np.int64)
         if len(np.unique(flat)) != len(flat):
             free = [name for name in axes if len(values_of[name]) > 1 and name not in names]
-            raise InputError(f"dims {', '.join(names)} do not tell the cells apart; add some of {', '.join(free)}.")
+            kinds = sorted(set(table["kind"]))
+            advice = f"add some of {', '.join(free)}" if free else "they come from several specifications"
+            advice += f"; choose a kind: {', '.join(kinds)}" if len(kinds) > 1 else ""
+            raise InputError(f"dims {', '.join(names)} do not tell the cells apart; {advice}.")
         variables: dict[str, Any] = {}
         for name in (*_NUMBERS, "status"):
             filled = np.full(points, None if name == "status" else np.nan, dtype=object if name == "status" else np.float64)

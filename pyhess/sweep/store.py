@@ -389,8 +389,10 @@ def _check(connection: sqlite3.Connection, path: Path, *, allow_empty: bool) -> 
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     version = _schema.version_of(connection)
     (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    if allow_empty and application == 0 and version == 0 and tables == 0:
-        return
+    if (application, version, tables) == (0, 0, 0):
+        if allow_empty:
+            return
+        raise FileError(f"{path} is empty: a run is just making it, or was ended when it did.")
     if application != _schema.APPLICATION_ID:
         raise StoreError(f"{path} is no store of pyhess but another SQLite file. It is left as it is; choose another name.")
     if version > _schema.VERSION:

@@ -1,0 +1,254 @@
+"""Runs: the same answers from every engine, and nothing that a cell does stops the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyhess as ph
+from pyhess import InputError, InputTypeError, PyhessError
+from pyhess.sweep import Store, SweepSpec, make_plan
+
+from .conftest import HERE, answers, chaos_spec, finished, python
+
+SEARCHES = {
+    "compute": {"kind": "bracket", "starts": 2},
+    "warm": "width",
+    "grid": {"data": "xor", "n": 24, "width": [2, 3], "activation": ["tanh", "softplus"], "radius": [0.7, 0.9]},
+}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, ...]]:
+    path = tmp_path_factory.mktemp("expected") / "run.db"
+    assert ph.sweep(SEARCHES, path, 0).counts == {"done": 8, "failed": 0, "crashed": 0, "pending": 0}
+    return answers(path)
+
+
+def test_a_cell_is_what_the_library_says(tmp_path: Path, expected: dict[str, tuple[Any, ...]]) -> None:
+    plan = make_plan(SweepSpec.from_dict(SEARCHES))
+    net, data = ph.MLP([2, 2, 1]), ph.datasets.load("xor", n=24)
+    direct = ph.lambda_threshold(ph.Objective(net, data, "logistic"), ph.Box(-0.7, 0.7), rng=20261, starts=2)
+    cell = next(c for c in plan.cells if (c.axes["width"], c.axes["activation"], c.axes["radius"]) == (2, "tanh", 0.7))
+    lam_lower, lam_upper = expected[cell.key][1:3]
+    assert (lam_lower, lam_upper) == (direct.lam_lower, direct.lam_upper)
+
+
+def _dask() -> Any:
+    distributed = pytest.importorskip("distributed", reason="distributed is not installed")
+    return distributed.LocalCluster(n_workers=2, threads_per_worker=1, protocol="tcp", dashboard_address=None)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("engine", ["processes", "loky", "dask", "executorlib", "threads", "spawn pool"])
+def test_every_engine_gives_the_same_answers(tmp_path: Path, engine: str, expected: dict[str, tuple[Any, ...]]) -> None:
+    path = tmp_path / "run.db"
+    if engine == "processes":
+        ph.sweep(SEARCHES, path, 2)
+    elif engine == "loky":
+        loky = pytest.importorskip("loky", reason="loky is not installed")
+        executor = loky.get_reusable_executor(max_workers=2)
+        ph.sweep(SEARCHES, path, executor)
+        executor.shutdown(wait=True, kill_workers=True)
+    elif engine == "dask":
+        with _dask() as cluster, cluster.get_client() as client:
+            ph.sweep(SEARCHES, path, client)
+    elif engine == "executorlib":
+        executorlib = pytest.importorskip("executorlib", reason="executorlib is not installed")
+        with executorlib.SingleNodeExecutor(max_workers=2, block_allocation=True) as executor:
+            ph.sweep(SEARCHES, path, executor, workers=2)
+    elif engine == "threads":
+        with ThreadPoolExecutor(2) as executor:
+            ph.sweep(SEARCHES, path, executor)
+    else:
+        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+            ph.sweep(SEARCHES, path, executor)
+    assert answers(path) == expected
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mpi_gives_the_same_answers(tmp_path: Path, expected: dict[str, tuple[Any, ...]]) -> None:
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    import sys
+
+    mpiexec = Path(sys.executable).parent / "mpiexec"
+    if not mpiexec.exists():
+        pytest.skip("no mpiexec beside this Python")
+    spec = tmp_path / "s.toml"
+    spec.write_text(
+        'warm = "width"\n[compute]\nkind = "bracket"\nstarts = 2\n[grid]\ndata = "xor"\nn = 24\nwidth = [2, 3]\n'
+        'activation = ["tanh", "softplus"]\nradius = [0.7, 0.9]\n'
+    )
+    command = [
+        str(mpiexec),
+        "-n",
+        "3",
+        *python("-m", "mpi4py.futures", "-m", "pyhess", "sweep", "run", str(spec), "--engine", "mpi"),
+    ]
+    done = subprocess.run([*command, "-q"], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert answers(tmp_path / "s.db") == expected
+
+
+def test_threads_per_cell_do_not_change_answers(tmp_path: Path, expected: dict[str, tuple[Any, ...]]) -> None:
+    ph.sweep(SEARCHES, tmp_path / "run.db", 1, threads_per_cell=2)
+    assert answers(tmp_path / "run.db") == expected
+    with Store.open(tmp_path / "run.db", readonly=True) as store:
+        assert {row["threads"] for row in store.rows()} == {2}
+
+
+def test_the_witness_is_kept_and_checks(tmp_path: Path) -> None:
+    ph.sweep({**SEARCHES, "grid": {**SEARCHES["grid"], "activation": "tanh", "radius": 0.7}}, tmp_path / "run.db", 0)
+    with Store.open(tmp_path / "run.db", readonly=True) as store:
+        row = store.rows()[0]
+        arrays = store.arrays(row["key"])
+        run = store.runs()[0]
+    obj = ph.Objective(ph.MLP([2, row["axes"]["width"], 1]), ph.datasets.load("xor", n=24), "logistic")
+    quotient = arrays["v"] @ obj.hvp(arrays["theta"], arrays["v"]) / (arrays["v"] @ arrays["v"])
+    assert quotient == pytest.approx(row["psi_upper"], rel=1e-9) and np.abs(arrays["theta"]).max() <= 0.7
+    assert run["state"] == "finished" and run["spec"]["grid"]["width"] == [2, 3] and run["provenance"]["config"]["version"]
+
+
+def test_a_narrow_neighbour_helps_and_a_small_radius_too(tmp_path: Path) -> None:
+    grid = {"data": "xor", "n": 24, "width": 3, "radius": [1.0, 0.5, 2.0]}
+    ph.sweep({"compute": {"kind": "search", "starts": 2}, "warm": "radius", "grid": grid}, tmp_path / "run.db", 0)
+    with Store.open(tmp_path / "run.db", readonly=True) as store:
+        rows = sorted(store.rows(), key=lambda row: row["axes"]["radius"])
+    assert [row["start"] for row in rows] == ["cold", "warm", "warm"] and rows[2]["parent"] == rows[1]["key"]
+    assert rows[0]["lam_lower"] <= rows[1]["lam_lower"] <= rows[2]["lam_lower"]
+
+
+def test_extreme_eigenvalues_at_samples(tmp_path: Path) -> None:
+    grid = {"data": "xor", "n": 24, "width": 3, "radius": 0.5}
+    spec = {"compute": {"kind": "eigvals", "samples": 20}, "grid": grid}
+    assert ph.sweep(spec, tmp_path / "run.db", 0).counts["done"] == 1
+    with Store.open(tmp_path / "run.db", readonly=True) as store:
+        row = store.rows()[0]
+        arrays = store.arrays(row["key"])
+    obj = ph.Objective(ph.MLP([2, 3, 1]), ph.datasets.load("xor", n=24), "logistic")
+    thetas = ph.Box(-0.5, 0.5).sample(20, obj, rng=20261)
+    dense = np.array([np.linalg.eigvalsh(obj.hessian(theta).to_dense()) for theta in thetas])
+    np.testing.assert_allclose(arrays["eigval_min"], dense[:, 0], rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(arrays["eigval_max"], dense[:, -1], rtol=1e-5)
+    assert row["psi_upper"] == arrays["eigval_min"].min() and row["lam_lower"] == -0.5 * row["psi_upper"]
+
+
+def test_a_time_limit_that_bites_is_marked(tmp_path: Path) -> None:
+    grid = {"data": "digits", "n": 400, "width": 24, "radius": 0.5}
+    spec = {"compute": {"kind": "search", "time_limit": 0.3}, "grid": grid}
+    ph.sweep(spec, tmp_path / "run.db", 0)
+    with Store.open(tmp_path / "run.db", readonly=True) as store:
+        row = store.rows()[0]
+    assert row["status"] == "done" and row["time_limited"] is True and row["lam_lower"] > 0.0
+    assert ph.sweep(spec, tmp_path / "run.db", 0).counts["done"] == 1
+
+
+# --- accidents --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("engine", ["processes", "spawn pool", "loky"])
+def test_a_poison_cell_is_named_and_the_others_are_done(tmp_path: Path, engine: str) -> None:
+    spec, path = chaos_spec(seeds=[11, 12, 666, 777, 13], grid={"width": [1, 2, 3]}), tmp_path / "run.db"
+    executor: Any = 2
+    if engine == "spawn pool":
+        executor = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    if engine == "loky":
+        executor = pytest.importorskip("loky", reason="loky is not installed").get_reusable_executor(max_workers=2)
+    result = ph.sweep(spec, path, executor, retries=1)
+    assert result.counts == {"done": 9, "failed": 3, "crashed": 3, "pending": 0}
+    with Store.open(path, readonly=True) as store:
+        for row in store.rows():
+            seed = row["axes"]["seed"]
+            assert row["status"] == {666: "crashed", 777: "failed"}.get(seed, "done"), row
+            if seed == 666:
+                assert row["attempts"] == 2 and "alone" in row["error"] and row["error_type"] == "WorkerDied"
+            elif seed == 777:
+                assert row["error_type"] == "UnpicklableError" and "needed 3" in row["error"] and "chaos_kind" in row["traceback"]
+            else:
+                assert row["attempts"] == 1
+    # Failed cells wait for --retry-failed, crashed ones are tried by every run; finished ones are left alone.
+    before = finished(path)
+    assert ph.sweep(spec, path, 2, retries=0).counts["crashed"] == 3
+    assert finished(path) == before
+
+
+def test_a_cell_that_dies_once_is_done(tmp_path: Path) -> None:
+    spec = chaos_spec(seeds=[11, 888], compute={"folder": str(tmp_path)}, grid={"width": [2]})
+    assert ph.sweep(spec, tmp_path / "run.db", 2).counts["done"] == 2
+
+
+def test_children_of_a_failed_parent_run_cold_and_again_when_it_is_mended(tmp_path: Path) -> None:
+    spec = chaos_spec(seeds=[777], warm="width", grid={"width": [1, 2]})
+    path = tmp_path / "run.db"
+    ph.sweep(spec, path, 0)
+    with Store.open(path, readonly=True) as store:
+        assert [row["start"] for row in store.rows()] == ["cold", "cold, parent failed"]
+    good = chaos_spec(seeds=[11], warm="width", grid={"width": [1, 2, 4]})
+    other = tmp_path / "other.db"
+    ph.sweep(good, other, 0)
+    undisturbed = answers(other)
+    with Store.open(other) as store:
+        rows = store.rows()
+        with store.transaction():
+            store.put(rows[0]["key"], {"status": "crashed", "error_type": "WorkerDied", "error": "for the test"})
+            store.put(rows[1]["key"], {"start": "cold, parent failed", "lam_lower": 0.125})
+    ph.sweep(good, other, 0)
+    assert answers(other) == undisturbed
+
+
+def test_a_sweep_of_a_changed_specification_keeps_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    ph.sweep(chaos_spec(8), path, 0)
+    before = finished(path)
+    counts = ph.sweep(chaos_spec(16), path, 0).counts
+    after = finished(path)
+    assert counts["done"] == 16 and all(after[key] == when for key, when in before.items())
+
+
+def test_what_is_no_executor_is_refused(tmp_path: Path) -> None:
+    spec = chaos_spec(4)
+    for bad, error, words in (
+        (True, InputTypeError, "executor is True"), (-1, InputError, ">= 0"), ("dask", InputTypeError, "distributed.Client"),
+        (ProcessPoolExecutor(1, mp_context=get_context("fork")), InputError, "forks"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=words):
+            ph.sweep(spec, tmp_path / "run.db", bad)
+    closed = ThreadPoolExecutor(1)
+    closed.shutdown()
+    with pytest.raises(PyhessError, match="does not work"):
+        ph.sweep(spec, tmp_path / "run.db", closed)
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"import pyhess as ph, chaos_kind\nph.sweep({chaos_spec(4)!r}, {str(tmp_path / 'run.db')!r}, 1)\n")
+    done = subprocess.run(python(str(script)), capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode != 0 and "if __name__ == '__main__'" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_signals_drain_and_save(tmp_path: Path, number: signal.Signals) -> None:
+    spec, path = tmp_path / "spec.json", tmp_path / "run.db"
+    spec.write_text(json.dumps(chaos_spec(120, pause=0.2)))
+    process = subprocess.Popen(python(str(HERE / "chaos_run.py"), "2", str(path), str(spec)), start_new_session=True)
+    deadline = time.monotonic() + 120.0
+    while not finished(path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, number)  # to all of them, as a terminal and Slurm do
+    assert process.wait(60) == 128 + number
+    done = finished(path)
+    assert 0 < len(done) < 120
+    with Store.open(path, readonly=True) as store:
+        assert store.runs()[-1]["state"] == "interrupted"
+        assert store.counts()["failed"] == store.counts()["crashed"] == 0
