@@ -32,7 +32,7 @@ COLUMNS = tuple(name for name in TABLE if name not in _LEFT_OUT)
 
 @dataclass(frozen=True)
 class Axis:
-    """A quantity that tells cells apart: cell i has the value ``values[codes[i]]``; values are sorted."""
+    """A quantity that tells cells apart: cell i has the value ``values[codes[i]]``; numbers are sorted."""
 
     name: str
     codes: IntArray
@@ -162,7 +162,7 @@ def _read(store: Store, path: Path) -> Cells:
     table = list(zip(*found, strict=True)) if found else [()] * (len(names) + 2)
     columns: dict[str, list[Any]] = {name: list(table[i]) for i, name in enumerate(names)}
     columns["time_limited"] = [None if value is None else bool(value) for value in columns["time_limited"]]
-    decoded = [json.loads(text) for text in columns.pop("axes")]
+    decoded = decoded_all(columns.pop("axes"))
     spec_axes = tuple(dict.fromkeys(name for cell in decoded for name in cell))
     axes = {name: _axis(name, [cell.get(name) for cell in decoded]) for name in spec_axes}
     axes["kind"] = _axis("kind", columns["kind"])
@@ -176,22 +176,27 @@ def _read(store: Store, path: Path) -> Cells:
     return Cells(path, len(found), columns, axes, spec_axes, store.runs(), store.meta)
 
 
+def decoded_all(texts: Iterable[str]) -> list[Any]:
+    """Decode JSON texts, all at once: a call for each would take thrice the time."""
+    values: list[Any] = json.loads(f"[{','.join(texts)}]")
+    return values
+
+
 def _axis(name: str, given: Sequence[Any]) -> Axis:
     found: dict[Any, int] = {}
     try:
         codes = [found.setdefault(value, len(found)) for value in given]
     except TypeError:  # a list, which cannot be looked up
         return _axis(name, [json.dumps(value) if isinstance(value, list | dict) else value for value in given])
-    values = sorted(found, key=_sort_key)
+    # Numbers by size, names in the order of the specification.
+    values = sorted(found, key=_sort_key) if not any(isinstance(value, str) for value in found) else list(found)
     rank = {value: i for i, value in enumerate(values)}
     ranks = np.array([rank[value] for value in found], dtype=np.int64)
     return Axis(name, ranks[np.array(codes, dtype=np.int64)] if codes else np.zeros(0, dtype=np.int64), values)
 
 
-def _sort_key(value: Any) -> tuple[int, float, str]:
-    if value is None:
-        return 0, 0.0, ""
-    return (1, float(value), "") if isinstance(value, int | float) else (2, 0.0, str(value))
+def _sort_key(value: Any) -> tuple[bool, float]:
+    return value is not None, 0.0 if value is None else float(value)
 
 
 def _settings_text(options: str | None, time_limit: float | None) -> str:

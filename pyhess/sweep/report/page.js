@@ -45,10 +45,9 @@
       const made = themed(figure.panels[panel].layout);
       for (const name of Object.keys(log)) {
         const axis = made[name + "axis"];
+        if (log[name] === (axis.type === "log")) continue;
         axis.type = log[name] ? "log" : "linear";
-        if (!log[name]) delete axis.dtick;
-        else axis.dtick = 1;
-        if (log[name]) axis.exponentformat = "power";
+        delete axis.dtick;
       }
       return made;
     }

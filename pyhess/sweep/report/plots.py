@@ -19,6 +19,10 @@ COLOURS = (
     "#3b82c4", "#e07b39", "#2f9e77", "#c2549b", "#b8960c", "#7a6fd0", "#d1495b", "#4aa3a2", "#8a8f98", "#94733d", "#5f9e3f",
     "#a05fb8",
 )  # fmt: skip
+#: From the smallest to the largest where there are many curves.
+_SEQUENCE = ("#4a5fa8", "#1f9e89", "#b99a1e", "#d1495b")
+#: Curves with bands and fits; with more, one would see nothing for all the areas.
+MOST_BANDS = 4
 ENDS = (("lower", "solid", "circle"), ("upper", "dash", "triangle-up"))
 #: Bins of the ratios per factor of ten.
 _BINS = 12
@@ -46,30 +50,43 @@ def chart_figure(chart: Chart, title: str, captions: list[str]) -> Figure:
 
 def _bracket_layout(chart: Chart) -> dict[str, Any]:
     scale = "log" if chart.log else "linear"
-    return _layout(chart.title, "penalty strength λ", scale, scale)
+    layout = _layout(chart.title, "penalty strength λ", scale, scale)
+    if chart.along == "depth":
+        layout["xaxis"]["dtick"] = 1
+    return layout
 
 
 def _traces(panel: Panel) -> list[dict[str, Any]]:
     traces: list[dict[str, Any]] = []
-    for place, curve in enumerate(panel.curves):
-        colour = COLOURS[place % len(COLOURS)]
+    colours = curve_colours(len(panel.curves))
+    for curve, colour in zip(panel.curves, colours, strict=True):
         for (end, dash, symbol), band in zip(ENDS, (curve.lower, curve.upper), strict=True):
             if band.count.any():
-                traces += _end(curve, band, end, colour, dash, symbol)
+                traces += _end(curve, band, end, colour, dash, symbol, len(panel.curves) <= MOST_BANDS)
     missing = [(curve, i) for curve in panel.curves for i in np.flatnonzero(curve.counts[:, 1:].sum(axis=1))]
     if missing:
         traces.append(_missing(panel, missing))
     return traces
 
 
-def _end(curve: Curve, band: Band, end: str, colour: str, dash: str, symbol: str) -> list[dict[str, Any]]:
+def curve_colours(count: int) -> list[str]:
+    """Distinct colours for a few curves, a sequence for many."""
+    if count <= MOST_BANDS:
+        return list(COLOURS[:count])
+    stops = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in _SEQUENCE], dtype=np.float64)
+    places = np.linspace(0.0, len(stops) - 1.0, count)
+    channels = [np.interp(places, np.arange(len(stops)), stops[:, i]).round().astype(int) for i in range(3)]
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in zip(*channels, strict=True)]
+
+
+def _end(curve: Curve, band: Band, end: str, colour: str, dash: str, symbol: str, banded: bool) -> list[dict[str, Any]]:
     group = f"{curve.label} {end}"
     name = f"{curve.label}, {end}" if curve.label else end
     if band.fit is not None:
         name += f" (slope {band.fit.exponent:.2f})"
     common = {"legendgroup": plot_text(group), "type": "scatter"}
     traces: list[dict[str, Any]] = []
-    for run in _runs(np.isfinite(band.q25) & np.isfinite(band.q75)):
+    for run in _runs(np.isfinite(band.q25) & np.isfinite(band.q75)) if banded else ():
         traces.append(
             {
                 **common, "x": _list(np.concatenate((curve.x[run], curve.x[run][::-1]))),
@@ -77,7 +94,7 @@ def _end(curve: Curve, band: Band, end: str, colour: str, dash: str, symbol: str
                 "line": {"width": 0, "color": colour}, "fillcolor": _faint(colour), "hoverinfo": "skip", "showlegend": False,
             }
         )  # fmt: skip
-    if band.fit is not None and band.fit.points > 1:
+    if band.fit is not None and banded:
         ends = np.geomspace(curve.x[curve.x > 0].min(), curve.x.max(), 12)
         traces.append(
             {
@@ -234,7 +251,7 @@ def timing_figure(cells: Cells, timing: Timing, title: str, caption: str) -> Fig
 def _layout(x: str, y: str, x_scale: str, y_scale: str) -> dict[str, Any]:
     def axis(title: str, scale: str) -> dict[str, Any]:
         made: dict[str, Any] = {"title": {"text": plot_text(title)}, "type": scale, "automargin": True, "zeroline": False}
-        return {**made, "exponentformat": "power", "dtick": 1} if scale == "log" else made
+        return {**made, "exponentformat": "power"} if scale == "log" else made
 
     return {
         "xaxis": axis(x, x_scale), "yaxis": axis(y, y_scale), "hovermode": "closest",

@@ -173,5 +173,5 @@ def packed_csv(content: dict[str, list[Any]]) -> Html:
     writer = csv.writer(stream)
     writer.writerow(content)
     writer.writerows(zip(*content.values(), strict=True))
-    packed = gzip.compress(stream.getvalue().encode("utf-8", "replace"), compresslevel=4, mtime=0)
+    packed = gzip.compress(stream.getvalue().encode("utf-8", "replace"), compresslevel=2, mtime=0)
     return Html(base64.b64encode(packed).decode("ascii"))

@@ -9,7 +9,7 @@ from .cells import ORDER, Cells
 from .curves import Band, Chart, Curve, Panel
 from .fits import LEVEL, PowerFit
 from .markup import Html, count_of, details, element, joined, number, table
-from .plots import Figure, certificate_figure, chart_figure, ratio_figure
+from .plots import MOST_BANDS, Figure, certificate_figure, chart_figure, ratio_figure
 
 #: Rows of a table in the page; the table to download has all cells.
 MOST_ROWS = 400
@@ -80,10 +80,11 @@ def _caption(chart: Chart, panel: Panel) -> str:
     end = "Lower end: the largest λ with a witness against convexity (solid)."
     if any(curve.upper.count.any() for curve in panel.curves):
         end += " Upper end: certified, convex from there on (dashed)."
+    banded = len(panel.curves) <= MOST_BANDS
     parts = [
         end,
-        "Medians over the seeds with bands from the lower to the upper quartile; dotted: power laws." if chart.log
-        else "Medians over the seeds with bands from the lower to the upper quartile.",
+        f"Medians over the seeds{' with bands from the lower to the upper quartile' if banded else ''}"
+        f"{'; dotted: power laws' if banded and chart.log else ''}.",
         f"{missing_text(panel.counts, panel.limited)}.",
     ]  # fmt: skip
     if sum(panel.counts.values()) > panel.counts[ORDER[0]]:
@@ -97,7 +98,7 @@ def _caption(chart: Chart, panel: Panel) -> str:
     if panel.zero_lower:
         parts.append(f"{count_of(panel.zero_lower, 'lower end')} zero: not drawn on logarithmic scales.")
     if chart.follows:
-        parts.append(f"Together with {chart.title} {_listed(chart.follows)} changes.")
+        parts.append(f"{_listed(chart.follows)} changes together with {chart.title}.")
     parts += [f"{note}." for note in panel.thinned]
     if chart.hidden_panels:
         parts.append(f"{count_of(chart.hidden_panels, 'more combination')} of the other axes not drawn; see the table to download.")
