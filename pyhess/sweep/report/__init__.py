@@ -11,7 +11,9 @@ from ..store import _no_collection
 from .cells import load_cells
 
 
-def report(store: str | os.PathLike[str], output: str | os.PathLike[str], *, figures: str | os.PathLike[str] | None = None) -> Path:
+def report(
+    store: str | os.PathLike[str], output: str | os.PathLike[str], *, figures: str | os.PathLike[str] | None = None
+) -> Path:
     """Write what a store holds as one HTML file that can be read anywhere, without a network.
 
     Everything is computed from the store, which a run may still be writing to; the same store gives the same file. Cells

@@ -123,7 +123,9 @@ class Cells:
     def describe(self, i: int) -> str:
         """The axes of a cell that vary, in words."""
         parts = [name for name in self.spec_axes if self.axes[name].varies] or ["width", "depth"]
-        return ", ".join(value_text(name, self.axes[name].values[self.axes[name].codes[i]]) for name in parts if name in self.axes)
+        return ", ".join(
+            value_text(name, self.axes[name].values[self.axes[name].codes[i]]) for name in parts if name in self.axes
+        )
 
     def table(self) -> dict[str, list[Any]]:
         """Columns of the table to download: axes first."""

@@ -93,7 +93,9 @@ def make_charts(cells: Cells) -> list[Chart]:
 
 def _chart(cells: Cells, along: Axis) -> Chart | None:
     varying = [
-        axis for name, axis in cells.axes.items() if axis.varies and name not in (*REPLICATES, along.name) and not _same(name, along)
+        axis
+        for name, axis in cells.axes.items()
+        if axis.varies and name not in (*REPLICATES, along.name) and not _same(name, along)
     ]
     kept, follows = _independent(varying, along, cells.size)
     order = _LINES if along.name == "width" else _LINES_ELSEWHERE

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from .timing import timing_of
 
 #: Inches: a column of most journals.
 _SIZE = (4.2, 3.1)
+#: Letters of a line above a figure.
+_LINE = 72
 _STYLE = {
     "font.size": 9.0, "axes.labelsize": 9.0, "legend.fontsize": 7.0, "xtick.labelsize": 8.0, "ytick.labelsize": 8.0,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.3,
@@ -31,7 +34,10 @@ _STYLE = {
     # The same figure has the same bytes.
     "svg.hashsalt": "pyhess",
 }  # fmt: skip
-_METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Creator": "pyhess"}}
+_METADATA: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": "pyhess"},
+}
 
 
 def write_figures(cells: Cells, folder: str | os.PathLike[str]) -> list[Path]:
@@ -105,7 +111,9 @@ def _figures(cells: Cells, new_figure: Any) -> Iterator[tuple[str, Any]]:
     if len(timing.cells):
         figure, axes = new_figure()
         free, limited = (timing.drawn[timing.limited[timing.drawn] == which] for which in (False, True))
-        axes.plot(timing.predicted[free], timing.seconds[free], ".", ms=2.5, alpha=0.5, color=curve_colours(1)[0], rasterized=True)
+        axes.plot(
+            timing.predicted[free], timing.seconds[free], ".", ms=2.5, alpha=0.5, color=curve_colours(1)[0], rasterized=True
+        )
         if len(limited):
             axes.plot(
                 timing.predicted[limited], timing.seconds[limited], "D", ms=3.0, mfc="none", color="#d1495b",
@@ -141,10 +149,10 @@ def _bracket(axes: Any, chart: Chart, panel: Panel) -> None:
     axes.set(xscale=scale, yscale=scale, xlabel=chart.title, ylabel="penalty strength λ")
     if chart.along == "depth":
         axes.set_xticks(sorted({int(x) for curve in panel.curves for x in curve.x}))
-    title = f"{panel.label}\n" if panel.label else ""
-    axes.set_title(_plain(f"{title}{missing_text(panel.counts, panel.limited)}"), fontsize=6.5, color="#555555", wrap=True)
+    lines_above = [*wrap(panel.label, _LINE), *wrap(missing_text(panel.counts, panel.limited), _LINE)]
+    axes.set_title(_plain("\n".join(lines_above)), fontsize=6.5, color="#555555", loc="left")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
 
 
 def _plain(text: str) -> str:

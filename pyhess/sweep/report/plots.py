@@ -184,12 +184,12 @@ def ratio_figure(audit: BracketAudit, certificates: Certificates, title: str, ca
             }
         )  # fmt: skip
     layout = _layout("upper end / lower end", "cells", "log", "linear")
-    return Figure("ratio", title, [{"label": "", "caption": caption, "data": data, "layout": {**layout, "barmode": "stack"}}], "y")
+    return Figure(
+        "ratio", title, [{"label": "", "caption": caption, "data": data, "layout": {**layout, "barmode": "stack"}}], "y"
+    )
 
 
-def certificate_figure(
-    cells: Cells, certificates: Certificates, along: str, name: str, title: str, caption: str
-) -> Figure:
+def certificate_figure(cells: Cells, certificates: Certificates, along: str, name: str, title: str, caption: str) -> Figure:
     """Share of the cells in which each method gave the upper end, along an axis."""
     axis = cells.axes[along]
     counted = certificates.winner >= 0
@@ -210,7 +210,9 @@ def certificate_figure(
             }
         )  # fmt: skip
     layout = _layout(name, "cells, %", "category", "linear")
-    return Figure("winners", title, [{"label": "", "caption": caption, "data": data, "layout": {**layout, "barmode": "stack"}}], "")
+    return Figure(
+        "winners", title, [{"label": "", "caption": caption, "data": data, "layout": {**layout, "barmode": "stack"}}], ""
+    )
 
 
 def timing_figure(cells: Cells, timing: Timing, title: str, caption: str) -> Figure:
@@ -218,7 +220,9 @@ def timing_figure(cells: Cells, timing: Timing, title: str, caption: str) -> Fig
     data: list[dict[str, Any]] = []
     drawn, kinds = timing.drawn, cells.axes["kind"]
     codes = kinds.codes[timing.cells[drawn]]
-    groups = [(kinds.values[code], drawn[(codes == code) & ~timing.limited[drawn]], "circle") for code in sorted(set(codes.tolist()))]
+    groups = [
+        (kinds.values[code], drawn[(codes == code) & ~timing.limited[drawn]], "circle") for code in sorted(set(codes.tolist()))
+    ]
     groups.append(("ended by the time limit", drawn[timing.limited[drawn]], "diamond-open"))
     for place, (name, members, symbol) in enumerate(groups):
         if not len(members):

@@ -54,7 +54,9 @@ def timing_section(cells: Cells, timing: Timing) -> tuple[Html, list[Figure]]:
     if limited:
         caption += " Those ended by the time limit (open diamonds) are left out of the fit and the ratios."
     if len(timing.drawn) < len(seconds):
-        caption += f" {len(timing.drawn):,} of {len(seconds):,} points are drawn: the largest deviations, the others evenly by time."
+        caption += (
+            f" {len(timing.drawn):,} of {len(seconds):,} points are drawn: the largest deviations, the others evenly by time."
+        )
     figure = timing_figure(cells, timing, "Predicted and measured time", caption)
     return joined([table(("time", "value"), rows), figure_element(figure)]), [figure]
 
@@ -72,7 +74,9 @@ def failure_section(cells: Cells) -> Html:
             )
             for one in failures[:MOST_ROWS]
         ]  # fmt: skip
-        text = f"{count_of(counts['failed'], 'cell')} failed, {counts['crashed']:,} crashed; no figure above counts them as results."
+        text = (
+            f"{count_of(counts['failed'], 'cell')} failed, {counts['crashed']:,} crashed; no figure above counts them as results."
+        )
         parts.append(element("p", text, class_="bad"))
         parts.append(table(("status", "cells", "error", "message", "where", "first of them"), rows, numbers=[1]))
         if len(failures) > MOST_ROWS:
@@ -125,7 +129,9 @@ def provenance_section(cells: Cells) -> Html:
     return joined(
         [
             table(head, rows[-MOST_ROWS:], numbers=[3]),
-            element("p", "Cells by machine: ", ", ".join(f"{host} {count:,}" for host, count in sorted(hosts.items())) or "none", "."),
+            element(
+                "p", "Cells by machine: ", ", ".join(f"{host} {count:,}" for host, count in sorted(hosts.items())) or "none", "."
+            ),
             details("Specification of the last run", element("pre", _pretty(last["spec"]))),
             details("Versions, machine and environment of the last run", element("pre", _pretty(last["provenance"]))),
         ]
@@ -151,7 +157,9 @@ def table_section(cells: Cells, content: dict[str, list[Any]]) -> Html:
         return "–" if value is None else str(value)[:12] if name == "key" else str(value)
 
     rows = [[shown(name, content[name][i]) for name in names] for i in range(min(_SAMPLE, cells.size))]
-    numeric = [i for i, name in enumerate(names) if name in ("lam_lower", "lam_upper", "seconds", "width", "depth", "radius", "n")]
+    numeric = [
+        i for i, name in enumerate(names) if name in ("lam_lower", "lam_upper", "seconds", "width", "depth", "radius", "n")
+    ]
     return joined(
         [
             element(

@@ -101,7 +101,9 @@ def _caption(chart: Chart, panel: Panel) -> str:
         parts.append(f"{_listed(chart.follows)} changes together with {chart.title}.")
     parts += [f"{note}." for note in panel.thinned]
     if chart.hidden_panels:
-        parts.append(f"{count_of(chart.hidden_panels, 'more combination')} of the other axes not drawn; see the table to download.")
+        parts.append(
+            f"{count_of(chart.hidden_panels, 'more combination')} of the other axes not drawn; see the table to download."
+        )
     return " ".join(parts)
 
 
