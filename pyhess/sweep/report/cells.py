@@ -98,12 +98,12 @@ class Cells:
     @cached_property
     def done(self) -> BoolArray:
         """Which cells (N,) have a result."""
-        return self.status == 0
+        return np.equal(self.status, ORDER.index(DONE))
 
     @cached_property
     def limited(self) -> BoolArray:
         """Which results (N,) their time limit cut short."""
-        return np.array([bool(value) for value in self.columns["time_limited"]], dtype=np.bool_) & self.done
+        return np.logical_and(self.done, [bool(value) for value in self.columns["time_limited"]])
 
     @cached_property
     def lower(self) -> FloatArray:

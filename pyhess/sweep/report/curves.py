@@ -25,15 +25,36 @@ _SHARES = (0.5, 0.25, 0.75, 0.0, 1.0)
 
 @dataclass(frozen=True)
 class Band:
-    """One end of the bracket at the points of a curve: median, quartiles, extremes (K,) and number of values (K,)."""
+    """One end of the bracket at the points of a curve.
 
-    median: FloatArray
-    q25: FloatArray
-    q75: FloatArray
-    low: FloatArray
-    high: FloatArray
+    Attributes
+    ----------
+    quantiles : (K, 5) array
+        Median, lower and upper quartile, smallest and largest value.
+    count : (K,) array
+        Number of values.
+    fit : PowerFit or None
+        Through the medians.
+    """
+
+    quantiles: FloatArray
     count: IntArray
     fit: PowerFit | None
+
+    @property
+    def median(self) -> FloatArray:
+        """Medians (K,)."""
+        return self.quantiles[:, 0]
+
+    @property
+    def quartiles(self) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper quartiles (K,)."""
+        return self.quantiles[:, 1], self.quantiles[:, 2]
+
+    @property
+    def extremes(self) -> tuple[FloatArray, FloatArray]:
+        """Smallest and largest values (K,)."""
+        return self.quantiles[:, 3], self.quantiles[:, 4]
 
 
 @dataclass(frozen=True)
@@ -122,7 +143,7 @@ def _chart(cells: Cells, along: Axis) -> Chart | None:
 
 def _same(name: str, along: Axis) -> bool:
     """Whether an axis is x in other words."""
-    return along.name == "units" and name == "hidden" or name == "units"
+    return name == "units" or (along.name == "units" and name == "hidden")
 
 
 def _independent(varying: list[Axis], along: Axis, size: int) -> tuple[list[Axis], list[str]]:
@@ -197,7 +218,7 @@ class _Points:
     def _band(self, end: int, points: IntArray) -> Band:
         found = self.quantiles[end][points]
         fit = power_fit(self.x[points], found[:, 0]) if self.log else None
-        return Band(*(found[:, i] for i in range(len(_SHARES))), count=self.used[end][points], fit=fit)
+        return Band(found, self.used[end][points], fit)
 
 
 def _even(count: int, most: int) -> IntArray:
@@ -205,5 +226,4 @@ def _even(count: int, most: int) -> IntArray:
 
 
 def _some(band: Band, places: IntArray) -> Band:
-    arrays = (band.median, band.q25, band.q75, band.low, band.high)
-    return Band(*(array[places] for array in arrays), count=band.count[places], fit=band.fit)
+    return Band(band.quantiles[places], band.count[places], band.fit)

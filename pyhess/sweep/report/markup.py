@@ -69,7 +69,7 @@ def number(value: float | int | None, digits: int = 4) -> str:
 
 
 def count_of(count: int, one: str, many: str | None = None) -> str:
-    """ "1 cell", "2,000 cells"."""
+    """A number and its noun: "1 cell", "2,000 cells"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 

@@ -55,8 +55,8 @@ def page_of(cells: Cells) -> str:
             "p",
             f"{count_of(cells.size, 'cell')} of the store ",
             element("code", cells.path.name),
-            ". λ* is the smallest penalty strength that makes the training objective convex on the region; every cell brackets it "
-            "from below by a witness and from above by a certificate.",
+            ". λ* is the smallest penalty strength that makes the training objective convex on the region; every cell "
+            "brackets it from below by a witness and from above by a certificate.",
             class_="soft",
         ),
         element("nav", *(element("a", title, href=f"#{ident}") for ident, title, _ in sections)),

@@ -110,7 +110,7 @@ def _figures(cells: Cells, new_figure: Any) -> Iterator[tuple[str, Any]]:
         yield "ratio", figure
     if len(timing.cells):
         figure, axes = new_figure()
-        free, limited = (timing.drawn[timing.limited[timing.drawn] == which] for which in (False, True))
+        free, limited = (timing.drawn[np.equal(timing.limited[timing.drawn], which)] for which in (False, True))
         axes.plot(
             timing.predicted[free], timing.seconds[free], ".", ms=2.5, alpha=0.5, color=curve_colours(1)[0], rasterized=True
         )
@@ -143,7 +143,7 @@ def _bracket(axes: Any, chart: Chart, panel: Panel) -> None:
             limited = curve.limited > 0
             axes.plot(curve.x[limited], finite[limited], "D", ms=6.5, mfc="none", color=colour)
             if banded:
-                low, high = (np.where(np.isfinite(q), q, np.nan) for q in (band.q25, band.q75))
+                low, high = (np.where(np.isfinite(q), q, np.nan) for q in band.quartiles)
                 axes.fill_between(curve.x, low, high, color=colour, alpha=0.15, lw=0)
     scale = "log" if chart.log else "linear"
     axes.set(xscale=scale, yscale=scale, xlabel=chart.title, ylabel="penalty strength λ")

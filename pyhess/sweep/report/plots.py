@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .audit import BracketAudit, Certificates
-from .cells import ORDER, Cells, FloatArray
+from .cells import ORDER, BoolArray, Cells, FloatArray
 from .curves import Band, Chart, Curve, Panel
 from .markup import count_of, number, plot_text
 from .timing import Timing
@@ -63,7 +63,7 @@ def _traces(panel: Panel) -> list[dict[str, Any]]:
         for (end, dash, symbol), band in zip(ENDS, (curve.lower, curve.upper), strict=True):
             if band.count.any():
                 traces += _end(curve, band, end, colour, dash, symbol, len(panel.curves) <= MOST_BANDS)
-    missing = [(curve, i) for curve in panel.curves for i in np.flatnonzero(curve.counts[:, 1:].sum(axis=1))]
+    missing = [(curve, int(i)) for curve in panel.curves for i in np.flatnonzero(curve.counts[:, 1:].sum(axis=1))]
     if missing:
         traces.append(_missing(panel, missing))
     return traces
@@ -85,15 +85,16 @@ def _end(curve: Curve, band: Band, end: str, colour: str, dash: str, symbol: str
     if band.fit is not None:
         name += f" (slope {band.fit.exponent:.2f})"
     common = {"legendgroup": plot_text(group), "type": "scatter"}
-    traces: list[dict[str, Any]] = []
-    for run in _runs(np.isfinite(band.q25) & np.isfinite(band.q75)) if banded else ():
-        traces.append(
-            {
-                **common, "x": _list(np.concatenate((curve.x[run], curve.x[run][::-1]))),
-                "y": _list(np.concatenate((band.q25[run], band.q75[run][::-1]))), "mode": "lines", "fill": "toself",
-                "line": {"width": 0, "color": colour}, "fillcolor": _faint(colour), "hoverinfo": "skip", "showlegend": False,
-            }
-        )  # fmt: skip
+    low, high = band.quartiles
+    runs = _runs(np.isfinite(low) & np.isfinite(high)) if banded else []
+    traces: list[dict[str, Any]] = [
+        {
+            **common, "x": _list(np.concatenate((curve.x[run], curve.x[run][::-1]))),
+            "y": _list(np.concatenate((low[run], high[run][::-1]))), "mode": "lines", "fill": "toself",
+            "line": {"width": 0, "color": colour}, "fillcolor": _faint(colour), "hoverinfo": "skip", "showlegend": False,
+        }
+        for run in runs
+    ]  # fmt: skip
     if band.fit is not None and banded:
         ends = np.geomspace(curve.x[curve.x > 0].min(), curve.x.max(), 12)
         traces.append(
@@ -119,12 +120,13 @@ def _end(curve: Curve, band: Band, end: str, colour: str, dash: str, symbol: str
 
 
 def _hover(curve: Curve, band: Band, end: str) -> Iterable[str]:
+    (low, high), (least, most) = band.quartiles, band.extremes
     for i, x in enumerate(curve.x):
         lines = [
             f"{curve.label}, at {number(float(x))}" if curve.label else f"at {number(float(x))}",
             f"λ {end}: {number(float(band.median[i]))}",
-            f"quartiles {number(float(band.q25[i]))} to {number(float(band.q75[i]))}",
-            f"all {number(float(band.low[i]))} to {number(float(band.high[i]))}",
+            f"quartiles {number(float(low[i]))} to {number(float(high[i]))}",
+            f"all {number(float(least[i]))} to {number(float(most[i]))}",
             f"{int(band.count[i])} of {count_of(int(curve.counts[i].sum()), 'cell')}"
             + "".join(f", {int(curve.counts[i, j])} {ORDER[j]}" for j in (1, 2, 3) if curve.counts[i, j]),
         ]
@@ -174,7 +176,8 @@ def ratio_figure(audit: BracketAudit, certificates: Certificates, title: str, ca
         heights = np.histogram(audit.ratios[winners == code], edges)[0]
         data.append(
             {
-                "type": "bar", "name": plot_text(name), "x": _list(centres), "y": heights.tolist(), "width": _list(np.diff(edges)),
+                "type": "bar", "name": plot_text(name), "x": _list(centres), "y": heights.tolist(),
+                "width": _list(np.diff(edges)),
                 "marker": {"color": COLOURS[place % len(COLOURS)]},
                 "text": [
                     plot_text(f"{name}: {count_of(int(height), 'cell')} from {number(a, 3)} to {number(b, 3)}")
@@ -221,7 +224,8 @@ def timing_figure(cells: Cells, timing: Timing, title: str, caption: str) -> Fig
     drawn, kinds = timing.drawn, cells.axes["kind"]
     codes = kinds.codes[timing.cells[drawn]]
     groups = [
-        (kinds.values[code], drawn[(codes == code) & ~timing.limited[drawn]], "circle") for code in sorted(set(codes.tolist()))
+        (kinds.values[code], drawn[np.equal(codes, code) & ~timing.limited[drawn]], "circle")
+        for code in sorted(set(codes.tolist()))
     ]
     groups.append(("ended by the time limit", drawn[timing.limited[drawn]], "diamond-open"))
     for place, (name, members, symbol) in enumerate(groups):
@@ -263,7 +267,7 @@ def _layout(x: str, y: str, x_scale: str, y_scale: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _runs(kept: np.typing.NDArray[np.bool_]) -> list[slice]:
+def _runs(kept: BoolArray) -> list[slice]:
     """Stretches of consecutive points; a single one makes no area."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], kept, [False])).astype(np.int8)))
     return [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a > 1]

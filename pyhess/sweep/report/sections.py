@@ -128,8 +128,8 @@ def _fit_table(chart: Chart) -> Html:
         [
             element(
                 "p",
-                f"Exponents b of λ ∝ ({chart.title})ᵇ, by least squares of the logarithms of the medians; the interval is Student's and "
-                "holds scatter and misfit alike. With two points there is none.",
+                f"Exponents b of λ ∝ ({chart.title})ᵇ, by least squares of the logarithms of the medians; the interval is "
+                "Student's and holds scatter and misfit alike. With two points there is none.",
                 class_="soft",
             ),
             table(head, rows[:MOST_ROWS], numbers=range(3, 7)),
@@ -146,7 +146,8 @@ def fit_texts(fit: PowerFit) -> tuple[str, str, str, str]:
 
 def _median_table(chart: Chart) -> Html:
     def quartiles(band: Band, i: int) -> str:
-        return f"{number(float(band.q25[i]))} to {number(float(band.q75[i]))}" if band.count[i] else "–"
+        low, high = band.quartiles
+        return f"{number(float(low[i]))} to {number(float(high[i]))}" if band.count[i] else "–"
 
     rows = [
         (
@@ -223,8 +224,8 @@ def certificate_section(cells: Cells, certificates: Certificates, charts: list[C
     parts = [
         element(
             "p",
-            "A method wins a cell when its bound gave the upper end. Bound / best compares its psi_lower with the best one of the "
-            "cell: 1 is as good, 2 twice as loose.",
+            "A method wins a cell when its bound gave the upper end. Bound / best compares its psi_lower with the best one of "
+            "the cell: 1 is as good, 2 twice as loose.",
         ),
         table(head, rows, numbers=range(1, 8)),
     ]

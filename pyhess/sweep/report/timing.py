@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cells import Cells, FloatArray, IntArray
+from .cells import BoolArray, Cells, FloatArray, IntArray
 from .fits import PowerFit, power_fit
 
 #: Points of the scatter that are drawn.
@@ -39,7 +39,7 @@ class Timing:
     cells: IntArray
     predicted: FloatArray
     seconds: FloatArray
-    limited: FloatArray
+    limited: BoolArray
     fit: PowerFit | None
     ratios: FloatArray
     within_two: float
