@@ -20,6 +20,22 @@
     });
   }
 
+  // Of a logarithmic axis: left to itself, Plotly writes the digits 2 to 9 over each other.
+  function ticks(traces, name) {
+    let low = Infinity, high = 0;
+    for (const trace of traces) {
+      for (const value of trace[name]) {
+        if (typeof value === "number" && value > 0) {
+          low = Math.min(low, value);
+          high = Math.max(high, value);
+        }
+      }
+    }
+    const decades = Math.log10(high / low);
+    if (decades >= 3 && decades < 9) return {dtick: 1};
+    return decades >= 0.7 && decades < 3 ? {dtick: "D2"} : {};
+  }
+
   function button(text, pressed, action) {
     const made = document.createElement("button");
     made.type = "button";
@@ -45,9 +61,9 @@
       const made = themed(figure.panels[panel].layout);
       for (const name of Object.keys(log)) {
         const axis = made[name + "axis"];
-        if (log[name] === (axis.type === "log")) continue;
+        if (log[name] !== (axis.type === "log")) delete axis.dtick;
         axis.type = log[name] ? "log" : "linear";
-        delete axis.dtick;
+        if (log[name]) Object.assign(axis, ticks(figure.panels[panel].data, name));
       }
       return made;
     }

@@ -263,7 +263,7 @@ def _layout(x: str, y: str, x_scale: str, y_scale: str) -> dict[str, Any]:
 
     return {
         "xaxis": axis(x, x_scale), "yaxis": axis(y, y_scale), "hovermode": "closest",
-        "margin": {"l": 60, "r": 20, "t": 20, "b": 50}, "legend": {"tracegroupgap": 2},
+        "margin": {"l": 60, "r": 20, "t": 20, "b": 50}, "legend": {"tracegroupgap": 2}, "showlegend": True,
     }  # fmt: skip
 
 
