@@ -278,7 +278,7 @@ def test_xarray_has_the_axes_that_vary(made: Path) -> None:
         np.testing.assert_equal(float(point.lam_lower), math.nan if row["lam_lower"] is None else row["lam_lower"])
         assert point.status == row["status"]
     for arguments in ({}, {"dims": ("width", "depth")}):
-        with pytest.raises(InputError, match="do not tell.*choose a kind: bracket, search"):
+        with pytest.raises(InputError, match=r"do not tell.*choose a kind: bracket, search"):
             export.to_xarray(**arguments)
     with pytest.raises(InputError, match="no axis"):
         export.to_xarray(dims=("widht",))
@@ -294,7 +294,7 @@ def test_a_missing_package_is_named_with_its_extra(made: Path, monkeypatch: pyte
             getattr(Export(made), name)()
 
 
-@pytest.mark.slow
+@pytest.mark.skipif("PYHESS_LONG_TESTS" not in os.environ, reason="half a minute; set PYHESS_LONG_TESTS=1")
 def test_a_hundred_thousand_rows_are_read_in_seconds(tmp_path: Path) -> None:
     path = synthetic_store(tmp_path / "run.db", 100_000)
     from pyhess.sweep.status import status_of
