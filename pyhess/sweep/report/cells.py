@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def _read(store: Store, path: Path) -> Cells:
     columns: dict[str, list[Any]] = {name: list(table[i]) for i, name in enumerate(names)}
     columns["time_limited"] = [None if value is None else bool(value) for value in columns["time_limited"]]
     decoded = decoded_all(columns.pop("axes"))
-    spec_axes = tuple(dict.fromkeys(name for cell in decoded for name in cell))
+    spec_axes = tuple(dict.fromkeys(chain.from_iterable(decoded)))
     axes = {name: _axis(name, [cell.get(name) for cell in decoded]) for name in spec_axes}
     axes["kind"] = _axis("kind", columns["kind"])
     settings = list(zip(table[-2], table[-1], strict=True))
@@ -185,16 +186,14 @@ def decoded_all(texts: Iterable[str]) -> list[Any]:
 
 
 def _axis(name: str, given: Sequence[Any]) -> Axis:
-    found: dict[Any, int] = {}
     try:
-        codes = [found.setdefault(value, len(found)) for value in given]
+        found = dict.fromkeys(given)
     except TypeError:  # a list, which cannot be looked up
         return _axis(name, [json.dumps(value) if isinstance(value, list | dict) else value for value in given])
     # Numbers by size, names in the order of the specification.
     values = sorted(found, key=_sort_key) if not any(isinstance(value, str) for value in found) else list(found)
     rank = {value: i for i, value in enumerate(values)}
-    ranks = np.array([rank[value] for value in found], dtype=np.int64)
-    return Axis(name, ranks[np.array(codes, dtype=np.int64)] if codes else np.zeros(0, dtype=np.int64), values)
+    return Axis(name, np.fromiter(map(rank.__getitem__, given), dtype=np.int64, count=len(given)), values)
 
 
 def _sort_key(value: Any) -> tuple[bool, float]:
