@@ -18,6 +18,7 @@ FAMILY = {
     errors.NonFiniteError: RuntimeError,
     errors.NotConvergedError: RuntimeError,
     errors.FileError: OSError,
+    errors.StoreError: OSError,
     errors.MissingDependencyError: ImportError,
 }
 

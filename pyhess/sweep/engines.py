@@ -6,12 +6,11 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 from .._checks import positive_int, shown
 from ..errors import InputError, InputTypeError, PyhessError
-from .store import version
+from ._opening import version
 from .worker import hello, start_worker
 
 #: How long the first answer of a worker may take: it imports NumPy and Numba, perhaps over a network.
@@ -87,16 +86,16 @@ class Processes(Engine):
         self._pools: list[ProcessPoolExecutor | None] = [None] * workers
         self._calls: list[list[Future[Any]]] = [[] for _ in range(workers)]
         self._place: dict[int, int] = {}
-        self._innocent: set[int] = set()
+        self._verdicts: dict[int, bool] = {}
         self._answered = False
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         place = min(range(self.workers), key=lambda i: len(self._calls[i]))
-        future = None
-        if self._pools[place] is not None:
-            with suppress(BrokenExecutor):  # died while it had nothing to do
-                future = self._pools[place].submit(function, *arguments)  # type: ignore[union-attr]
-        if future is None:
+        pool = self._pools[place] or self._fresh(place)
+        try:
+            future = pool.submit(function, *arguments)
+        except BrokenExecutor:  # died, and nobody has heard of it yet
+            self._retire(place)
             future = self._fresh(place).submit(function, *arguments)
         self._calls[place].append(future)
         self._place[id(future)] = place
@@ -118,20 +117,21 @@ class Processes(Engine):
         return pool
 
     def blamed(self, future: Future[Any]) -> bool:
-        if id(future) in self._innocent:
-            return False
-        place = self._place[id(future)]
-        # A pool of one works in the order in which it was given: the first is what it was at.
-        first, *others = self._calls[place]
-        self._innocent |= {id(other) for other in (first, *others)} - {id(first)}
-        self._calls[place] = []
-        broken, self._pools[place] = self._pools[place], None
-        if broken is not None:
-            broken.shutdown(wait=False)
-        return future is first
+        if id(future) not in self._verdicts:
+            self._retire(self._place[id(future)])
+        return self._verdicts[id(future)]
+
+    def _retire(self, place: int) -> None:
+        """A worker died: a pool of one works in the order in which it was given, so it was at the first call without a result."""
+        calls, self._calls[place] = self._calls[place], []
+        at = next((call for call in calls if not _has_result(call)), None)
+        self._verdicts |= {id(call): call is at for call in calls}
+        pool, self._pools[place] = self._pools[place], None
+        if pool is not None:
+            pool.shutdown(wait=False)
 
     def settle(self, future: Future[Any]) -> None:
-        self._innocent.discard(id(future))
+        self._verdicts.pop(id(future), None)
         place = self._place.pop(id(future), None)
         if place is not None and future in self._calls[place]:
             self._calls[place].remove(future)
@@ -199,6 +199,10 @@ class Given(Engine):
     def close(self) -> None:
         if self._replaced:
             self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _has_result(call: Future[Any]) -> bool:
+    return call.done() and not call.cancelled() and call.exception() is None
 
 
 def _name_of(executor: Any) -> str:

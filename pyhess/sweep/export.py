@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,11 +38,9 @@ class Exports:
     def table(self) -> dict[str, list[Any]]:
         """All columns as lists; certificates and the like as JSON text, widths of unequal layers as "8-4"."""
         with Store.open(self.path, readonly=True) as store:
-            columns = store.columns(("axes", *TABLE))
+            columns = store.columns(("axes", *TABLE), as_text=("certificate", "extra", "timing"))
         axes = columns.pop("axes")
         names = list(dict.fromkeys(name for cell in axes for name in cell))
-        for name in ("certificate", "extra", "timing"):
-            columns[name] = [None if value is None else json.dumps(value) for value in columns[name]]
         return {**{name: [cell.get(name) for cell in axes] for name in names}, **columns}
 
     def to_pandas(self) -> Any:

@@ -8,9 +8,8 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import FileError, InputError, StoreError
-from . import _schema
 from ._columns import COLUMNS, DONE, JSON, PENDING, STATUSES
-from ._filesystem import is_network
 from ._lock import WriterLock
+from ._opening import open_to_read, open_to_write
 
 AnyArray = npt.NDArray[Any]
 
-#: How long a reader or writer waits for another one's transaction.
-_WAIT_SECONDS = 30.0
 #: Kinds of array elements that raw bytes hold.
 _ARRAY_KINDS = "biufc"
 #: Result columns that a worker may fill.
 RESULT_COLUMNS = tuple(
     name for name in COLUMNS if name not in ("key", "kind", "axes", "parent", "predicted_seconds", "predicted_bytes")
 )
+
+#: Columns that are something else in the file than in Python.
+_DECODED = JSON | {"time_limited"}
 
 
 class Store:
@@ -77,14 +76,14 @@ class Store:
         """
         file = Path(path)
         if readonly:
-            return cls(file, _open_to_read(file), None)
+            return cls(file, open_to_read(file), None)
         if not file.parent.is_dir():
             raise FileError(f"{file} cannot be written: there is no folder {file.parent}. Make it first.")
         if file.is_dir() or not os.access(file.parent, os.W_OK) or (file.exists() and not os.access(file, os.W_OK)):
             raise FileError(f"{file} cannot be written: it is a folder, or it or its folder is read-only. Choose another place.")
         lock = WriterLock.acquire(file)
         try:
-            return cls(file, _open_to_write(file), lock)
+            return cls(file, open_to_write(file), lock)
         except BaseException:
             lock.release()
             raise
@@ -122,8 +121,10 @@ class Store:
         with _no_collection():
             return [_row(found) for found in self.connection.execute(query, values)]
 
-    def columns(self, names: Sequence[str] = COLUMNS, status: str | None = None) -> dict[str, list[Any]]:
-        """The same as lists, one per column; JSON columns are decoded."""
+    def columns(
+        self, names: Sequence[str] = COLUMNS, status: str | None = None, *, as_text: Collection[str] = ()
+    ) -> dict[str, list[Any]]:
+        """The same as lists, one per column; JSON columns are decoded, but for those wanted as text."""
         unknown = [name for name in names if name not in COLUMNS]
         if unknown:
             raise InputError(f"there is no column {unknown[0]!r}; allowed: {', '.join(COLUMNS)}.")
@@ -131,7 +132,12 @@ class Store:
         query = f"SELECT {', '.join(names)} FROM cells {where} ORDER BY position, key"
         with _no_collection():
             table = self.connection.execute(query, values).fetchall()
-            return {name: [_value(name, row[i]) for row in table] for i, name in enumerate(names)}
+            return {
+                name: [_value(name, row[i]) for row in table]
+                if name in _DECODED and name not in as_text
+                else [row[i] for row in table]
+                for i, name in enumerate(names)
+            }
 
     @staticmethod
     def _where(status: str | None) -> tuple[str, tuple[str, ...]]:
@@ -332,91 +338,3 @@ def _decoded(dtype: str, shape: str, data: bytes) -> AnyArray:
     if not all(isinstance(size, int) and size >= 0 for size in sizes) or math.prod(sizes) * kind.itemsize != len(data):
         raise StoreError(f"an array of shape {sizes} and dtype {dtype} has {len(data)} bytes. The store was altered.")
     return np.frombuffer(data, dtype=kind).reshape(sizes)
-
-
-# --- opening ----------------------------------------------------------------------------------------------------------------
-
-
-def _open_to_write(path: Path) -> sqlite3.Connection:
-    with _explained(path):
-        connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
-        try:
-            _check(connection, path, allow_empty=True)
-            # A write-ahead log needs memory that all its users share, which a network file system does not give.
-            connection.execute(f"PRAGMA journal_mode = {'DELETE' if is_network(path) else 'WAL'}")
-            connection.execute("PRAGMA synchronous = FULL")
-            fresh = _schema.version_of(connection) == 0
-            _schema.bring_up_to_date(connection)
-            if fresh:
-                about = {"created": f"{time.time():.3f}", "pyhess_version": version()}
-                connection.execute("BEGIN IMMEDIATE")
-                connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", about.items())
-                connection.execute("COMMIT")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
-def _open_to_read(path: Path) -> sqlite3.Connection:
-    if not path.is_file():
-        raise FileError(f"there is no store {path}; `pyhess sweep run` makes it.")
-    with _explained(path):
-        address = path.resolve().as_uri()
-        # In a folder that cannot be written SQLite cannot make the shared memory of a write-ahead log; without a log beside it
-        # the file alone is complete.
-        complete = not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists()
-        connection = sqlite3.connect(
-            f"{address}?{'immutable=1' if complete else 'mode=ro'}", uri=True, timeout=_WAIT_SECONDS, isolation_level=None
-        )
-        try:
-            _check(connection, path, allow_empty=False)
-            if _schema.version_of(connection) < _schema.VERSION:
-                copy = sqlite3.connect(":memory:", isolation_level=None)
-                connection.backup(copy)
-                connection.close()
-                _schema.bring_up_to_date(copy)
-                connection = copy
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
-def _check(connection: sqlite3.Connection, path: Path, *, allow_empty: bool) -> None:
-    """Refuse what is no store and what a newer pyhess made."""
-    connection.execute("PRAGMA trusted_schema = OFF")
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    version = _schema.version_of(connection)
-    (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    if (application, version, tables) == (0, 0, 0):
-        if allow_empty:
-            return
-        raise FileError(f"{path} is empty: a run is just making it, or was ended when it did.")
-    if application != _schema.APPLICATION_ID:
-        raise StoreError(f"{path} is no store of pyhess but another SQLite file. It is left as it is; choose another name.")
-    if version > _schema.VERSION:
-        raise StoreError(
-            f"{path} has layout {version}, which a newer pyhess made; this one knows layouts up to {_schema.VERSION}. "
-            "Upgrade pyhess; the store is left as it is."
-        )
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        text = str(error)
-        if "not a database" in text or "malformed" in text:
-            raise StoreError(f"{path} is no store of pyhess: {text}. It is left as it is; choose another name.") from error
-        raise FileError(f"{path} cannot be opened: {text}.") from error
-
-
-def version() -> str:
-    """The version of this pyhess."""
-    try:
-        return metadata.version("pyhess")
-    except metadata.PackageNotFoundError:
-        return "0+unknown"

@@ -46,7 +46,7 @@ def _leave_with(sentinel: int) -> None:
 
 def hello() -> dict[str, str]:
     """Which pyhess a worker has, to be asked before anything is entrusted to it."""
-    from .store import version
+    from ._opening import version
 
     return {"pyhess": version(), "host": socket.gethostname()}
 

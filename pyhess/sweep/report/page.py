@@ -7,7 +7,7 @@ import hashlib
 from importlib import import_module, resources
 
 from ...errors import MissingDependencyError
-from ..store import version
+from .._opening import version
 from .audit import audit_brackets, audit_certificates
 from .cells import Cells
 from .curves import make_charts
