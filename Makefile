@@ -5,11 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := CMakeLists.txt pyproject.toml $(shell find core_cpp pyhess -name '*.?pp' -o -name '*.h' -o -name '*.py' -o -name '*.pyi')
 
-.PHONY: help demo test core-tests sanitize lint types examples warnings bench bench-smoke clean
+.PHONY: help demo test browser-test core-tests sanitize lint types examples warnings bench bench-smoke clean
 
 help:
 	@echo "make demo      set up and bracket the convexity threshold of a digits classifier"
 	@echo "make test      set up and run the tests"
+	@echo "make browser-test  the report of a sweep in Chromium, which must be installed (Debian: apt install chromium)"
 	@echo "make core-tests  build and run the C++ core's own tests"
 	@echo "make sanitize  the same under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make lint      ruff, clang-format, layers"
@@ -36,6 +37,11 @@ demo: $(VENV)/.installed-cli-data
 test: $(VENV)/.installed-test
 	rm -rf build/numba-cache && mkdir -p build/numba-cache
 	NUMBA_CACHE_DIR=$(CURDIR)/build/numba-cache $(BIN)/pytest tests $(PYTEST_ARGS)
+
+# Playwright's driver is in its wheel; the browser is the system's, or the one that PYHESS_CHROMIUM names.
+browser-test: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet playwright
+	$(BIN)/pytest tests/sweep/test_report_browser.py $(PYTEST_ARGS)
 
 # The core's own tests need no Python; cmake and ninja come from the package index.
 $(VENV)/.build-tools: | $(BIN)/python

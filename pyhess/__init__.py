@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .objective import Objective
     from .spectrum import BatchEigenResult, EigenResult, EigenStatus, eigsh, eigsh_batch
     from .sweep import SweepSpec, sweep
+    from .sweep.report import report
     from .threshold import (
         KinkWitness,
         RadiusPath,
@@ -85,6 +86,7 @@ _LAZY = {
     "load_witness": "threshold",
     "sweep": "sweep",
     "SweepSpec": "sweep",
+    "report": "sweep.report",
 }
 
 
@@ -148,6 +150,7 @@ __all__ = [
     "load_witness",
     "plan",
     "radius_path",
+    "report",
     "search",
     "show_config",
     "sweep",

@@ -235,3 +235,17 @@ def merge(target: str, sources: tuple[str, ...], as_json: bool, verbose: bool) -
             click.echo(f"pyhess: the stores have different answers of cell {key}; that of {target} stays", err=True)
     if merged.conflicts:
         sys.exit(FAILED_CELLS)
+
+
+@sweep.command()
+@store_argument
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="The HTML file.")
+@click.option("--figures", type=click.Path(file_okay=False), metavar="DIR", help="Also write the figures, as SVG and PDF.")
+@verbose_option
+def report(store: str, output: str, figures: str | None, verbose: bool) -> None:
+    """Write one HTML file with figures, fits, audit, failures and the whole table; it needs no network."""
+    with exit_codes(verbose):
+        import pyhess as ph
+
+        written = ph.report(store, output, figures=figures)
+        click.echo(f"written to {written}" + ("" if figures is None else f", figures to {figures}"), err=True)
