@@ -23,7 +23,7 @@ import numpy.typing as npt
 from . import _core
 from .errors import InputError, NumericalError
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 ISA_LEVELS = ("base", "v3", "v4")
 
 #: Pause before a Ctrl-C that was swallowed is tried again.
@@ -43,6 +43,8 @@ CAPI: dict[str, int] = dict(_core.capi())
 address = _core.address
 #: Doubles of scratch that ph_descend needs: (num_params, memory) -> int.
 descent_scratch_size = _core.descent_scratch_size
+#: Doubles of scratch that ph_unit_cells needs per thread: (num_data, dim, outputs, num_generators) -> int.
+unit_scratch_size = _core.unit_scratch_size
 
 
 @dataclass(frozen=True)

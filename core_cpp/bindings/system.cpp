@@ -9,6 +9,7 @@
 #include "pyhess/gemm.hpp"
 #include "pyhess/job.hpp"
 #include "pyhess/kernels.hpp"
+#include "pyhess/unit_cells.hpp"
 
 namespace py = pybind11;
 using namespace pyhess;
@@ -65,11 +66,16 @@ void bind_system(py::module_& m) {
             out["ph_chunks"] = address(ph_chunks);
             out["ph_sums"] = address(ph_sums);
             out["ph_descend"] = address(ph_descend);
+            out["ph_unit_cells"] = address(ph_unit_cells);
             out["ph_fetch_add"] = address(ph_fetch_add);
             return out;
         },
         "Addresses of the C ABI by name.");
     m.attr("job_size") = sizeof(Job) / sizeof(std::int64_t);
+    m.attr("unit_job_size") = sizeof(UnitJob) / sizeof(std::int64_t);
+    m.attr("cells_per_task") = kCellsPerTask;
+    m.def("unit_scratch_size", unit_scratch_size, py::arg("num_data"), py::arg("dim"), py::arg("outputs"),
+          py::arg("num_generators"), "Doubles of scratch that ph_unit_cells needs per thread.");
     m.def(
         "run_samples",
         [](std::uintptr_t job) {

@@ -3,6 +3,7 @@
 #include "pyhess/any_problem.hpp"
 #include "pyhess/descent.hpp"
 #include "pyhess/job.hpp"
+#include "pyhess/unit_cells.hpp"
 
 namespace {
 
@@ -40,6 +41,11 @@ int32_t ph_descend(int64_t problem, int64_t reach, int64_t mid, int64_t half, in
                           at<double>(scratch), at<T>(turned), at<T>(work), at<const volatile std::int32_t>(cancel));
     };
     return static_cast<std::int32_t>(any->f64 ? run(*any->f64, double{}) : run(*any->f32, float{}));
+}
+
+int32_t ph_unit_cells(int64_t job, int64_t thread) {
+    const bool known = job && thread >= 0;
+    return static_cast<std::int32_t>(known ? bound_unit_cells(*at<UnitJob>(job), thread) : Status::bad_argument);
 }
 
 int64_t ph_fetch_add(int64_t counter, int64_t increment) {

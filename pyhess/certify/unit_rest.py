@@ -57,12 +57,14 @@ class Units:
 
 @dataclass
 class Roots:
-    """Cells to start from, with the models of the other units: arrays as `unit_cells` takes them."""
+    """Cells to start from, with the models of the other units: arrays as `UnitCells` takes them."""
 
     cells: FloatArray  # (R, 2, 2 D + K)
     types: IntArray  # (R,) type of the unit each root is about
-    rest: tuple[npt.NDArray[np.generic], ...]
-    ball: tuple[FloatArray, FloatArray, FloatArray]
+    rest: dict[str, npt.NDArray[np.generic]]  # the models, by their names in `UNIT_JOB`
+    centers: FloatArray  # (R, D + K) of a ball
+    inverse: FloatArray  # (D + K,) one over the half-axes of a ball of radius one
+    squared_radius: float  # negative for a box
     halved: bool  # v_1 >= 0 only: the rest follows from (u, v) -> (-u, -v)
 
 
@@ -71,7 +73,7 @@ def describe(obj: Objective, region: Box | Ball) -> Units:
     net = obj.net
     cell = box_cell(net, region) if isinstance(region, Box) else point_cell(net, np.array(region.center))
     hidden, out = cell.blocks
-    z = obj.data.X  # read-only; copied below, so that there is one compiled signature
+    z = obj.data.X
     u = hidden.weight
     if net.bias:
         z = np.hstack([z, np.ones((len(z), 1))])
@@ -81,7 +83,7 @@ def describe(obj: Objective, region: Box | Ball) -> Units:
     _, kind = np.unique(rows, axis=0, return_inverse=True)
     types = [np.flatnonzero(kind.ravel() == t) for t in range(int(kind.max()) + 1)]
     room = region.radius if isinstance(region, Ball) else 0.0
-    return Units(np.array(z, order="C"), u, Interval(v.lo.copy(), v.hi.copy()), out.bias, room, net.layer_scales[0],
+    return Units(z, u, Interval(v.lo.copy(), v.hi.copy()), out.bias, room, net.layer_scales[0],
                  net.layer_scales[1], net.bias, types)  # fmt: skip
 
 
@@ -116,8 +118,8 @@ def find_roots(obj: Objective, units: Units) -> Roots:
     rest = _packed(affine, np.array(kinds), np.array(amplitudes), np.array(offsets), units)
     centers = np.array([np.hstack([units.u.middle[m[0]], units.v.middle[m[0]]]) for m in units.types])[types]
     inverse = np.hstack([np.full(dim, 1.0 / units.scale_u), np.full(outputs, 1.0 / units.scale_v)])
-    squared = np.array([units.room**2 * (1.0 + 4.0 * UNIT) if units.room > 0.0 else -1.0])
-    return Roots(np.array(cells), np.array(types), rest, (centers, inverse, squared), halved)
+    squared = units.room**2 * (1.0 + 4.0 * UNIT) if units.room > 0.0 else -1.0
+    return Roots(np.array(cells), np.array(types), rest, centers, inverse, squared, halved)
 
 
 def _own_cell(units: Units, j: int) -> FloatArray:
@@ -154,7 +156,7 @@ def _twin_choices(obj: Objective, units: Units, others: IntArray) -> list[tuple[
 
 @dataclass
 class _Affine:
-    """Models "affine" and "range" of one unit's rest; see `unit_cells._others` for the polynomials in the room left."""
+    """Models "affine" and "range" of one unit's rest; slack and ibp are polynomials in the room left, see `Cell::other_units`."""
 
     middle: FloatArray  # (n, K)
     generators: FloatArray  # (n, K, L)
@@ -442,7 +444,7 @@ def _reduced(jacobian: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _packed(affine: dict[int, _Affine], kinds: IntArray, amplitudes: FloatArray, offsets: FloatArray, units: Units
-            ) -> tuple[npt.NDArray[np.generic], ...]:  # fmt: skip
+            ) -> dict[str, npt.NDArray[np.generic]]:  # fmt: skip
     """The models of all roots in common arrays."""
     n, outputs, roots = units.z.shape[0], units.v.lo.shape[1], kinds.size
     widest = max((model.powers.size for model in affine.values()), default=0)
@@ -469,4 +471,14 @@ def _packed(affine: dict[int, _Affine], kinds: IntArray, amplitudes: FloatArray,
             first = model.powers == 1
             generators[root, :, :, : int(first.sum())] = model.generators[:, :, first]
             generators[root, :, :, linear : linear + int((~first).sum())] = model.generators[:, :, ~first]
-    return kinds.astype(np.int64), amplitudes, offsets, middle, generators, slack, powers, groups, ibp
+    return {
+        "kinds": kinds,
+        "amplitude": amplitudes,
+        "offset": offsets,
+        "middle": middle,
+        "generators": generators,
+        "slack": slack,
+        "ranges": ibp,
+        "powers": powers,
+        "groups": groups,
+    }

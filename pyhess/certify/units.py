@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._threads import PARALLEL_LOCK, blas_single_thread
+from .._threads import blas_single_thread
+from ..linearization import network_arguments
 from ..objective import Objective
 from ..regions import Ball, Box, Region
 from .intervals import gamma, norms
-from .unit_cells import ACTIVATIONS, LOSSES, bound_cells
+from .unit_cells import ACTIVATIONS, CellBounds, UnitCells
 from .unit_rest import Roots, describe, find_roots
 
 FloatArray = npt.NDArray[np.float64]
@@ -33,8 +34,6 @@ IntArray = npt.NDArray[np.int64]
 
 #: Cells per round: this share of the open ones, between these limits.
 _SHARE, _MIN_ROUND, _MAX_ROUND = 0.25, 64, 4096
-#: Cells one task of a parallel loop takes.
-_BLOCK = 8
 #: The search ends where four times as many cells has improved the bound by less than this.
 _WORTHWHILE = 1e-4
 #: Multiplications per cell, symbols and (D + K)² that the whole search may not exceed.
@@ -139,13 +138,29 @@ class _Search:
         units = describe(obj, region)
         self.roots = find_roots(obj, units)
         net = obj.net
-        y = np.array(obj.targets, order="C")  # writable, so that there is one compiled signature
-        mass = y.sum(axis=1) if obj.loss == "cross_entropy" else np.ones(len(y))
-        sizes = np.array([units.z.shape[1], net.widths[2], ACTIVATIONS[net.activations[0]], LOSSES[obj.loss]])
-        reals = np.array([net.betas[0], units.scale_u, units.scale_v])
-        weights = np.array(obj.data.normalized_weights)
-        self.problem = (units.z, norms(units.z) * (1.0 + gamma(8)), weights, y, mass, np.zeros(1), sizes, reals)
-        count, self.size = len(self.roots.types), int(sizes[0] + sizes[1])
+        codes = network_arguments(net, obj.loss)
+        self.task = UnitCells(
+            {
+                "outputs": net.widths[2],
+                "activation": codes["activations"][0],
+                "loss": codes["loss"],
+                "beta": net.betas[0],
+                "scale_u": units.scale_u,
+                "scale_v": units.scale_v,
+                "squared_radius": self.roots.squared_radius,
+            },
+            {
+                "z": units.z,
+                "norms": norms(units.z) * (1.0 + gamma(8)),
+                "weights": obj.data.normalized_weights,
+                "targets": obj.targets,
+                "mass": obj.targets.sum(axis=1),
+                "centers": self.roots.centers,
+                "inverse": self.roots.inverse,
+                **self.roots.rest,
+            },
+        )
+        count = len(self.roots.types)
         self.cells = self.roots.cells.copy()
         self.index = np.arange(count)
         self.bounds, self.splits, self.models, self.directions = self._evaluate(self.cells, self.index, np.full(count, -np.inf))
@@ -153,14 +168,8 @@ class _Search:
         self.evaluated = count
         self.finished = False
 
-    def _evaluate(self, cells: FloatArray, index: IntArray, parents: FloatArray) -> tuple[Any, ...]:
-        count = len(index)
-        bounds, splits = parents.copy(), np.full(count, -1, dtype=np.int64)
-        models, directions = np.zeros(count, dtype=np.int64), np.zeros((count, self.size, self.size))
-        with PARALLEL_LOCK:
-            bound_cells(cells, index, parents, bounds, splits, models, directions, self.problem, self.roots.rest,
-                        self.roots.ball, -(-count // _BLOCK), self.stop)  # fmt: skip
-        return bounds, splits, models, directions
+    def _evaluate(self, cells: FloatArray, index: IntArray, parents: FloatArray) -> CellBounds:
+        return self.task.bound(cells, index, parents, self.stop)
 
     def run(self, target: float, deadline: float, max_cells: int, witness: float | None, progress: Any) -> None:
         checkpoint, reference = 50_000 + 4 * len(self.bounds), -math.inf
