@@ -47,7 +47,7 @@ _DENSE_PARAMS, _DENSE_COST = 2000, 6e10
 #: … and asked for by name they are computed up to this many parameters: several dense matrices.
 _DENSE_PARAMS_MAX = 8000
 #: Cells that ``units`` looks at without a time limit, by the multiplications for one of them, and its share of a limit.
-_UNIT_WORK, _UNIT_CELLS, _UNIT_SHARE = 4e9, (256, 20_000), 0.8
+_UNIT_WORK, _UNIT_CELLS, _UNIT_SHARE = 1e8, (256, 6000), 0.8
 #: Multiplications that cutting a ball into cells may use, and the number of cells.
 _CELL_COST, _MAX_CELLS = 4e10, 200
 

@@ -16,7 +16,7 @@ from .subdivision import Limits, Progress, Subdivision
 _CLOSE = 4e-7
 #: Slices a time limit is divided into, and the share of the gap that the rest of the time must promise to close to go on.
 _SLICES, _WORTHWHILE = 16, 0.004
-#: Multiplications (intervals) without a time limit, and limits of the number of cells they give.
+#: Multiplications (intervals) without a time limit; a method for which they give fewer cells than this is left out.
 _WORK, _FEWEST, _MOST = 2e7, 32, 20000
 
 
@@ -52,8 +52,9 @@ class Portfolio:
                 self._searches[name] = make()
         if time_limit is None:
             for name, search in self._searches.items():
-                cells = int(np.clip(_WORK / self._costs[name], _FEWEST, _MOST))
-                search.run(Limits(stop, goal, max_cells=search.cells + cells), _named(progress, name))
+                cells = int(min(_WORK / self._costs[name], _MOST))
+                if cells >= _FEWEST:
+                    search.run(Limits(stop, goal, max_cells=search.cells + cells), _named(progress, name))
                 if search.psi_lower >= goal:
                     return
             return
