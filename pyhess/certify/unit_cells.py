@@ -105,9 +105,10 @@ class UnitCells:
         threads = num_workers(-(-count // _CELLS_PER_TASK))
         # a line of the cache between the rows
         scratch = np.zeros((threads, self._scratch + 8))
-        inputs = {"cells": cells, "roots": roots, "parents": parents, "scratch": scratch, "cancel": stop}
+        arrays: dict[str, npt.NDArray[Any]] = found._asdict()
+        arrays |= {"cells": cells, "roots": roots, "parents": parents, "scratch": scratch, "cancel": stop}
         job = self._job.copy()
-        for name, array in (inputs | found._asdict()).items():
+        for name, array in arrays.items():
             job[name] = address(array)
         job["num_cells"], job["scratch_stride"] = count, scratch.shape[1]
         with PARALLEL_LOCK:
