@@ -207,6 +207,7 @@ class Certification:
 
 def fresh_bound(obj: Objective, region: Region, method: str, cells: int, cover: Cover | None) -> float:
     """The bound of a method, computed again: over the boxes of a cover if there is one, with as many cells as before."""
+    region = as_region(region).bind(obj)
     parts = (region,) if isinstance(region, Box | Ball) else region.enclosures()
     if method == "units":
         found = (unit_bound(obj, part, max_cells=cells) for part in parts if isinstance(part, Box | Ball))
