@@ -27,7 +27,7 @@ from .ranges import derivative_range, growth
 FloatArray = npt.NDArray[np.float64]
 
 #: Pieces of a unit's s and v, numbers that may be spent on them, and the widest layer whose units are told apart.
-_PIECES, _PARTS, _NUMBERS, _UNITS = 24, 8, 3e6, 256
+_PIECES, _PARTS, _NUMBERS, _UNITS = 24, 16, 2e6, 256
 _TOUCHES = 6
 
 
@@ -50,9 +50,9 @@ class Last:
 def pieces_of(rows: int, units: int) -> tuple[int, int]:
     """(pieces of s, pieces of v) for a block of data: none if they would be too many or too few to help."""
     room = _NUMBERS / max(1, rows * units)
-    if units > _UNITS or room < 16:
+    if units > _UNITS or room < 4 * 8:
         return 0, 0
-    parts = _PARTS if room >= 8 * _PARTS else 2
+    parts = _PARTS if room >= 8 * _PARTS else 4
     return int(min(_PIECES, room // parts)), parts
 
 
@@ -103,6 +103,7 @@ def joint_last(
     activation: tuple[str, float],
     s: Interval,
     s_norm: FloatArray,
+    entering: FloatArray,
     weight: Interval,
     constant: Interval,
     rho: float,
@@ -113,7 +114,7 @@ def joint_last(
 ) -> Last:
     """Sharper than ``plain``, which holds the separate suprema.
 
-    ``s`` (n, m) and its norm; the last layer's ``weight`` (m,), ``constant`` (n, 1) = c - y over the centre's range, ``rho`` its
+    ``s`` (n, m), its norm and that of phi(s); the last layer's ``weight`` (m,), ``constant`` (n, 1) = c - y over the centre's range, ``rho`` its
     radius in a ball; ``residual`` (n, 1); ``below`` (m,) row norms of the weights entering the units.
     """
     rows, units = s.lo.shape
@@ -125,29 +126,30 @@ def joint_last(
     value, slope, bend = (derivative_range(name, beta, order, at) for order in range(3))
     whole = derivative_range(name, beta, 0, s)
     rest = _others(weight[None, :] * whole) + constant
-    others_norm = _others_norm(name, beta, whole, at, s_norm) if rho > 0.0 else None
-    offset = _cut(Interval(np.full(units, -rho), np.full(units, rho)) if rho > 0.0 else weight, parts)
-    curved, delta, peak = _Hull(), _Hull(), np.zeros((rows, units))
-    for part in offset:
-        v = weight + part if rho > 0.0 else part
-        r = v * value + rest
-        if others_norm is not None:
-            smallest = np.where((part.lo <= 0.0) & (part.hi >= 0.0), 0.0, np.minimum(np.abs(part.lo), np.abs(part.hi)))
-            left = np.sqrt(np.maximum(0.0, (rho - smallest) * (rho + smallest)) * (1.0 + gamma(8))) * (1.0 + gamma(8))
-            r = r.widened(up(left * _with_one(others_norm, bias) * (1.0 + gamma(8))))
-        r = Interval(np.maximum(r.lo, residual.lo), np.minimum(r.hi, residual.hi))
-        # Pieces that no residual belongs to are empty; as intervals they would be inside out.
-        empty = r.lo > r.hi
-        r = Interval(np.where(empty, 0.0, r.lo), np.where(empty, 0.0, r.hi))
-        curved.add(r * v * bend, empty)
-        delta.add(r * v * slope, empty)
-        peak = np.maximum(peak, (r.magnitude * slope.magnitude).max(axis=0))
-    result_delta = delta.within(plain.delta)
+    if rho > 0.0:
+        part = _ball_parts(rho, parts)
+        v = weight[None, None, None, :] + part
+    else:
+        v = _stacked(_cut(weight, parts))[:, None, None, :]
+    r = v * value[None] + rest[None, None]
+    if rho > 0.0:
+        # The share of the radius that v_j's offset leaves to the others and the bias.
+        taken = np.minimum(np.abs(part.lo), np.abs(part.hi))
+        left = np.sqrt(np.maximum(0.0, (rho - taken) * (rho + taken)) * (1.0 + gamma(8))) * (1.0 + gamma(8))
+        others = _with_one(_others_norm(name, beta, whole, at, s_norm), bias)
+        r = r.widened(up(left * others[None] * (1.0 + gamma(8))))
+    r = Interval(np.maximum(r.lo, residual.lo), np.minimum(r.hi, residual.hi))
+    # Pieces that no residual belongs to are empty; as intervals they would be inside out.
+    empty = r.lo > r.hi
+    r = Interval(np.where(empty, 0.0, r.lo), np.where(empty, 0.0, r.hi))
+    curved, delta = _hull(r * v * bend[None], empty), _hull(r * v * slope[None], empty)
+    peak = (r.magnitude * slope.magnitude).max(axis=(0, 1, 3))
+    result_delta = _within(delta, plain.delta)
     base = constant.magnitude[:, 0] * (1.0 + gamma(4))
     delta_norm = np.fmin(plain.delta_norm, norms(result_delta.magnitude))
     bent, steep = plain.bent, plain.steep
     if rho > 0.0:
-        delta_norm = np.fmin(delta_norm, _ball_delta_norm(weight, whole, slope, base, rho, bias))
+        delta_norm = np.fmin(delta_norm, _ball_delta_norm(weight, whole, entering, slope, base, rho, bias))
     else:
         size = weight.magnitude
         h = size * value.magnitude * (1.0 + gamma(4))
@@ -156,26 +158,28 @@ def joint_last(
         delta_norm = np.fmin(delta_norm, np.sqrt(_product_bound(base, h, (size * steepness) ** 2 * room, 2.0)) * room)
         bent = np.fmin(bent, _product_bound(base, h, bends * below**2 * room, 1.0))
         steep = np.fmin(steep, np.sqrt(_product_bound(base, h, (steepness * below) ** 2 * room, 2.0)) * room)
-    peak_all = np.fmin(plain.peak, peak.max(axis=1) * (1.0 + gamma(4)) + TINY)
-    return Last(curved.within(plain.curved), result_delta, delta_norm, peak_all, bent, steep)
+    peak_all = np.fmin(plain.peak, peak * (1.0 + gamma(4)) + TINY)
+    return Last(_within(curved, plain.curved), result_delta, delta_norm, peak_all, bent, steep)
 
 
-class _Hull:
-    """The interval hull over pieces, empty ones left out."""
+def _ball_parts(rho: float, parts: int) -> Interval:
+    """Pieces of [-rho, rho] (parts, 1, 1, 1), finer towards its ends, where the rest of the radius changes fast; 0 is an end."""
+    ends = rho * np.sin(0.5 * np.pi * (np.arange(parts + 1) / (parts // 2) - 1.0))
+    ends[0], ends[parts // 2], ends[-1] = -rho, 0.0, rho
+    ends = np.clip(ends, -rho, rho)[:, None, None, None]
+    return Interval(ends[:-1], ends[1:])
 
-    def __init__(self) -> None:
-        self._lo: FloatArray | float = np.inf
-        self._hi: FloatArray | float = -np.inf
 
-    def add(self, x: Interval, empty: npt.NDArray[np.bool_]) -> None:
-        self._lo = np.minimum(self._lo, np.where(empty, np.inf, x.lo).min(axis=0))
-        self._hi = np.maximum(self._hi, np.where(empty, -np.inf, x.hi).max(axis=0))
+def _hull(x: Interval, empty: npt.NDArray[np.bool_]) -> Interval:
+    """The interval hull over the pieces in the first two axes, empty ones left out."""
+    return Interval(np.where(empty, np.inf, x.lo).min(axis=(0, 1)), np.where(empty, -np.inf, x.hi).max(axis=(0, 1)))
 
-    def within(self, known: Interval) -> Interval:
-        """The intersection with what is known."""
-        lo, hi = np.maximum(known.lo, self._lo), np.minimum(known.hi, self._hi)
-        crossed = ~(lo <= hi)
-        return Interval(np.where(crossed, known.lo, lo), np.where(crossed, known.hi, hi))
+
+def _within(x: Interval, known: Interval) -> Interval:
+    """The intersection with what is known, which is kept where x is not a number."""
+    lo, hi = np.maximum(known.lo, x.lo), np.minimum(known.hi, x.hi)
+    crossed = ~(lo <= hi)
+    return Interval(np.where(crossed, known.lo, lo), np.where(crossed, known.hi, hi))
 
 
 def _with_one(values: FloatArray, bias: bool) -> FloatArray:
@@ -197,12 +201,14 @@ def _others_norm(name: str, beta: float, whole: Interval, at: Interval, s_norm: 
     return found
 
 
-def _ball_delta_norm(weight: Interval, whole: Interval, slope: Interval, base: FloatArray, rho: float, bias: bool) -> FloatArray:
+def _ball_delta_norm(
+    weight: Interval, whole: Interval, entering: FloatArray, slope: Interval, base: FloatArray, rho: float, bias: bool
+) -> FloatArray:
     """Supremum of |r| |v phi'(s)| over a ball: v takes the share nu of the radius, the bias what is left."""
     steepest = slope.magnitude.max(axis=0)
     size = weight.magnitude
     fixed = base + (whole.magnitude @ size) * (1.0 + gamma(size.size + 8))
-    still, entering, top = norms(steepest * size), norms(whole.magnitude), steepest.max(axis=1)
+    still, top = norms(steepest * size), steepest.max(axis=1)
     ends = rho * (np.arange(2 * _PIECES + 1) / (2 * _PIECES))
     best = np.zeros_like(base)
     for low, high in pairwise(ends):

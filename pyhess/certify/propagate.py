@@ -158,8 +158,9 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
         a = derivative_range(name, net.betas[layer], 0, s)
         at_zero, steepest = growth(name, net.betas[layer])
         a_norm = (steepest * s_norm + at_zero * np.sqrt(net.widths[layer + 1])) * (1.0 + gamma(16))
+        a_norm = np.minimum(norms(a.magnitude), a_norm)
         entering.append(a)
-        entering_norm.append(_with_one(np.minimum(norms(a.magnitude), a_norm), net.bias))
+        entering_norm.append(_with_one(a_norm, net.bias))
     residual, residual_norm = residual_range(loss, pre[-1], targets)
     if loss == "squared_error":
         residual_norm = np.minimum(residual_norm, (pre_norm[-1] + norms(targets)) * (1.0 + gamma(4)))
@@ -187,7 +188,7 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
             unknown = np.full_like(steepest, np.inf)
             joint = Last(bent, turned, turned_norm, residual_norm * steepest * (1.0 + gamma(4)), unknown, unknown)
             if loss == "squared_error" and net.widths[-1] == 1:
-                joint = _joint(cell, pre[layer], pre_norm[layer], residual, targets, joint)
+                joint = _joint(cell, pre[layer], (pre_norm[layer], a_norm), residual, targets, joint)
             bent, turned, turned_norm = joint.curved, joint.delta, joint.delta_norm
         curved.insert(0, bent)
         delta.insert(0, turned)
@@ -195,13 +196,15 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
     return Propagation(entering, entering_norm, pre, slope, bar, curved, delta, delta_norm, joint)
 
 
-def _joint(cell: Cell, s: Interval, s_norm: FloatArray, residual: Interval, targets: FloatArray, plain: Last) -> Last:
+def _joint(
+    cell: Cell, s: Interval, sizes: tuple[FloatArray, FloatArray], residual: Interval, targets: FloatArray, plain: Last
+) -> Last:
     net, block, below = cell.net, cell.blocks[-1], cell.blocks[-2]
     rows = (norms(below.weight.magnitude) + below.rho) * (1.0 + gamma(4))
     constant = Interval(block.bias.lo - targets, block.bias.hi - targets)
     constant = Interval(down(constant.lo), up(constant.hi))
     activation = (net.activations[-1], net.betas[-1])
-    return joint_last(activation, s, s_norm, block.weight[0], constant, block.rho, net.bias, residual, rows, plain)
+    return joint_last(activation, s, *sizes, block.weight[0], constant, block.rho, net.bias, residual, rows, plain)
 
 
 def residual_range(loss: str, f: Interval, y: FloatArray) -> tuple[Interval, FloatArray]:
