@@ -21,14 +21,17 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from .intervals import TINY, Interval, gamma, matmul, norms, up
+from .intervals import TINY, Interval, gamma, matmul, norms
+from .joint_kernel import piece_hulls
 from .ranges import derivative_range, growth
 
 FloatArray = npt.NDArray[np.float64]
 
 #: Pieces of a unit's s and v, numbers that may be spent on them, and the widest layer whose units are told apart.
-_PIECES, _PARTS, _NUMBERS, _UNITS = 24, 16, 2e6, 256
+_PIECES, _PARTS, _NUMBERS, _UNITS = 24, 16, 3e7, 256
 _TOUCHES = 6
+#: Numbers beyond this are left alone, so that no product of a few overflows.
+_LARGEST = 1e60
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def pieces_of(rows: int, units: int) -> tuple[int, int]:
     if units > _UNITS or room < 4 * 8:
         return 0, 0
     parts = _PARTS if room >= 8 * _PARTS else 4
-    return int(min(_PIECES, room // parts)), parts
+    return int(min(_PIECES, room // parts)) // 2 * 2, parts
 
 
 def _cut(x: Interval, number: int) -> list[Interval]:
@@ -79,7 +82,10 @@ def _others(a: Interval) -> Interval:
 
 
 def _product_bound(base: FloatArray, h: FloatArray, d: FloatArray, power: float) -> FloatArray:
-    """Supremum of (base + sum_j h_j)^power sum_j d_j over a choice of pieces for every unit; base (n,), h and d (pieces, n, m) >= 0."""
+    """Supremum of (base + sum_j h_j)^power sum_j d_j over a choice of pieces for every unit.
+
+    All non-negative: base (n,), h and d (pieces, n, m).
+    """
     rows, units = h.shape[1:]
     at, unit = np.arange(rows)[:, None], np.arange(units)[None, :]
     a0 = np.maximum(base + h.max(axis=0).sum(axis=1), 1e-140)
@@ -114,8 +120,8 @@ def joint_last(
 ) -> Last:
     """Sharper than ``plain``, which holds the separate suprema.
 
-    ``s`` (n, m), its norm and that of phi(s); the last layer's ``weight`` (m,), ``constant`` (n, 1) = c - y over the centre's range, ``rho`` its
-    radius in a ball; ``residual`` (n, 1); ``below`` (m,) row norms of the weights entering the units.
+    ``s`` (n, m), its norm and that of phi(s); the last layer's ``weight`` (m,), ``constant`` (n, 1) = c - y, and its
+    radius ``rho`` about both in a ball; ``residual`` (n, 1); ``below`` (m,) row norms of the weights entering the units.
     """
     rows, units = s.lo.shape
     pieces, parts = pieces_of(rows, units)
@@ -126,24 +132,21 @@ def joint_last(
     value, slope, bend = (derivative_range(name, beta, order, at) for order in range(3))
     whole = derivative_range(name, beta, 0, s)
     rest = _others(weight[None, :] * whole) + constant
+    others = np.zeros_like(at.lo)
+    left = np.zeros(parts)
     if rho > 0.0:
         part = _ball_parts(rho, parts)
-        v = weight[None, None, None, :] + part
-    else:
-        v = _stacked(_cut(weight, parts))[:, None, None, :]
-    r = v * value[None] + rest[None, None]
-    if rho > 0.0:
+        v = weight[None, :] + part
         # The share of the radius that v_j's offset leaves to the others and the bias.
-        taken = np.minimum(np.abs(part.lo), np.abs(part.hi))
+        taken = np.minimum(np.abs(part.lo), np.abs(part.hi))[:, 0]
         left = np.sqrt(np.maximum(0.0, (rho - taken) * (rho + taken)) * (1.0 + gamma(8))) * (1.0 + gamma(8))
         others = _with_one(_others_norm(name, beta, whole, at, s_norm), bias)
-        r = r.widened(up(left * others[None] * (1.0 + gamma(8))))
-    r = Interval(np.maximum(r.lo, residual.lo), np.minimum(r.hi, residual.hi))
-    # Pieces that no residual belongs to are empty; as intervals they would be inside out.
-    empty = r.lo > r.hi
-    r = Interval(np.where(empty, 0.0, r.lo), np.where(empty, 0.0, r.hi))
-    curved, delta = _hull(r * v * bend[None], empty), _hull(r * v * slope[None], empty)
-    peak = (r.magnitude * slope.magnitude).max(axis=(0, 1, 3))
+    else:
+        v = _stacked(_cut(weight, parts))
+    found = _hulls(v, left, others, value, slope, bend, rest, residual)
+    if found is None:
+        return plain
+    curved, delta, peak = found
     result_delta = _within(delta, plain.delta)
     base = constant.magnitude[:, 0] * (1.0 + gamma(4))
     delta_norm = np.fmin(plain.delta_norm, norms(result_delta.magnitude))
@@ -163,16 +166,34 @@ def joint_last(
 
 
 def _ball_parts(rho: float, parts: int) -> Interval:
-    """Pieces of [-rho, rho] (parts, 1, 1, 1), finer towards its ends, where the rest of the radius changes fast; 0 is an end."""
+    """Pieces of [-rho, rho] (parts, 1), finer towards its ends, where the rest of the radius changes fast; 0 is an end."""
     ends = rho * np.sin(0.5 * np.pi * (np.arange(parts + 1) / (parts // 2) - 1.0))
     ends[0], ends[parts // 2], ends[-1] = -rho, 0.0, rho
-    ends = np.clip(ends, -rho, rho)[:, None, None, None]
+    ends = np.clip(ends, -rho, rho)[:, None]
     return Interval(ends[:-1], ends[1:])
 
 
-def _hull(x: Interval, empty: npt.NDArray[np.bool_]) -> Interval:
-    """The interval hull over the pieces in the first two axes, empty ones left out."""
-    return Interval(np.where(empty, np.inf, x.lo).min(axis=(0, 1)), np.where(empty, -np.inf, x.hi).max(axis=(0, 1)))
+def _hulls(
+    v: Interval,
+    left: FloatArray,
+    others: FloatArray,
+    value: Interval,
+    slope: Interval,
+    bend: Interval,
+    rest: Interval,
+    residual: Interval,
+) -> tuple[Interval, Interval, FloatArray] | None:
+    """(curved, delta, peak) over all pieces; None if a number is too large for products of a few."""
+    inputs = [left, others]
+    for x in (v, value, slope, bend, rest, residual[:, 0]):
+        inputs += [np.ascontiguousarray(x.lo), np.ascontiguousarray(x.hi)]
+    if not all(float(np.abs(x).max(initial=0.0)) <= _LARGEST for x in inputs):
+        return None
+    out = [np.empty_like(rest.lo) for _ in range(4)]
+    peak = np.empty(rest.lo.shape[0])
+    left, others, v_lo, v_hi, *ranges = inputs
+    piece_hulls(v_lo, v_hi, left, others, *ranges, *out, peak)
+    return Interval(out[0], out[1]), Interval(out[2], out[3]), peak
 
 
 def _within(x: Interval, known: Interval) -> Interval:
