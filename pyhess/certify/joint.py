@@ -27,8 +27,10 @@ from .ranges import derivative_range, growth
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Pieces of a unit's s and v, numbers that may be spent on them, and the widest layer whose units are told apart.
-_PIECES, _PARTS, _NUMBERS, _UNITS = 24, 16, 3e7, 256
+#: Pieces of a unit's s and v, numbers in an array over all pieces of s, and the widest layer whose units are told apart.
+_PIECES, _PARTS, _NUMBERS, _UNITS = 24, 16, 2e6, 256
+#: Pairs of pieces up to which v is cut into all parts, not four.
+_WORK = 3e7
 _TOUCHES = 6
 #: Numbers beyond this are left alone, so that no product of a few overflows.
 _LARGEST = 1e60
@@ -52,11 +54,10 @@ class Last:
 
 def pieces_of(rows: int, units: int) -> tuple[int, int]:
     """(pieces of s, pieces of v) for a block of data: none if they would be too many or too few to help."""
-    room = _NUMBERS / max(1, rows * units)
-    if units > _UNITS or room < 4 * 8:
+    pieces = int(min(_PIECES, _NUMBERS / max(1, rows * units))) // 2 * 2
+    if units > _UNITS or pieces < 4:
         return 0, 0
-    parts = _PARTS if room >= 8 * _PARTS else 4
-    return int(min(_PIECES, room // parts)) // 2 * 2, parts
+    return pieces, _PARTS if rows * units * pieces * _PARTS <= _WORK else 4
 
 
 def _cut(x: Interval, number: int) -> list[Interval]:
@@ -90,7 +91,7 @@ def _product_bound(base: FloatArray, h: FloatArray, d: FloatArray, power: float)
     at, unit = np.arange(rows)[:, None], np.arange(units)[None, :]
     a0 = np.maximum(base + h.max(axis=0).sum(axis=1), 1e-140)
     b0 = np.maximum(d.max(axis=0).sum(axis=1), 1e-140)
-    best = a0**power * b0 * (1.0 + gamma(2 * units + 64))
+    best: FloatArray = a0**power * b0 * (1.0 + gamma(2 * units + 64))
     for _ in range(_TOUCHES):
         share = h * (power / a0)[None, :, None] + d / b0[None, :, None]
         chosen = share.argmax(axis=0)
@@ -103,6 +104,22 @@ def _product_bound(base: FloatArray, h: FloatArray, d: FloatArray, power: float)
         a0 = np.maximum(0.5 * (a0 + a_next), 1e-140)
         b0 = np.maximum(0.5 * (b0 + b_next), 1e-140)
     return best + TINY
+
+
+def steep_and_curved(activation: tuple[str, float], s: Interval, bar: Interval, steep: FloatArray) -> FloatArray | None:
+    """Supremum over units and their s of steep phi'(s)² + (-bar phi''(s))_+, for ``s`` and ``bar`` (n, m), ``steep`` (n,) >= 0.
+
+    None if the units are too many to be cut into pieces.
+    """
+    pieces, _ = pieces_of(*s.lo.shape)
+    if pieces == 0:
+        return None
+    name, beta = activation
+    at = _stacked(_cut(s, pieces))
+    slope = derivative_range(name, beta, 1, at).magnitude
+    sharp = np.maximum(0.0, -(bar * derivative_range(name, beta, 2, at)).lo)
+    found: FloatArray = (steep[:, None] * slope**2 + sharp).max(axis=(0, 2)) * (1.0 + gamma(8)) + TINY
+    return found
 
 
 def joint_last(
@@ -191,8 +208,7 @@ def _hulls(
         return None
     out = [np.empty_like(rest.lo) for _ in range(4)]
     peak = np.empty(rest.lo.shape[0])
-    left, others, v_lo, v_hi, *ranges = inputs
-    piece_hulls(v_lo, v_hi, left, others, *ranges, *out, peak)
+    piece_hulls(*(*inputs, *out, peak))
     return Interval(out[0], out[1]), Interval(out[2], out[3]), peak
 
 

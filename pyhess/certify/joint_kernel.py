@@ -12,10 +12,10 @@ from .scalar_ranges import down, mul, up
 
 @serial
 def piece_hulls(
-    v_lo: Any,
-    v_hi: Any,
     left: Any,
     others: Any,
+    v_lo: Any,
+    v_hi: Any,
     value_lo: Any,
     value_hi: Any,
     slope_lo: Any,

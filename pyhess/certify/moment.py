@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..data import Dataset
 from .forms import FormSum
 from .intervals import gamma
-from .joint import Last
+from .joint import Last, steep_and_curved
 from .propagate import Cell, Propagation, propagate
 
 FloatArray = npt.NDArray[np.float64]
@@ -71,7 +71,27 @@ def residual_forms(cell: Cell, bounds: Propagation) -> FloatArray:
             total += _last_curved(cell, bounds, bounds.joint, sharpest, tangent)
         else:
             total += sharpest[:, None, None] * tangent[layer][:, :, None] * tangent[layer][:, None, :]
-    return total * (1.0 + gamma(8 * layers + 32))
+    total = total * (1.0 + gamma(8 * layers + 32))
+    if layers > 2:
+        _first_together(cell, bounds, total)
+    return total
+
+
+def _first_together(cell: Cell, bounds: Propagation, total: FloatArray) -> None:
+    """Lower the entry of the first layer with itself: its units cannot be steep and curved at once.
+
+    Of that entry, sup_k (-bar_k phi''_k)_+ is the layer's own; the rest is what multiplies |adot|² = sum_k (phi'_k y_k)², times
+    sup phi'².
+    """
+    net = cell.net
+    own = np.maximum(0.0, -bounds.curved[0].lo).max(axis=1)
+    steepest = bounds.slope[0].magnitude.max(axis=1)
+    rest = np.maximum(0.0, total[:, 0, 0] - own) * (1.0 + gamma(8))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        coefficient = rest / steepest**2 * (1.0 + gamma(8))
+    found = steep_and_curved((net.activations[0], net.betas[0]), bounds.s[0], bounds.bar[0], coefficient)
+    if found is not None:
+        total[:, 0, 0] = np.fmin(total[:, 0, 0], found)
 
 
 def _own_and_below(cell: Cell, bounds: Propagation, tangent: list[FloatArray], layer: int) -> tuple[FloatArray, FloatArray]:
