@@ -87,8 +87,8 @@ def _first_together(cell: Cell, bounds: Propagation, total: FloatArray) -> None:
     own = np.maximum(0.0, -bounds.curved[0].lo).max(axis=1)
     steepest = bounds.slope[0].magnitude.max(axis=1)
     rest = np.maximum(0.0, total[:, 0, 0] - own) * (1.0 + gamma(8))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        coefficient = rest / steepest**2 * (1.0 + gamma(8))
+    # Where the slopes' squares could underflow, the entry stays as it is.
+    coefficient = rest / np.where(steepest > 1e-100, steepest, np.nan) ** 2 * (1.0 + gamma(8))
     found = steep_and_curved((net.activations[0], net.betas[0]), bounds.s[0], bounds.bar[0], coefficient)
     if found is not None:
         total[:, 0, 0] = np.fmin(total[:, 0, 0], found)

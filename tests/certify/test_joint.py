@@ -162,6 +162,21 @@ def test_forms_hold_for_every_direction() -> None:
             assert low >= -float(t @ forms[0] @ t) - 1e-9 * (1.0 + np.abs(residual).max())
 
 
+def test_first_layer_steep_and_curved_against_a_grid() -> None:
+    rng = np.random.default_rng(177)
+    for name in ACTIVATIONS:
+        s, bar, steep = rng.standard_normal((4, 3)), rng.standard_normal((4, 3)), rng.random(4)
+        room = rng.random((4, 3))
+        found = joint.steep_and_curved((name, 2.0), Interval(s, s + room), Interval(bar - 0.1, bar + 0.1), steep)
+        assert found is not None
+        largest = np.zeros(4)
+        for share in np.linspace(0.0, 1.0, 301):
+            slope, bend = (derivative_range(name, 2.0, order, Interval.point(s + share * room)).middle for order in (1, 2))
+            sharp = np.maximum(-(bar - 0.1) * bend, np.maximum(-(bar + 0.1) * bend, 0.0))
+            largest = np.maximum(largest, (steep[:, None] * slope**2 + sharp).max(axis=1))
+        assert (largest <= found + 1e-12).all() and (found <= 1.2 * largest + 1e-12).all()
+
+
 def test_large_matrices_are_bounded_by_few_products() -> None:
     rng = np.random.default_rng(176)
     a = rng.standard_normal((300, 400))
