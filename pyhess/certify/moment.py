@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..data import Dataset
 from .forms import FormSum
 from .intervals import gamma
+from .joint import Last, steep_and_curved
 from .propagate import Cell, Propagation, propagate
 
 FloatArray = npt.NDArray[np.float64]
@@ -60,12 +61,66 @@ def residual_forms(cell: Cell, bounds: Propagation) -> FloatArray:
     for layer in range(1, layers):
         steepest = bounds.slope[layer - 1].magnitude.max(axis=1)
         mixed = (bounds.delta_norm[layer] * steepest)[:, None] * tangent[layer - 1]
+        if layer == layers - 1 and bounds.joint is not None:
+            mixed = _last_mixed(cell, bounds, bounds.joint, tangent)
         total[:, layer, :] += mixed
         total[:, :, layer] += mixed
     for layer in range(layers - 1):
         sharpest = np.maximum(0.0, -bounds.curved[layer].lo).max(axis=1)
-        total += sharpest[:, None, None] * tangent[layer][:, :, None] * tangent[layer][:, None, :]
-    return total * (1.0 + gamma(8 * layers + 16))
+        if layer == layers - 2 and layer > 0 and bounds.joint is not None:
+            total += _last_curved(cell, bounds, bounds.joint, sharpest, tangent)
+        else:
+            total += sharpest[:, None, None] * tangent[layer][:, :, None] * tangent[layer][:, None, :]
+    total = total * (1.0 + gamma(8 * layers + 32))
+    if layers > 2:
+        _first_together(cell, bounds, total)
+    return total
+
+
+def _first_together(cell: Cell, bounds: Propagation, total: FloatArray) -> None:
+    """Lower the entry of the first layer with itself: its units cannot be steep and curved at once.
+
+    Of that entry, sup_k (-bar_k phi''_k)_+ is the layer's own; the rest is what multiplies |adot|² = sum_k (phi'_k y_k)², times
+    sup phi'².
+    """
+    net = cell.net
+    own = np.maximum(0.0, -bounds.curved[0].lo).max(axis=1)
+    steepest = bounds.slope[0].magnitude.max(axis=1)
+    rest = np.maximum(0.0, total[:, 0, 0] - own) * (1.0 + gamma(8))
+    # Where the slopes' squares could underflow, the entry stays as it is.
+    coefficient = rest / np.where(steepest > 1e-100, steepest, np.nan) ** 2 * (1.0 + gamma(8))
+    found = steep_and_curved((net.activations[0], net.betas[0]), bounds.s[0], bounds.bar[0], coefficient)
+    if found is not None:
+        total[:, 0, 0] = np.fmin(total[:, 0, 0], found)
+
+
+def _own_and_below(cell: Cell, bounds: Propagation, tangent: list[FloatArray], layer: int) -> tuple[FloatArray, FloatArray]:
+    """|(a, 1)| e_l and the form of |adot| entering the layer: |sdot| <= the first plus |W| times the second."""
+    own = np.zeros_like(tangent[layer])
+    own[:, layer] = bounds.entering_norm[layer]
+    return own, bounds.slope[layer - 1].magnitude.max(axis=1)[:, None] * tangent[layer - 1]
+
+
+def _last_mixed(cell: Cell, bounds: Propagation, joint: Last, tangent: list[FloatArray]) -> FloatArray:
+    """|r| |phi' sdot| in the last hidden layer: sqrt(sum_j (phi'_j |W_j|)^2) for the part W adot of sdot."""
+    layer = len(tangent) - 2
+    if layer == 0:
+        return joint.peak[:, None] * tangent[0]
+    own, below = _own_and_below(cell, bounds, tangent, layer)
+    through = np.minimum(joint.peak * cell.blocks[layer].spectral, joint.steep)
+    return joint.peak[:, None] * own + through[:, None] * below
+
+
+def _last_curved(cell: Cell, bounds: Propagation, joint: Last, sharpest: FloatArray, tangent: list[FloatArray]) -> FloatArray:
+    """sum_j kap_j (V_j . (a, 1) + W_j . adot)^2 with kap_j = (-r v_j phi''_j)_+, the sums over units taken together."""
+    layer = len(tangent) - 2
+    own, below = _own_and_below(cell, bounds, tangent, layer)
+    spectral = cell.blocks[layer].spectral
+    through = np.minimum(sharpest * spectral**2, joint.bent)
+    # Cauchy-Schwarz in the sum over units for the mixed part.
+    mixed = np.sqrt(sharpest * through)[:, None, None] * own[:, :, None] * below[:, None, :]
+    form: FloatArray = sharpest[:, None, None] * own[:, :, None] * own[:, None, :] + mixed + mixed.transpose(0, 2, 1)
+    return form + through[:, None, None] * below[:, :, None] * below[:, None, :]
 
 
 def moment_bound(cell: Cell, data: Dataset, targets: FloatArray, loss: str, cancelled: npt.NDArray[np.int32]) -> float | None:

@@ -15,7 +15,8 @@ from ..errors import InputTypeError
 from ..model import MLP
 from ..regions import Ball, Box, Region
 from .intervals import Interval, down, gamma, norms, sharp_matmul, up
-from .ranges import derivative_range
+from .joint import Last, joint_last
+from .ranges import derivative_range, growth
 from .spectral import norm_bound
 
 FloatArray = npt.NDArray[np.float64]
@@ -127,6 +128,7 @@ class Propagation:
     curved: list[Interval]
     delta: list[Interval]
     delta_norm: list[FloatArray]
+    joint: Last | None
 
 
 def _affine(block: Block, a: Interval, a_norm: FloatArray) -> Interval:
@@ -138,39 +140,36 @@ def _with_one(values: FloatArray, bias: bool) -> FloatArray:
     return np.sqrt(values**2 + 1.0) * (1.0 + gamma(8)) if bias else values
 
 
-def _growth(name: str, beta: float) -> tuple[float, float]:
-    """(|phi(0)|, sup |phi'|), rounded up: |phi(s)| <= |phi(0)| + sup |phi'| |s|."""
-    at_zero = {"sigmoid": 0.5, "softplus": 0.6931471805599454 / beta}.get(name, 0.0)
-    return at_zero * (1.0 + gamma(8)), {"sigmoid": 0.25, "gelu": 1.128904145185156}.get(name, 1.0)
-
-
 def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Propagation:
     """Forward and backward intervals for the data x (n, d)."""
     net = cell.net
     last = net.num_layers - 1
     a = Interval.point(x)
-    entering, entering_norm, pre = [a], [_with_one(norms(x), net.bias)], []
+    entering, entering_norm, pre, pre_norm = [a], [_with_one(norms(x), net.bias)], [], []
     for layer, block in enumerate(cell.blocks):
         s = _affine(block, a, entering_norm[-1])
         # |s| <= |(W, b)| |(a, 1)|: in a ball this beats the entries' intervals for wide layers.
         s_norm = np.minimum(norms(s.magnitude), block.affine * entering_norm[-1] * (1.0 + gamma(4)))
         pre.append(s)
+        pre_norm.append(s_norm)
         if layer == last:
             break
         name = net.activations[layer]
         a = derivative_range(name, net.betas[layer], 0, s)
-        at_zero, steepest = _growth(name, net.betas[layer])
+        at_zero, steepest = growth(name, net.betas[layer])
         a_norm = (steepest * s_norm + at_zero * np.sqrt(net.widths[layer + 1])) * (1.0 + gamma(16))
+        a_norm = np.minimum(norms(a.magnitude), a_norm)
         entering.append(a)
-        entering_norm.append(_with_one(np.minimum(norms(a.magnitude), a_norm), net.bias))
+        entering_norm.append(_with_one(a_norm, net.bias))
     residual, residual_norm = residual_range(loss, pre[-1], targets)
     if loss == "squared_error":
-        residual_norm = np.minimum(residual_norm, (s_norm + norms(targets)) * (1.0 + gamma(4)))
+        residual_norm = np.minimum(residual_norm, (pre_norm[-1] + norms(targets)) * (1.0 + gamma(4)))
 
     slope = [derivative_range(net.activations[layer], net.betas[layer], 1, pre[layer]) for layer in range(last)]
     delta, delta_norm = [residual], [residual_norm]
     bar: list[Interval] = []
     curved: list[Interval] = []
+    joint: Last | None = None
     for layer in range(last - 1, -1, -1):
         above = cell.blocks[layer + 1]
         cotangent = sharp_matmul(delta[0], above.weight)
@@ -180,12 +179,32 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
         limit = up(above.columns[None, :] * delta_norm[0][:, None] * (1.0 + gamma(4)))
         cotangent = Interval(np.maximum(cotangent.lo, -limit), np.minimum(cotangent.hi, limit))
         bar.insert(0, cotangent)
-        curved.insert(0, cotangent * derivative_range(net.activations[layer], net.betas[layer], 2, pre[layer]))
-        delta.insert(0, cotangent * slope[layer])
+        bent = cotangent * derivative_range(net.activations[layer], net.betas[layer], 2, pre[layer])
+        turned = cotangent * slope[layer]
         # Entrywise intervals, or operator norms: whichever is smaller.
-        recursion = above.spectral * delta_norm[0] * slope[layer].magnitude.max(axis=1) * (1.0 + gamma(8))
-        delta_norm.insert(0, np.minimum(norms(delta[0].magnitude), recursion))
-    return Propagation(entering, entering_norm, pre, slope, bar, curved, delta, delta_norm)
+        steepest = slope[layer].magnitude.max(axis=1)
+        turned_norm = np.minimum(norms(turned.magnitude), above.spectral * delta_norm[0] * steepest * (1.0 + gamma(8)))
+        if layer == last - 1:
+            unknown = np.full_like(steepest, np.inf)
+            joint = Last(bent, turned, turned_norm, residual_norm * steepest * (1.0 + gamma(4)), unknown, unknown)
+            if loss == "squared_error" and net.widths[-1] == 1:
+                joint = _joint(cell, pre[layer], (pre_norm[layer], a_norm), residual, targets, joint)
+            bent, turned, turned_norm = joint.curved, joint.delta, joint.delta_norm
+        curved.insert(0, bent)
+        delta.insert(0, turned)
+        delta_norm.insert(0, turned_norm)
+    return Propagation(entering, entering_norm, pre, slope, bar, curved, delta, delta_norm, joint)
+
+
+def _joint(
+    cell: Cell, s: Interval, sizes: tuple[FloatArray, FloatArray], residual: Interval, targets: FloatArray, plain: Last
+) -> Last:
+    net, block, below = cell.net, cell.blocks[-1], cell.blocks[-2]
+    rows = (norms(below.weight.magnitude) + below.rho) * (1.0 + gamma(4))
+    constant = Interval(block.bias.lo - targets, block.bias.hi - targets)
+    constant = Interval(down(constant.lo), up(constant.hi))
+    activation = (net.activations[-1], net.betas[-1])
+    return joint_last(activation, s, *sizes, block.weight[0], constant, block.rho, net.bias, residual, rows, plain)
 
 
 def residual_range(loss: str, f: Interval, y: FloatArray) -> tuple[Interval, FloatArray]:

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from .intervals import TINY, Interval
+from .intervals import TINY, Interval, gamma
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -85,6 +85,12 @@ def _identity(s: FloatArray, order: int) -> tuple[FloatArray, FloatArray]:
 
 
 _VALUES = {"tanh": _tanh, "sigmoid": _sigmoid, "softplus": _softplus, "gelu": _gelu, "identity": _identity}
+
+
+def growth(name: str, beta: float) -> tuple[float, float]:
+    """(|phi(0)|, sup |phi'|), rounded up: |phi(s)| <= |phi(0)| + sup |phi'| |s|."""
+    at_zero = {"sigmoid": 0.5, "softplus": 0.6931471805599454 / beta}.get(name, 0.0)
+    return at_zero * (1.0 + gamma(8)), {"sigmoid": 0.25, "gelu": 1.128904145185156}.get(name, 1.0)
 
 
 def derivative_range(name: str, beta: float, order: int, s: Interval) -> Interval:

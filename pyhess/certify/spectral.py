@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse.linalg import ArpackError, eigsh
 
 from .intervals import TINY, UNIT, gamma
 
@@ -11,6 +12,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Gram matrices of more flops than this are left out of `norm_bound`: they would hold up Ctrl-C.
 _GRAM_FLOPS = 4e9
+#: Matrices larger than this get their approximate eigenvalue from Lanczos steps, to this relative accuracy.
+_DENSE, _LANCZOS = 256, 1e-8
 
 
 def norm_bound(a: FloatArray) -> float:
@@ -38,6 +41,19 @@ def eigval_max_bound(a: FloatArray) -> float:
     return -eigval_min_bound(-a)
 
 
+def _approximate_eigval_min(symmetric: FloatArray) -> tuple[float, float]:
+    """(an eigenvalue near the smallest, how far off it may be); nothing is proved here, so a few Lanczos steps will do."""
+    size = symmetric.shape[0]
+    if size > _DENSE:
+        start = np.cos(np.arange(size) ** 2.0)  # generic, and the same every time
+        try:
+            sigma = float(eigsh(symmetric, 1, which="SA", v0=start, tol=_LANCZOS, return_eigenvectors=False)[0])
+            return sigma, 2.0 * _LANCZOS * abs(sigma)
+        except ArpackError:
+            pass
+    return float(np.linalg.eigvalsh(symmetric)[0]), 0.0
+
+
 def eigval_min_bound(a: FloatArray) -> float:
     """Lower bound of the smallest eigenvalue of a symmetric matrix, verified by a Cholesky factorisation.
 
@@ -50,8 +66,8 @@ def eigval_min_bound(a: FloatArray) -> float:
     size = a.shape[0]
     symmetric = np.tril(a) + np.tril(a, -1).T
     scale = float(np.abs(symmetric).sum(axis=1).max()) + TINY
-    sigma = float(np.linalg.eigvalsh(symmetric)[0])
-    step = 4.0 * size * UNIT * scale
+    sigma, doubt = _approximate_eigval_min(symmetric)
+    step = max(4.0 * size * UNIT * scale, doubt)
     for _ in range(60):
         trial = sigma - step
         shifted = symmetric.copy()
