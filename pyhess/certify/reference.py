@@ -21,17 +21,18 @@ import numpy as np
 
 from ..objective import Objective
 from ..regions import Ball, Box, Region
+from .reference_centre import CentreBound
 from .reference_cover import is_covered, target_of, without_canonical
-from .reference_hessian import Problem, ball_cells, box_cells, enclosures
-from .reference_interval import Range, UNIT, Wide, down, up, wide
-from .reference_moment import moment_bound
+from .reference_hessian import Cells, Problem, ball_cells, box_cells, enclosures
+from .reference_interval import UNIT, Range, Wide, down, up, wide
+from .reference_moment import moment_bound, with_norms
 from .reference_taylor import small_boxes
 from .reference_tests import Flags, not_below
 from .subdivision import Cover
 
 #: What is proved may be this much less than what is claimed, relative to it.
 SLACK = 1e-9
-#: Methods with a proof here; what others find may still be proved by cutting the region up.
+#: Methods with a proof here.
 METHODS = ("linear", "moment", "centre", "comparison", "deif", "boxes", "full")
 #: Parameters up to which the second-order test is tried, and up to which whole matrices are written out.
 _TAYLOR_PARAMS, _DENSE_PARAMS = 6, 200
@@ -95,6 +96,8 @@ def prove(
         return Proof(True, value, "the network has no hidden layer, so the loss is convex in theta, and psi_lower <= 0")
     if not np.isfinite(psi_lower):
         return Proof(psi_lower < 0.0, value, "nothing is claimed" if psi_lower < 0.0 else "an infinite bound cannot hold")
+    if method not in METHODS:
+        return Proof(False, value, f"there is no independent check of the method {method!r}")
     parts = [part for part in ((bound,) if isinstance(bound, Box | Ball) else bound.enclosures()) if isinstance(part, Box | Ball)]
     deadline = monotonic() + time_limit
     detail = "no box or ball that contains the region is known"
@@ -123,10 +126,11 @@ class _Check:
         weights = _WEIGHT_SECONDS * obj.data.num_samples * obj.num_params
         left = self._deadline - monotonic()
         if (not dense and method != "moment") or needed + weights > left:
+            seconds = max(needed, estimated_seconds(obj, cells)) + weights
             return False, (
-                f"too large for the independent check: {obj.num_params} parameters, {obj.data.num_samples} data and {cells} cells "
-                f"would take some {max(needed, estimated_seconds(obj, cells)) + weights:.0f} s; allowed are {_DENSE_PARAMS} parameters "
-                f"(any number for the moment bound) and {left:.0f} s"
+                f"too large for the independent check: {obj.num_params} parameters, {obj.data.num_samples} data and {cells} "
+                f"cells would take some {seconds:.0f} s; allowed are {left:.0f} s and {_DENSE_PARAMS} parameters (any number for the "
+                "moment bound)"
             )
         if isinstance(region, Ball):
             if obj.num_params <= _TAYLOR_PARAMS and obj.net.is_smooth:
@@ -135,12 +139,20 @@ class _Check:
             return self._shares(method)
         if cover is not None:
             return self._boxes(region, cover)
+        whole = with_norms(self._problem, box_cells(self._problem, wide(region.low)[None], wide(region.high)[None]))
         if method == "moment":
-            value = moment_bound(self._problem, box_cells(self._problem, wide(region.low)[None], wide(region.high)[None]))
+            value = moment_bound(self._problem, whole)
             if value >= self._claim:
                 return True, f"the recursion in the layers' norms gives {float(value)!r}"
             if not dense:
                 return False, f"the recursion in the layers' norms, written out anew, gives {float(value)!r} only"
+        elif method == "centre":
+            middle = 0.5 * region.low + 0.5 * region.high
+            value = CentreBound(self._problem, wide(middle))(whole)
+            if value >= self._claim:
+                return True, f"the matrix at the centre less its largest change gives {float(value)!r}"
+        elif self._dense(whole, gauss=False):
+            return True, "the residual part's enclosure over the whole box"
         return self._boxes(region, None)
 
     def _boxes(self, box: Box, cover: Cover | None) -> tuple[bool, str]:
@@ -156,7 +168,7 @@ class _Check:
             kept = ~without_canonical(cover.keys, cover.low, cover.high)
             low, high = cover.low[kept], cover.high[kept]
             what = f"; they contain {'one network of every orbit of the symmetries' if cover.keys else 'the region'}"
-        batch = max(1, min(256, _BATCH_NUMBERS // self._obj.num_params ** 2))
+        batch = max(1, min(256, _BATCH_NUMBERS // self._obj.num_params**2))
         work = [(low[i : i + batch], high[i : i + batch]) for i in range(0, len(low), batch)]
         while work:
             if monotonic() > self._deadline:
@@ -173,8 +185,8 @@ class _Check:
                 halves = _halved(some_low[~proved], some_high[~proved])
                 if halves is None:
                     return False, f"a box too small to be cut is not proved, after {self._count} boxes"
-                for begin in range(0, len(halves[0]), batch):
-                    work.append((halves[0][begin : begin + batch], halves[1][begin : begin + batch]))
+                pieces = [slice(begin, begin + batch) for begin in range(0, len(halves[0]), batch)]
+                work += [(halves[0][piece], halves[1][piece]) for piece in pieces]
         return True, f"{self._count} {'boxes' if self._count != 1 else 'box'} tested{what}"
 
     def _test_boxes(self, low: Wide, high: Wide) -> Flags:
@@ -204,11 +216,14 @@ class _Check:
         layers = self._problem.layers
         work = [(np.zeros(layers, dtype=np.longdouble), np.ones(layers, dtype=np.longdouble))]
         centre, radius = wide(self._region.center), wide(self._region.radius)
-        tests: list[Callable[[Any], bool]] = [lambda cells: bool(moment_bound(self._problem, cells) >= self._claim)]
-        if self._problem.num_params <= _DENSE_PARAMS:
-            tests += [lambda cells: self._dense(cells, gauss=False), lambda cells: self._dense(cells, gauss=True)]
-        if method != "moment":
-            tests = tests[1:] + tests[:1]
+        tests: list[Callable[[Cells], bool]] = []
+        if method == "moment":
+            tests = [lambda cells: bool(moment_bound(self._problem, cells) >= self._claim)]
+        elif method == "centre":
+            bound = CentreBound(self._problem, centre)
+            tests = [lambda cells: bool(bound(cells) >= self._claim)]
+        else:
+            tests = [lambda cells: self._dense(cells, gauss=False), lambda cells: self._dense(cells, gauss=True)]
         while work:
             if monotonic() > self._deadline:
                 return False, f"time ran out after {self._count} parts of the ball"
@@ -218,7 +233,7 @@ class _Check:
                 continue
             corner = np.minimum(high, up(low + rest))
             radii = up(radius * up(np.sqrt(corner)))
-            cells = ball_cells(self._problem, centre, radii[None])
+            cells = with_norms(self._problem, ball_cells(self._problem, centre, radii[None]))
             self._count += 1
             if any(test(cells) for test in tests):
                 continue
@@ -230,9 +245,10 @@ class _Check:
                 new_low, new_high = low.copy(), high.copy()
                 new_low[side], new_high[side] = ends
                 work.append((new_low, new_high))
-        return True, f"{self._count} part{'s' if self._count > 1 else ''} of the ball tested, by how its radius is shared among the layers"
+        parts = f"{self._count} part{'s' if self._count > 1 else ''} of the ball"
+        return True, f"{parts} tested, by how its radius is shared among the layers"
 
-    def _dense(self, cells: Any, *, gauss: bool) -> bool:
+    def _dense(self, cells: Cells, *, gauss: bool) -> bool:
         residual, whole = enclosures(self._problem, cells, gauss=gauss)
         return bool(not_below(residual if whole is None else whole, self._claim)[0])
 

@@ -28,10 +28,10 @@ class Target:
 def target_of(net: MLP, low: FloatArray, high: FloatArray, keys: Keys) -> Target | str:
     """The part with all keys >= 0 of the box [low, high], or why the symmetry does not hold.
 
-    A key is one parameter per unit of a hidden layer, all of them the weights from those units into one unit above. Flipping the
-    sign of a unit's incoming weights, bias and outgoing weights leaves the network as it is if its activation is odd, and so does
-    exchanging two units of a layer; both turn the Hessian by an orthogonal matrix. Where the box has the same ranges for all units
-    of the layer, symmetric about zero, they lead from the box into itself, and from every network in it to one whose keys
+    A key is one parameter per unit of a hidden layer, all of them the weights from those units into one unit above. Flipping
+    the sign of a unit's incoming weights, bias and outgoing weights leaves the network as it is if its activation is odd, and so
+    does exchanging two units of a layer; both turn the Hessian by an orthogonal matrix. Where the box has the same ranges for all
+    units of the layer, symmetric about zero, they lead from the box into itself, and from every network in it to one whose keys
     are >= 0 and fall from unit to unit: layer by layer from the top, as changing a layer moves only the keys below it.
     """
     low, high = low.copy(), high.copy()
@@ -79,8 +79,8 @@ def without_canonical(keys: Keys, low: FloatArray, high: FloatArray) -> npt.NDAr
 def is_covered(low: FloatArray, high: FloatArray, target: Target) -> bool:
     """Whether the boxes [low, high] (M, P) together contain the target.
 
-    The target is cut in two at a face of one of the boxes, one that cuts through no box if there is such a face, until a part lies
-    in one of the boxes, or none is left for it.
+    The target is cut in two at a face of one of the boxes, one that cuts through no box if there is such a face, until a part
+    lies in one of the boxes, or none is left for it.
     """
     work = [(np.arange(len(low)), target.low, target.high)]
     while work:

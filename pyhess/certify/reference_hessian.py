@@ -71,7 +71,7 @@ def _targets(obj: Objective) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]
     """Targets (N, K): labels as rows of zeros with a one."""
     y, outputs = np.asarray(obj.data.y), obj.net.widths[-1]
     if obj.loss == "cross_entropy" and y.ndim == 1:
-        return np.equal.outer(y, np.arange(outputs)).astype(np.float64)
+        return np.asarray(y[:, None] == np.arange(outputs), dtype=np.float64)
     return y.astype(np.float64).reshape(len(y), outputs)
 
 
@@ -84,6 +84,8 @@ class Cells:
     w: list[Range]
     b: list[Range]
     rho: list[Wide]
+    #: Bounds of the spectral norms of W and (W, b) for every layer, rho included, of a single part (B = 1); () if not known.
+    norms: tuple[tuple[Wide, Wide], ...] = ()
 
 
 def box_cells(problem: Problem, low: Wide, high: Wide) -> Cells:
@@ -123,6 +125,8 @@ class Pass:
     bar: list[Range]  # dL/da, hidden layers
     curved: list[Range]  # bar phi''
     delta: list[Range]  # dL/ds
+    a_norm: list[Wide]  # |(a, 1)| entering layer l
+    delta_norm: list[Wide]
 
 
 def with_one(problem: Problem, norm: Wide) -> Wide:
@@ -130,33 +134,67 @@ def with_one(problem: Problem, norm: Wide) -> Wide:
     return (Range(norm).square() + _ONE).root().hi if problem.bias else norm
 
 
+#: |phi(0)| and sup |phi'|, so that |phi(s)| <= |phi(0)| + sup |phi'| |s|; softplus in units of 1/beta.
+_GROWTH = {"sigmoid": (0.5, 0.25), "softplus": (0.69314718055994531, 1.0), "gelu": (0.0, 1.12890414518515530)}
+
+
 def passes(problem: Problem, cells: Cells, x: Wide, y: Wide) -> Pass:
     """Forwards and backwards for inputs (n, d) and targets (n, K); n or the number of cells is 1."""
     last = problem.layers - 1
     a, s, slope = [Range(x)], [], []
+    a_norm = [with_one(problem, length(np.abs(x)))]
+    s_norm = a_norm[0]
     for layer in range(last + 1):
-        reach = up(cells.rho[layer] * with_one(problem, length(a[-1].size())))[:, None]
-        value = (cells.w[layer] * a[-1][:, None, :]).sum(-1) + cells.b[layer]
-        s.append(value if not cells.rho[layer].any() else Range(down(value.lo - reach), up(value.hi + reach)))
+        s.append(_moved((cells.w[layer] * a[-1][:, None, :]).sum(-1) + cells.b[layer], cells.rho[layer], a_norm[-1]))
+        s_norm = length(s[-1].size())
+        if cells.norms:
+            s_norm = np.minimum(s_norm, up(cells.norms[layer][1] * a_norm[-1]))
         if layer < last:
             name, beta = problem.activations[layer], problem.betas[layer]
             a.append(activation(name, beta, 0, s[-1]))
             slope.append(activation(name, beta, 1, s[-1]))
+            at_zero, steepest = _GROWTH.get(name, (0.0, 1.0))
+            offset = up(up(up(at_zero) / beta) * Range(wide(problem.widths[layer + 1])).root().hi)
+            grown = up(up(up(steepest) * s_norm) + offset)
+            a_norm.append(with_one(problem, np.minimum(length(a[-1].size()), grown)))
     delta = [loss_gradient(problem.loss, s[-1], Range(y))]
-    bar, curved = [], []
+    delta_norm = [_gradient_norm(problem, delta[0], s_norm, y)]
+    bar: list[Range] = []
+    curved: list[Range] = []
     for layer in range(last - 1, -1, -1):
         above, rho = cells.w[layer + 1], cells.rho[layer + 1]
-        size = length(delta[0].size())[:, None]
-        value = (above * delta[0][:, :, None]).sum(1)
-        if rho.any():
-            reach = up(rho[:, None] * size)
-            value = Range(down(value.lo - reach), up(value.hi + reach))
+        value = _moved((above * delta[0][:, :, None]).sum(1), rho, delta_norm[0])
         columns = up(length(np.swapaxes(above.size(), 1, 2)) + rho[:, None])
-        bar.insert(0, value.within(up(columns * size)))
+        bar.insert(0, value.within(up(columns * delta_norm[0][:, None])))
         bend = activation(problem.activations[layer], problem.betas[layer], 2, s[layer])
         curved.insert(0, bar[0] * bend)
         delta.insert(0, bar[0] * slope[layer])
-    return Pass(a, s, slope, bar, curved, delta)
+        norm = length(delta[0].size())
+        if cells.norms:
+            norm = np.minimum(norm, up(up(cells.norms[layer + 1][0] * delta_norm[0]) * slope[layer].size().max(axis=1)))
+        delta_norm.insert(0, norm)
+    return Pass(a, s, slope, bar, curved, delta, a_norm, delta_norm)
+
+
+def _moved(value: Range, rho: Wide, norm: Wide) -> Range:
+    """Sums of W's rows or columns with a vector of that norm, W's change allowed for (Cauchy and Schwarz)."""
+    if not rho.any():
+        return value
+    reach = up(rho * norm)[:, None]
+    return Range(down(value.lo - reach), up(value.hi + reach))
+
+
+def _gradient_norm(problem: Problem, r: Range, s_norm: Wide, y: Wide) -> Wide:
+    """|dl/df|."""
+    norm = length(r.size())
+    if problem.loss == "squared_error":
+        return np.minimum(norm, up(s_norm + length(np.abs(y))))
+    if problem.loss == "logistic":
+        return norm
+    # For labels |p - e_y| <= sqrt 2 (1 - p_y), as the other entries sum to 1 - p_y.
+    own = (r.size() * y).sum(axis=1)  # one term, exactly
+    labels = ((y == 1.0) | (y == 0.0)).all(axis=1) & (y.sum(axis=1) == 1.0)
+    return np.where(labels, np.minimum(norm, up(Range(wide(2.0)).root().hi * own)), norm)
 
 
 def enclosures(problem: Problem, cells: Cells, *, gauss: bool) -> tuple[Range, Range | None]:
@@ -195,7 +233,7 @@ class _Sum:
 
     def add(self, m: int, layer: int, block: Range) -> None:
         rows, columns = self._places[m], self._places[layer]
-        where = np.ix_(range(len(self._lo)), rows, columns)
+        where = np.ix_(np.arange(len(self._lo)), rows, columns)
         flat = block.reshape(-1, rows.size, columns.size)
         kappa = self._problem.scale[m] * self._problem.scale[layer]
         flat = flat if kappa.lo == kappa.hi == 1.0 else flat * kappa
@@ -205,8 +243,8 @@ class _Sum:
     def matrix(self) -> Range:
         for m in range(self._problem.layers):
             for layer in range(m + 1, self._problem.layers):
-                one = np.ix_(range(len(self._lo)), self._places[m], self._places[layer])
-                other = np.ix_(range(len(self._lo)), self._places[layer], self._places[m])
+                one = np.ix_(np.arange(len(self._lo)), self._places[m], self._places[layer])
+                other = np.ix_(np.arange(len(self._lo)), self._places[layer], self._places[m])
                 self._lo[other], self._hi[other] = np.swapaxes(self._lo[one], 1, 2), np.swapaxes(self._hi[one], 1, 2)
         return Range(self._lo, self._hi)
 
@@ -291,7 +329,8 @@ def _residual_blocks(
             second = turned[:, :, None, :] * (along.delta[layer] * mass)[:, None, :, None]
             both = inner[..., :fan_in] + second
             inner = Range(
-                np.concatenate([both.lo, inner.lo[..., fan_in:]], axis=-1), np.concatenate([both.hi, inner.hi[..., fan_in:]], axis=-1)
+                np.concatenate([both.lo, inner.lo[..., fan_in:]], axis=-1),
+                np.concatenate([both.hi, inner.hi[..., fan_in:]], axis=-1),
             )
             yield m, layer, inner[:, :, None, :, :] * left[:, None, :, None, None]
 

@@ -51,7 +51,7 @@ class Range:
 
     @staticmethod
     def about(x: Any, by: Any) -> Range:
-        """x ± by."""
+        """X ± by."""
         return Range(down(wide(x) - by), up(wide(x) + by))
 
     def __getitem__(self, where: Any) -> Range:
@@ -68,9 +68,7 @@ class Range:
 
     def __mul__(self, other: Range) -> Range:
         a, b, c, d = self.lo * other.lo, self.lo * other.hi, self.hi * other.lo, self.hi * other.hi
-        return Range(
-            down(np.minimum(np.minimum(a, b), np.minimum(c, d))), up(np.maximum(np.maximum(a, b), np.maximum(c, d)))
-        )
+        return Range(down(np.minimum(np.minimum(a, b), np.minimum(c, d))), up(np.maximum(np.maximum(a, b), np.maximum(c, d))))
 
     def __truediv__(self, other: Range) -> Range:
         """Quotient by positive numbers; no knowledge where they may not be positive."""
@@ -106,7 +104,9 @@ class Range:
 
     def hull(self, other: Range, where: Any = True) -> Range:
         """The smallest range around both, where asked for."""
-        return Range(np.where(where, np.minimum(self.lo, other.lo), self.lo), np.where(where, np.maximum(self.hi, other.hi), self.hi))
+        return Range(
+            np.where(where, np.minimum(self.lo, other.lo), self.lo), np.where(where, np.maximum(self.hi, other.hi), self.hi)
+        )
 
     def within(self, limit: Wide) -> Range:
         """The part with |x| <= limit."""
@@ -123,7 +123,7 @@ def length(size: Wide) -> Wide:
 
 
 def _exp_at(x: Wide) -> Range:
-    """exp at points: Taylor's series at x/2^k, |x/2^k| <= 1/2, squared k times."""
+    """Exp at points: Taylor's series at x/2^k, |x/2^k| <= 1/2, squared k times."""
     clipped = np.clip(x, -_MOST, _MOST)
     with np.errstate(divide="ignore"):
         halvings = np.maximum(np.ceil(np.log2(np.abs(clipped))) + 1.0, 0.0)
@@ -162,7 +162,7 @@ def tanh(x: Range) -> Range:
     """(1 - e^-2x) / (1 + e^-2x)."""
 
     def at(x: Wide) -> Range:
-        one, tail = Range(wide(1.0)), _exp_at(-2.0 * np.abs(x))
+        one, tail = Range(wide(1.0)), _exp_at(wide(-2.0 * np.abs(x)))
         value = (one - tail) / (one + tail)
         value = Range(np.maximum(value.lo, 0.0), np.minimum(value.hi, np.minimum(np.abs(x), wide(1.0))))  # tanh x < x
         # For small x: x - x³/3 < tanh x.

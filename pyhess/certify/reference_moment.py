@@ -11,27 +11,26 @@ root of (mean M_1l) times that of mean M_1l (x,1)(x,1)', or with mean M_1l |(x,1
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from .reference_hessian import Cells, Pass, Problem, passes, with_one
+from .reference_hessian import Cells, Pass, Problem, passes
 from .reference_interval import Range, Wide, length, up, wide
 from .reference_tests import largest_eigenvalue
-
-_ONE = Range(wide(1.0))
-#: |phi(0)| and sup |phi'|.
-_GROWTH = {"sigmoid": (0.5, 0.25), "softplus": (0.69314718055994531, 1.0), "gelu": (0.0, 1.12890414518515530)}
 
 
 def moment_bound(problem: Problem, cells: Cells) -> Wide:
     """Lower bound of psi over one part (B = 1) of a region."""
-    along = passes(problem, cells, problem.x, problem.y)
-    norms = [_block_norms(cells, layer) for layer in range(problem.layers)]
-    a_norm, delta_norm = _norms(problem, cells, along, norms)
-    forms = _forms(problem, along, norms, a_norm, delta_norm)
-    return _mean(problem, forms)
+    return -largest_form(problem, residual_forms(problem, cells, passes(problem, cells, problem.x, problem.y)))
 
 
-def _product(*factors: Wide) -> Wide:
+def with_norms(problem: Problem, cells: Cells) -> Cells:
+    """The cells (B = 1) with the norms of their blocks."""
+    return replace(cells, norms=tuple(block_norms(cells, layer) for layer in range(problem.layers)))
+
+
+def product(*factors: Wide) -> Wide:
     """Product of numbers >= 0, rounded up."""
     total = factors[0]
     for factor in factors[1:]:
@@ -49,7 +48,7 @@ def _spectral(size: Wide) -> Wide:
     return np.minimum(Range(largest_eigenvalue(gram)).root().hi, length(size.reshape(1, -1))[0])
 
 
-def _block_norms(cells: Cells, layer: int) -> tuple[Wide, Wide]:
+def block_norms(cells: Cells, layer: int) -> tuple[Wide, Wide]:
     """(|W|, |(W, b)|)."""
     w, b = cells.w[layer][0], cells.b[layer][0]
     joint = Range(np.concatenate([w.lo, b.lo[:, None]], axis=1), np.concatenate([w.hi, b.hi[:, None]], axis=1))
@@ -62,65 +61,37 @@ def _block_norms(cells: Cells, layer: int) -> tuple[Wide, Wide]:
     return found[0], found[1]
 
 
-def _norms(
-    problem: Problem, cells: Cells, along: Pass, norms: list[tuple[Wide, Wide]]
-) -> tuple[list[Wide], list[Wide]]:
-    """Sup |(a, 1)| (N,) entering each layer and sup |delta| of each layer, from the entries or from the blocks' norms."""
-    last = problem.layers - 1
-    a_norm = [with_one(problem, length(along.a[0].size()))]
-    s_norm = a_norm[0]
-    for layer in range(last + 1):
-        s_norm = np.minimum(length(along.s[layer].size()), _product(norms[layer][1], a_norm[-1]))
-        if layer == last:
-            break
-        at_zero, steepest = _GROWTH.get(problem.activations[layer], (0.0, 1.0))
-        offset = up(Range(wide(problem.widths[layer + 1])).root().hi * up(up(at_zero) / problem.betas[layer]))
-        grown = up(_product(wide(steepest), s_norm) + offset)
-        a_norm.append(with_one(problem, np.minimum(length(along.a[layer + 1].size()), grown)))
-    r_norm = length(along.delta[last].size())
-    if problem.loss == "squared_error":
-        r_norm = np.minimum(r_norm, up(s_norm + length(np.abs(problem.y))))
-    if problem.loss == "cross_entropy":
-        r_norm = np.minimum(r_norm, _label_residual(problem, along))
-    delta_norm = [r_norm]
-    for layer in range(last - 1, -1, -1):
-        steepest = along.slope[layer].size().max(axis=1)
-        by_norm = _product(norms[layer + 1][0], delta_norm[0], steepest)
-        delta_norm.insert(0, np.minimum(length(along.delta[layer].size()), by_norm))
-    return a_norm, delta_norm
+def tangents(problem: Problem, cells: Cells, along: Pass) -> list[Wide]:
+    """P_l (N, D), rounded up."""
+    forms = [np.zeros((len(along.a_norm[0]), problem.layers), dtype=np.longdouble)]
+    forms[0][:, 0] = 1.0
+    for layer in range(1, problem.layers):
+        steepest = along.slope[layer - 1].size().max(axis=1)
+        form = product(forms[-1], product(cells.norms[layer][0], steepest)[:, None])
+        form[:, layer] = up(form[:, layer] + along.a_norm[layer])
+        forms.append(form)
+    return forms
 
 
-def _label_residual(problem: Problem, along: Pass) -> Wide:
-    """For labels |p - e_y| <= sqrt 2 (1 - p_y), as the other entries sum to 1 - p_y."""
-    own = (along.delta[-1].size() * problem.y).sum(axis=1)  # 1 - p_y, exactly one term
-    labels = ((problem.y == 1.0) | (problem.y == 0.0)).all(axis=1) & (problem.y.sum(axis=1) == 1.0)
-    return np.where(labels, _product(Range(wide(2.0)).root().hi, own), wide(np.inf))
-
-
-def _forms(
-    problem: Problem, along: Pass, norms: list[tuple[Wide, Wide]], a_norm: list[Wide], delta_norm: list[Wide]
-) -> Wide:
+def residual_forms(problem: Problem, cells: Cells, along: Pass) -> Wide:
     """M (N, D, D), rounded up."""
-    count, layers = len(problem.x), problem.layers
-    tangent = [np.zeros((count, layers), dtype=np.longdouble)]
-    tangent[0][:, 0] = 1.0
-    total = np.zeros((count, layers, layers), dtype=np.longdouble)
+    layers = problem.layers
+    tangent = tangents(problem, cells, along)
+    total = np.zeros((len(tangent[0]), layers, layers), dtype=np.longdouble)
     for layer in range(1, layers):
         steepest = along.slope[layer - 1].size().max(axis=1)
-        form = _product(tangent[-1], _product(norms[layer][0], steepest)[:, None])
-        mixed = _product(tangent[-1], _product(delta_norm[layer], steepest)[:, None])
-        form[:, layer] = up(form[:, layer] + a_norm[layer])
+        mixed = product(tangent[layer - 1], product(along.delta_norm[layer], steepest)[:, None])
         total[:, layer, :] = up(total[:, layer, :] + mixed)
         total[:, :, layer] = up(total[:, :, layer] + mixed)
-        tangent.append(form)
     for layer in range(layers - 1):
         sharpest = np.maximum(wide(0.0), -along.curved[layer].lo).max(axis=1)
-        outer = _product(tangent[layer][:, :, None], tangent[layer][:, None, :], sharpest[:, None, None])
+        outer = product(tangent[layer][:, :, None], tangent[layer][:, None, :], sharpest[:, None, None])
         total = up(total + outer)
     return total
 
 
-def _mean(problem: Problem, forms: Wide) -> Wide:
+def largest_form(problem: Problem, forms: Wide) -> Wide:
+    """Upper bound of the mean of t'M_i t over unit t."""
     layers = problem.layers
     inputs = problem.x if not problem.bias else np.concatenate([problem.x, np.ones((len(problem.x), 1))], axis=1)
     reach = length(np.abs(wide(inputs)))
@@ -136,8 +107,8 @@ def _mean(problem: Problem, forms: Wide) -> Wide:
         if layer == 0:
             form[0, 0] = top
         else:
-            form[0, layer] = form[layer, 0] = np.minimum(Range(_product(top, plain.hi[0, layer])).root().hi, crude)
+            form[0, layer] = form[layer, 0] = np.minimum(Range(product(top, plain.hi[0, layer])).root().hi, crude)
     for one in range(layers):
         for other in range(layers):
-            form[one, other] = _product(form[one, other], (problem.scale[one] * problem.scale[other]).hi)
-    return -np.maximum(largest_eigenvalue(Range(form)), wide(0.0))
+            form[one, other] = product(form[one, other], (problem.scale[one] * problem.scale[other]).hi)
+    return np.maximum(largest_eigenvalue(Range(form)), wide(0.0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +29,7 @@ class _Jet:
     third: Range
 
     def __add__(self, other: _Jet) -> _Jet:
-        return _Jet(
-            self.value + other.value, self.first + other.first, self.second + other.second, self.third + other.third
-        )
+        return _Jet(self.value + other.value, self.first + other.first, self.second + other.second, self.third + other.third)
 
     def scaled(self, factor: Range) -> _Jet:
         """Times numbers (B,) that do not depend on theta."""
@@ -54,7 +53,7 @@ class _Jet:
         return out
 
     def composed(self, g0: Range, g1: Range, g2: Range, g3: Range) -> _Jet:
-        """g of this, from g and its derivatives over the value."""
+        """G of this, from g and its derivatives over the value."""
         u, h = self.first, self.second
         pairs = u[:, :, None] * u[:, None, :]
         places = np.arange(u.lo.shape[1])
@@ -70,7 +69,7 @@ class _Jet:
         )
 
 
-def _add_at(array: Range, where: tuple[object, ...], more: Range) -> None:
+def _add_at(array: Range, where: Any, more: Range) -> None:
     array.lo[where] = down(array.lo[where] + more.lo)
     array.hi[where] = up(array.hi[where] + more.hi)
 

@@ -23,11 +23,11 @@ _REWEIGHTINGS = 3
 def not_below(matrix: Range, claim: float) -> Flags:
     """For matrices (B, P, P): whether it is proved of each that no eigenvalue is below the claim."""
     minus = _comparison(matrix)
-    proved = _by_comparison(minus, claim)
+    proved: Any = _by_comparison(minus, claim)
     rest = np.flatnonzero(~proved)
     if rest.size:
         proved[rest] = _by_middle(matrix[rest], minus[rest], claim)
-    return proved
+    return np.asarray(proved)
 
 
 def _comparison(matrix: Range) -> Wide:
