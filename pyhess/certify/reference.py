@@ -129,8 +129,8 @@ class _Check:
             seconds = max(needed, estimated_seconds(obj, cells)) + weights
             return False, (
                 f"too large for the independent check: {obj.num_params} parameters, {obj.data.num_samples} data and {cells} "
-                f"cells would take some {seconds:.0f} s; allowed are {left:.0f} s and {_DENSE_PARAMS} parameters (any number for the "
-                "moment bound)"
+                f"cells would take some {seconds:.0f} s; allowed are {left:.0f} s and {_DENSE_PARAMS} parameters (any number "
+                "for the moment bound)"
             )
         if isinstance(region, Ball):
             if obj.num_params <= _TAYLOR_PARAMS and obj.net.is_smooth:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from .reference_hessian import Cells, Pass, Problem, box_cells, enclosures, passes
-from .reference_interval import Range, Wide, length, up, wide
+from .reference_interval import Range, Wide, down, length, up, wide
 from .reference_moment import block_norms, largest_form, product, tangents, with_norms
 from .reference_tests import largest_eigenvalue
 
@@ -39,7 +39,7 @@ class CentreBound:
         change, gauss = self._forms(cells, passes(self._problem, cells, self._problem.x, self._problem.y))
         by_residual = self._residual - largest_form(self._problem, change)
         by_whole = self._whole - largest_form(self._problem, up(change + gauss))
-        return np.maximum(by_residual, by_whole) - up(1e-17 * (abs(self._residual) + abs(self._whole)))
+        return wide(down(np.maximum(down(by_residual), down(by_whole))))
 
     def _moves(self, cells: Cells) -> list[tuple[Wide, Wide]]:
         """Norms of W - W_c and (W, b) - (W_c, b_c)."""

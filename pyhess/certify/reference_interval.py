@@ -208,7 +208,10 @@ def normal(x: Range) -> Range:
         for k in range(1, _NORMAL_TERMS):
             term = term * square / Range(wide(2 * k + 1))
             total = total + term
-        total = Range(total.lo, up(total.hi + term.hi))  # the terms more than halve from here on
+            # The next terms more than halve, and together are less than this one.
+            if (square.hi < k + 1.5).all() and (term.hi <= 1e-25 * total.lo + 1e-300).all():
+                break
+        total = Range(total.lo, up(total.hi + term.hi))
         upper = Range(wide(0.5)) + normal_density(size) * total
         upper = Range(upper.lo, np.where(np.abs(x) > _NORMAL_END, 1.0, np.minimum(upper.hi, wide(1.0))))
         lower = Range(wide(1.0)) - upper

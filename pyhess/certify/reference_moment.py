@@ -45,7 +45,7 @@ def _spectral(size: Wide) -> Wide:
     rows = size if size.shape[0] <= size.shape[1] else size.T
     point = Range(rows)
     gram = (point[:, None, :] * point[None, :, :]).sum(-1)
-    return np.minimum(Range(largest_eigenvalue(gram)).root().hi, length(size.reshape(1, -1))[0])
+    return wide(np.minimum(Range(largest_eigenvalue(gram)).root().hi, length(size.reshape(1, -1))[0]))
 
 
 def block_norms(cells: Cells, layer: int) -> tuple[Wide, Wide]:

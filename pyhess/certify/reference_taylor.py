@@ -165,7 +165,7 @@ def small_boxes(problem: Problem, low: Wide, high: Wide, claim: float, ball: tup
     frobenius = Range(worst.reshape(len(worst), -1)).square().sum(1).root().hi
     norm = np.minimum(frobenius, Range(worst).sum(2).hi.max(axis=1))
     room, normal = _half_space(c, ball)
-    proved = usable & np.isfinite(norm)
+    proved = np.asarray(usable & np.isfinite(norm))
     shifted = up(wide(claim) + norm)
     for delta, meant in _corners(c, h, normal, room):
         chosen = np.flatnonzero(meant & proved)
