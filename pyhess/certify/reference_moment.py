@@ -111,4 +111,4 @@ def largest_form(problem: Problem, forms: Wide) -> Wide:
     for one in range(layers):
         for other in range(layers):
             form[one, other] = product(form[one, other], (problem.scale[one] * problem.scale[other]).hi)
-    return np.maximum(largest_eigenvalue(Range(form)), wide(0.0))
+    return np.maximum(largest_eigenvalue(Range(np.maximum(form, form.T))), wide(0.0))

@@ -32,14 +32,14 @@ def not_below(matrix: Range, claim: float) -> Flags:
 
 def _comparison(matrix: Range) -> Wide:
     """N (B, P, P)."""
-    size = np.maximum(matrix.size(), np.swapaxes(matrix.size(), 1, 2))
+    size: Any = np.maximum(matrix.size(), np.swapaxes(matrix.size(), 1, 2))
     places = np.arange(size.shape[-1])
     size[:, places, places] = -matrix.lo[:, places, places]
-    return size
+    return np.asarray(size)
 
 
 def _by_comparison(minus: Wide, claim: float) -> Flags:
-    usable = np.isfinite(minus).all(axis=(1, 2))
+    usable: Any = np.isfinite(minus).all(axis=(1, 2))
     plain = np.where(usable[:, None, None], minus, 0.0).astype(np.float64)
     unit = np.eye(plain.shape[-1])
     proved = np.zeros(len(plain), dtype=np.bool_)

@@ -46,7 +46,7 @@ def same(one: Certificate, other: Certificate) -> bool:
 
 CASES = [
     ([2, 3, 1], "squared_error", "tanh", ph.Box(-0.5, 0.5), ("moment", "centre", "comparison", "deif", "boxes")),
-    ([1, 2, 1], "logistic", "gelu", ph.Ball(0.1, 0.2), ("moment", "centre", "comparison", "deif")),
+    ([1, 2, 1], "logistic", "gelu", ph.Ball(0.1, 0.2), ("moment", "centre", "comparison")),
     ([1, 2, 2], "cross_entropy", "softplus", ph.Box(-0.2, 0.7), ("moment", "centre", "comparison", "deif", "boxes")),
     ([1, 1, 1], "squared_error", "sigmoid", ph.Ball(0.0, 1.0), ("full",)),
     ([2, 2, 1], "squared_error", "relu", ph.Box(-0.4, 0.4), ("moment", "comparison")),
@@ -64,9 +64,8 @@ def test_every_method_is_proved_again(
         certificate = certify(obj, region, method)
         path = certificate.save(tmp_path / f"{method}.npz")
         assert same(ph.load_certificate(path), certificate)
-        proof = prove(
-            obj, region, certificate.method, certificate.psi_lower, ph.load_certificate(path).table[certificate.method].cover
-        )
+        cover = ph.load_certificate(path).table[certificate.method].cover
+        proof = prove(obj, region, certificate.method, certificate.psi_lower, cover)
         assert proof.proved, (method, certificate.psi_lower, proof.detail)
         # A claim beyond the truth cannot be proved.
         lowest = min(float(np.linalg.eigvalsh(obj.hessian(theta).to_dense())[0]) for theta in region.sample(30, obj, rng=227))
@@ -78,7 +77,7 @@ def test_everything_is_checked_from_the_file(tmp_path: Path) -> None:
     certificate = certify(problem([1, 2, 1]), ph.Box(-0.4, 0.4), "boxes")
     path = certificate.save(tmp_path / "c.npz")
     for name in ("c.npz", "c.json"):
-        result = run("verify", str(tmp_path / name), "--json")
+        result = run("verify", str(tmp_path / name), "--json", "--time-limit", "10")
         assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["file_kind"] == "certificate" and found["counterexample"] is None
@@ -126,11 +125,11 @@ def test_gaps_and_false_symmetry_are_not_accepted() -> None:
 
 def test_large_problems_are_left_open(tmp_path: Path) -> None:
     obj = problem([20, 12, 1], count=8)
-    found = verify_file(certify(obj, ph.Box(-0.01, 0.01), "comparison").save(tmp_path / "large.npz"), time_limit=20.0)
+    found = verify_file(certify(obj, ph.Box(-0.01, 0.01), "comparison").save(tmp_path / "large.npz"), time_limit=5.0)
     assert found.verdict == "incomplete"
     assert "too large for the independent check: 265 parameters" in found.checks[-1].detail
     assert "recomputed with the fast code" in found.checks[-1].detail
-    assert verify_file(certify(obj, ph.Box(-0.01, 0.01), "moment").save(tmp_path / "m.npz")).verdict == "verified"
+    assert verify_file(certify(obj, ph.Box(-0.01, 0.01), "moment").save(tmp_path / "m.npz"), time_limit=10.0).verdict == "verified"
     unknown = replace(certify(problem([2, 2, 1]), ph.Box(-0.1, 0.1), "moment"))
     assert not prove(unknown.obj, unknown.region, "oracle", unknown.psi_lower).proved
     assert set(METHODS) >= {"moment", "full"}
