@@ -15,7 +15,7 @@ help:
 	@echo "make sanitize  the same under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make lint      ruff, clang-format, layers"
 	@echo "make types     mypy --strict"
-	@echo "make examples  the examples in the README and the docstrings"
+	@echo "make examples  the examples in the README, the documentation and the docstrings"
 	@echo "make warnings  build the core with compiler warnings as errors"
 	@echo "make bench     time everything beside other libraries (some twenty minutes; BENCH_ARGS=... chooses)"
 	@echo "make clean     remove the environment and build products"
@@ -65,7 +65,7 @@ types: $(VENV)/.installed-test-lint
 	$(BIN)/mypy
 
 examples: $(VENV)/.installed-test
-	$(BIN)/pytest --doctest-modules --doctest-glob='*.md' -p no:cacheprovider README.md $$($(BIN)/python -c "import os; os.chdir('/'); import pyhess; print(pyhess.__path__[0])")
+	$(BIN)/pytest --doctest-modules --doctest-glob='*.md' -p no:cacheprovider README.md docs/*.md $$($(BIN)/python -c "import os; os.chdir('/'); import pyhess; print(pyhess.__path__[0])")
 
 warnings: $(BIN)/python
 	PYHESS_WERROR=ON $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/warnings .

@@ -39,7 +39,7 @@ from .regions import Ball, Box, Convex, Intersection, Ordered, Region
 if TYPE_CHECKING:
     from . import datasets
     from ._config import show_config
-    from .certify import Certificate, certify
+    from .certify import Certificate, GlobalMinimum, certify, certify_minimum, load_certificate
     from .linearization import Curvature
     from .memory import MemoryPlan, plan
     from .objective import Objective
@@ -73,6 +73,9 @@ _LAZY = {
     "EigenStatus": "spectrum",
     "certify": "certify",
     "Certificate": "certify",
+    "certify_minimum": "certify",
+    "GlobalMinimum": "certify",
+    "load_certificate": "certify",
     "lambda_threshold": "threshold",
     "radius_path": "threshold",
     "RadiusPath": "threshold",
@@ -118,6 +121,7 @@ __all__ = [
     "EigenStatus",
     "FileError",
     "GeometricL2",
+    "GlobalMinimum",
     "InputError",
     "InputTypeError",
     "Intersection",
@@ -143,10 +147,12 @@ __all__ = [
     "WeightedL2",
     "Witness",
     "certify",
+    "certify_minimum",
     "datasets",
     "eigsh",
     "eigsh_batch",
     "lambda_threshold",
+    "load_certificate",
     "load_witness",
     "plan",
     "radius_path",

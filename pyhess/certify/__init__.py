@@ -11,8 +11,11 @@ from types import ModuleType
 from typing import Any
 
 from .certificate import Certificate, MethodResult
+from .files import load_certificate, stored_certificate
 from .kinks import relu_kink_status
+from .minimum import GlobalMinimum, certify_minimum
 from .portfolio import METHODS, Certification, certify
+from .reference import Proof, prove
 from .strength import StrengthBound, strength_bound
 from .subdivision import Cover
 
@@ -30,9 +33,15 @@ __all__ = [
     "Certificate",
     "Certification",
     "Cover",
+    "GlobalMinimum",
     "MethodResult",
+    "Proof",
     "StrengthBound",
     "certify",
+    "certify_minimum",
+    "load_certificate",
+    "prove",
     "relu_kink_status",
+    "stored_certificate",
     "strength_bound",
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NumericalError
@@ -56,6 +58,16 @@ class Certificate:
     _region: Region = field(repr=False)
 
     @property
+    def obj(self) -> Objective:
+        """Network, data and loss."""
+        return self._obj
+
+    @property
+    def region(self) -> Region:
+        """Where the bound holds."""
+        return self._region
+
+    @property
     def lam_upper(self) -> float:
         """max(0, -psi_lower / 2): from this penalty strength on the objective is convex (ReLU: kinks aside)."""
         return max(0.0, -0.5 * self.psi_lower)
@@ -81,6 +93,31 @@ class Certificate:
                 "it belongs to another problem, or was altered."
             )
         return True
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the certificate to ``name.npz``, which holds all that `pyhess.load_certificate` and ``pyhess verify`` need.
+
+        The network, the data, the loss, the region, the table of methods and a search's boxes with their bounds are in the
+        archive; ``name.json`` beside it is its description, to be read by people.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A name that ends in .npz.
+
+        Returns
+        -------
+        Path
+            The archive.
+
+        Raises
+        ------
+        FileError
+            If the files cannot be written.
+        """
+        from .files import save_certificate
+
+        return save_certificate(self, path)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe content."""

@@ -94,3 +94,12 @@ def save_proof(result: Any, path: str) -> None:
     written = proof.save(path)
     what = "witness" if result.kink is None else "kink"
     click.echo(f"{what} written to {written}, its description to {written.with_suffix('.json')}", err=True)
+
+
+def save_upper(result: Any, path: str) -> None:
+    """Write what proves the upper end."""
+    if result.certificate is None or result.certificate.method == "none":
+        click.echo(f"pyhess: nothing was written to {path}: there is no certificate", err=True)
+        return
+    written = result.certificate.save(path)
+    click.echo(f"certificate written to {written}, its description to {written.with_suffix('.json')}", err=True)

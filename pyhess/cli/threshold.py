@@ -16,6 +16,7 @@ from .problem import (
     make_penalty,
     make_region,
     save_proof,
+    save_upper,
 )
 
 
@@ -75,6 +76,7 @@ def _choose_loss(loss: str, data: Any, outputs: int) -> str:
     help="Method of the upper end.",
 )  # fmt: skip
 @click.option("--save-witness", metavar="FILE.npz", help="Write what proves the lower end, for `pyhess verify FILE.npz`.")
+@click.option("--save-certificate", metavar="FILE.npz", help="Write what proves the upper end, for `pyhess verify FILE.npz`.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads; by default all cores.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @json_option
@@ -83,7 +85,8 @@ def threshold(
     source: str, widths: list[int], activation: str, beta: list[float], bias: bool, parametrization: str, loss: str,
     box: float | None, ball: float | None, box_scaled: float | None, around: str | None, ordered: bool, penalty: str,
     shift: float | None, penalty_weights: str | None, n: int | None, standardize: bool | None, seed: int,
-    time_limit: float | None, starts: int | None, certificate: str, save_witness: str | None, threads: int | None, quiet: bool,
+    time_limit: float | None, starts: int | None, certificate: str, save_witness: str | None, save_certificate: str | None,
+    threads: int | None, quiet: bool,
     as_json: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Bracket the penalty strength lam at which L(theta) + lam |theta|², or another penalty, becomes convex on a region."""
@@ -91,6 +94,7 @@ def threshold(
     check_penalty_options(penalty, shift, penalty_weights)
     with exit_codes(verbose):
         check_destination(save_witness)
+        check_destination(save_certificate)
         import numba
 
         import pyhess as ph
@@ -131,5 +135,7 @@ def threshold(
             click.echo(str(result))
         if save_witness is not None:
             save_proof(result, save_witness)  # last, so that a full disk does not cost the result
+        if save_certificate is not None:
+            save_upper(result, save_certificate)
     if result.stats["interrupted"]:
         sys.exit(INTERRUPTED)

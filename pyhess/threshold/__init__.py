@@ -1,7 +1,7 @@
 """The convexity threshold: the lower end of the bracket, ReLU kinks, and the bracket itself."""
 
+from .._claims import Check, Outcome
 from .bracket import lambda_threshold
-from .checks import Check, Outcome
 from .files import load_witness
 from .kinks import KinkWitness
 from .radius import radius_path

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._problems import network_fields, network_text
 from ..model import MLP
 from ..objective import Objective
 from ..penalties import L2, Penalty
@@ -73,32 +74,3 @@ def describe_rng(rng: np.random.Generator) -> int | str:
     if isinstance(entropy, int) and not key and entropy < 2**53:
         return entropy
     return f"entropy {entropy}" + (f", spawn key {key}" if key else "")
-
-
-def network_fields(net: MLP) -> dict[str, Any]:
-    """What makes the network, JSON-safe: the arguments of `MLP`."""
-    return {
-        "widths": list(net.widths),
-        "activations": list(net.activations),
-        "betas": list(net.betas),
-        "bias": net.bias,
-        "parametrization": net.parametrization,
-    }
-
-
-def network_text(net: MLP) -> str:
-    names = list(dict.fromkeys(net.activations))
-    if not names:
-        kind = "linear model"
-    elif len(names) == 1:
-        kind = names[0]
-    else:
-        kind = "+".join(net.activations)
-    betas = sorted({beta for beta, name in zip(net.betas, net.activations, strict=True) if name == "softplus"})
-    if betas and betas != [1.0]:
-        kind += f" (beta {', '.join(f'{beta:g}' for beta in betas)})"
-    parts = ["-".join(str(width) for width in net.widths) + f" {kind}"]
-    parts.append("with biases" if net.bias else "without biases")
-    if net.parametrization == "ntk":
-        parts.append("NTK parametrisation")
-    return ", ".join([*parts, f"{net.num_params} parameters"])

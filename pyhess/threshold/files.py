@@ -12,23 +12,20 @@ from typing import Any
 import numpy as np
 
 from .._checks import as_vector, exact_keys, shown
+from .._claims import Check, Outcome, judged
 from .._files import read_result, write_result
-from ..data import Dataset
+from .._problems import HEAD, described_problem, finite_number, objective_from
 from ..errors import FileError, InputError, InputTypeError, MemoryLimitError, PyhessError
-from ..model import MLP
 from ..objective import Objective
 from ..penalties import Penalty, penalty_from_dict
 from ..regions import Region, as_region, region_from_dict
-from ..regions.convex import Convex, DescribedConvex
-from .checks import Check, Outcome, judged
-from .description import network_fields, network_text
+from ..regions.convex import DescribedConvex
 from .kinks import KinkWitness
 from .roundoff import FloatArray
 from .witness import Witness
 
-_HEAD = ("format", "schema_version", "kind", "pyhess_version", "text", "objective", "region")
-_WITNESS = (*_HEAD, "penalty", "theta", "v", "eigval", "allowance", "lam_lower")
-_KINK = (*_HEAD, "theta", "v", "datum", "layer", "unit", "jump", "beta")
+_WITNESS = (*HEAD, "penalty", "theta", "v", "eigval", "allowance", "lam_lower")
+_KINK = (*HEAD, "theta", "v", "datum", "layer", "unit", "jump", "beta")
 #: Relative difference of lam_lower that the exponentials of another platform may make.
 _SAME = 1e-12
 
@@ -50,7 +47,7 @@ class Stored:
 def save_witness(witness: Witness, path: str | os.PathLike[str]) -> Path:
     """See `Witness.save`."""
     content = {
-        **_problem(witness.obj, witness.region, witness_claim(witness)),
+        **described_problem(witness.obj, witness.region, witness_claim(witness)),
         "penalty": witness.penalty.to_dict(),
         "theta": witness.theta,
         "v": witness.v,
@@ -65,7 +62,7 @@ def save_kink(kink: KinkWitness, path: str | os.PathLike[str]) -> Path:
     """See `KinkWitness.save`; the kink knows its objective and region."""
     assert kink.obj is not None and kink.region is not None
     content = {
-        **_problem(kink.obj, kink.region, kink_claim(kink)),
+        **described_problem(kink.obj, kink.region, kink_claim(kink)),
         "theta": kink.theta,
         "v": kink.v,
         "datum": list(kink.datum),
@@ -93,30 +90,6 @@ def kink_claim(kink: KinkWitness) -> str:
     return (
         f"no quadratic penalty, however strong, makes the loss convex on {kink.region!r}: a kink in its interior bends downwards"
     )
-
-
-def _problem(obj: Objective, region: Region, claim: str) -> dict[str, Any]:
-    net, data, bound = obj.net, obj.data, region.bind(obj)
-    return {
-        "text": {
-            "claim": claim,
-            "network": network_text(net),
-            "data": repr(data),
-            "region": repr(bound),
-            "not_stored": (
-                "the projection of the user's region, so that membership in it cannot be re-checked from this file alone"
-                if isinstance(bound, Convex)
-                else None
-            ),
-        },
-        "objective": {
-            "net": network_fields(net),
-            "data": {"name": data.name, "content_hash": data.content_hash, "X": data.X, "y": data.y, "weights": data.weights},
-            "loss": obj.loss,
-            "dtype": obj.dtype,
-        },
-        "region": bound.to_dict(),
-    }
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------------
@@ -191,12 +164,12 @@ def stored_witness(content: dict[str, Any], path: str | os.PathLike[str]) -> Sto
 
 def _read_witness(content: dict[str, Any]) -> Stored:
     exact_keys("the file", content, _WITNESS)
-    obj, data_check = _objective(content["objective"])
+    obj, data_check = objective_from(content["objective"])
     region = region_from_dict(content["region"], obj.net).bind(obj)
     penalty: Penalty = penalty_from_dict(content["penalty"]).bind(obj)
     theta, v = _vectors(content, obj)
-    witness = Witness(theta, v, _number(content, "eigval"), _number(content, "allowance"), obj, region, penalty)
-    recorded = math.inf if content["lam_lower"] is None else _number(content, "lam_lower")
+    witness = Witness(theta, v, finite_number(content, "eigval"), finite_number(content, "allowance"), obj, region, penalty)
+    recorded = math.inf if content["lam_lower"] is None else finite_number(content, "lam_lower")
     follows = witness.lam_lower
     same = recorded == follows or abs(recorded - follows) <= _SAME * follows
     lower_end = judged(
@@ -209,7 +182,7 @@ def _read_witness(content: dict[str, Any]) -> Stored:
 
 def _read_kink(content: dict[str, Any]) -> Stored:
     exact_keys("the file", content, _KINK)
-    obj, data_check = _objective(content["objective"])
+    obj, data_check = objective_from(content["objective"])
     region = region_from_dict(content["region"], obj.net).bind(obj)
     theta, v = _vectors(content, obj)
     count = obj.data.num_samples
@@ -223,8 +196,8 @@ def _read_kink(content: dict[str, Any]) -> Stored:
         layer,
         _place("unit", content["unit"], obj.net.widths[layer + 1]),
         v,
-        _number(content, "jump"),
-        _number(content, "beta"),
+        finite_number(content, "jump"),
+        finite_number(content, "beta"),
         obj,
         region,
     )
@@ -239,39 +212,11 @@ def _stored(content: dict[str, Any], witness: Witness | KinkWitness, claim: str,
     return Stored(content["kind"], str(content["pyhess_version"]), witness, claim, checks)
 
 
-def _objective(content: Any) -> tuple[Objective, Check]:
-    fields = exact_keys("objective", content, ("net", "data", "loss", "dtype"))
-    described = exact_keys("net", fields["net"], ("widths", "activations", "betas", "bias", "parametrization"))
-    stored = exact_keys("data", fields["data"], ("name", "content_hash", "X", "y", "weights"))
-    net = MLP(
-        described["widths"],
-        described["activations"],
-        beta=described["betas"],
-        bias=described["bias"],
-        parametrization=described["parametrization"],
-    )
-    data = Dataset(stored["X"], stored["y"], stored["weights"], name=stored["name"])
-    same = data.content_hash == stored["content_hash"]
-    check = judged(
-        "data", same, f"the data {'have' if same else 'do not have'} the recorded SHA-256 {shown(stored['content_hash'])}"
-    )
-    return Objective(net, data, loss=fields["loss"], dtype=fields["dtype"]), check
-
-
 def _vectors(content: dict[str, Any], obj: Objective) -> tuple[FloatArray, FloatArray]:
     vectors = [np.array(as_vector(name, content[name], obj.num_params)) for name in ("theta", "v")]
     for vector in vectors:
         vector.setflags(write=False)
     return vectors[0], vectors[1]
-
-
-def _number(content: dict[str, Any], name: str) -> float:
-    value = content[name]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputTypeError(f"{name} is {shown(value)}; allowed is a number.")
-    if not math.isfinite(value):
-        raise InputError(f"{name} is {value!r}; allowed are finite numbers.")
-    return float(value)
 
 
 def _place(name: str, value: Any, count: int) -> int:

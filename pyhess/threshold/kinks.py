@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._claims import Check, Outcome, judged
 from ..errors import InputError, NumericalError
 from ..penalties import Penalty
 from ..regions import Region
-from .checks import Check, Outcome, check_direction, check_point, judged, surroundings
+from .checks import check_direction, check_point, surroundings
 from .differences import midpoint_gap
 from .geometry import centred_pair
 from .kink_calculus import (

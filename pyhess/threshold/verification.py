@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._checks import shown
+from .._claims import Check, Outcome
 from .._files import read_result
+from ..certify import stored_certificate
 from ..errors import FileError
-from .checks import Check, Outcome
 from .files import READERS, stored_witness
+from .slow_check import DEFAULT_TIME_LIMIT, certificate_checks
+from .witness import Witness
 
 #: Version of the layout of `Verification.to_dict`.
 SCHEMA_VERSION = 1
@@ -26,13 +29,15 @@ class Verification:
     path : str
         The file.
     kind : str
-        What it holds: ``"witness"`` or ``"kink_witness"``.
+        What it holds: ``"witness"``, ``"kink_witness"`` or ``"certificate"``.
     pyhess_version : str
         Which wrote it.
     claim : str
         What it says, in words.
     checks : tuple of Check
         The parts of the claim, each with its outcome (``HOLDS``, ``FAILS`` or ``OPEN``) and what was compared.
+    counterexample : Witness or None
+        What refutes a certificate: a point of the region whose Hessian has an eigenvalue below the claim.
     """
 
     path: str
@@ -40,6 +45,7 @@ class Verification:
     pyhess_version: str
     claim: str
     checks: tuple[Check, ...]
+    counterexample: Witness | None = None
 
     @property
     def verdict(self) -> str:
@@ -60,16 +66,19 @@ class Verification:
             "claim": self.claim,
             "verdict": self.verdict,
             "checks": [{"name": c.name, "outcome": c.outcome.value, "detail": c.detail} for c in self.checks],
+            "counterexample": None if self.counterexample is None else self.counterexample.to_dict(),
         }
 
 
-def verify_file(path: str | os.PathLike[str]) -> Verification:
+def verify_file(path: str | os.PathLike[str], *, time_limit: float = DEFAULT_TIME_LIMIT) -> Verification:
     """Check the claim of a result file from the file alone.
 
     Parameters
     ----------
     path : str or path-like
-        A file that `Witness.save` or `KinkWitness.save` wrote.
+        A file that `Witness.save`, `KinkWitness.save` or `Certificate.save` wrote.
+    time_limit : float
+        Seconds for the slow check of a certificate; what is not finished by then is reported as not re-checked.
 
     Returns
     -------
@@ -95,14 +104,24 @@ def verify_file(path: str | os.PathLike[str]) -> Verification:
     kind = content.get("kind")
     if not isinstance(kind, str) or kind not in _VERIFIERS:
         raise FileError(f"{path} holds {shown(kind)}; pyhess can verify files of the kinds {', '.join(_VERIFIERS)}.")
-    return _VERIFIERS[kind](content, path)
+    return _VERIFIERS[kind](content, path, time_limit)
 
 
-def _verify_witness(content: dict[str, Any], path: str | os.PathLike[str]) -> Verification:
+def _verify_witness(content: dict[str, Any], path: str | os.PathLike[str], _time_limit: float) -> Verification:
     stored = stored_witness(content, path)
     checks = (*stored.checks, *stored.witness.checks())
     return Verification(os.fspath(path), stored.kind, stored.pyhess_version, stored.claim, checks)
 
 
+def _verify_certificate(content: dict[str, Any], path: str | os.PathLike[str], time_limit: float) -> Verification:
+    stored = stored_certificate(content, path)
+    checks, counterexample = certificate_checks(stored.certificate, time_limit)
+    everything = (*stored.checks, *checks)
+    return Verification(os.fspath(path), "certificate", stored.pyhess_version, stored.claim, everything, counterexample)
+
+
 #: How a file of each kind is verified.
-_VERIFIERS: dict[str, Callable[[dict[str, Any], str | os.PathLike[str]], Verification]] = dict.fromkeys(READERS, _verify_witness)
+_VERIFIERS: dict[str, Callable[[dict[str, Any], str | os.PathLike[str], float], Verification]] = {
+    **dict.fromkeys(READERS, _verify_witness),
+    "certificate": _verify_certificate,
+}

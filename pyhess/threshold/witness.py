@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .._checks import as_vector
+from .._claims import Check, Outcome, guarded, judged
 from ..errors import InputError, NumericalError
 from ..penalties import L2, Penalty
 from ..regions import Region
 from ..regions.convex import DescribedConvex
-from .checks import Check, Outcome, check_direction, check_point, guarded, judged
+from .checks import check_direction, check_point
 from .geometry import settle
 from .reference_jet import quadratic_form
 from .roundoff import FloatArray

@@ -1,0 +1,187 @@
+"""Certificates in files that can be checked without the session that wrote them."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._checks import as_real, exact_keys, shown
+from .._claims import Check, Outcome, judged
+from .._files import read_result, write_result
+from .._problems import HEAD, described_problem, finite_number, objective_from
+from ..errors import FileError, InputError, InputTypeError, MemoryLimitError, PyhessError
+from ..regions import region_from_dict
+from ..regions.convex import Convex
+from .certificate import Certificate, MethodResult
+from .subdivision import Cover
+
+_ENTRIES = (*HEAD, "method", "psi_lower", "statement", "rounding", "table", "cover")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredCertificate:
+    """What a file holds: a certificate bound to its problem, and whether the file agrees with itself."""
+
+    pyhess_version: str
+    certificate: Certificate
+    claim: str
+    checks: tuple[Check, ...]
+
+
+def save_certificate(certificate: Certificate, path: str | os.PathLike[str]) -> Path:
+    """See `Certificate.save`."""
+    row = certificate.table.get(certificate.method)
+    cover = None if row is None else row.cover
+    content = {
+        **described_problem(certificate.obj, certificate.region, claim_of(certificate)),
+        "method": certificate.method,
+        "psi_lower": _or_none(certificate.psi_lower),
+        "statement": certificate.statement,
+        "rounding": certificate.rounding,
+        "table": {
+            name: {"psi_lower": _or_none(entry.psi_lower), "seconds": entry.seconds, "cells": entry.cells}
+            for name, entry in certificate.table.items()
+        },
+        "cover": None if cover is None else _cover_content(cover),
+    }
+    return write_result(path, "certificate", content)
+
+
+def _cover_content(cover: Cover) -> dict[str, Any]:
+    keys = [list(key) for key in cover.keys]
+    return {"low": cover.low, "high": cover.high, "bound": cover.bound, "keys": keys}
+
+
+def claim_of(certificate: Certificate) -> str:
+    """What a certificate proves, in a line."""
+    if certificate.psi_lower == -math.inf:
+        return "nothing: no bound was finished"
+    almost = "almost-everywhere " if not certificate.obj.net.is_smooth else ""
+    where = repr(certificate.region.bind(certificate.obj))
+    return f"no {almost}Hessian of the loss on {where} has an eigenvalue below {certificate.psi_lower!r}" + (
+        "" if almost else f", so L(theta) + lam |theta|² is convex there for every lam >= {certificate.lam_upper!r}"
+    )
+
+
+def load_certificate(path: str | os.PathLike[str]) -> Certificate:
+    """Read a certificate back, bound to the objective and the region it is about.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file that `Certificate.save` wrote.
+
+    Returns
+    -------
+    Certificate
+        As saved; of the branch and bound methods the best one's boxes. ``verify()`` computes its bound afresh.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, is damaged or altered, holds something else, or was written by a newer pyhess.
+
+    Examples
+    --------
+    >>> import tempfile, pyhess as ph
+    >>> obj = ph.Objective(ph.MLP([1, 1, 1], "identity", bias=False), ph.Dataset([[1.0]], [1.0]))
+    >>> certificate = ph.certify(obj, ph.Ball(radius=1.5), "moment")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     again = ph.load_certificate(certificate.save(f"{folder}/c.npz"))
+    >>> again.psi_lower == certificate.psi_lower, again.verify(), again.region
+    (True, True, Ball(center=0.0, radius=1.5, P=2))
+    """
+    stored = stored_certificate(read_result(path), path)
+    for check in stored.checks:
+        if check.outcome is Outcome.FAILS:
+            raise FileError(f"{path} was altered: {check.detail}.")
+    return stored.certificate
+
+
+def stored_certificate(content: dict[str, Any], path: str | os.PathLike[str]) -> StoredCertificate:
+    """Return the certificate that the content of a result file describes.
+
+    Raises
+    ------
+    FileError
+        If it describes none.
+    """
+    if content.get("kind") != "certificate":
+        raise FileError(f"{path} holds {shown(content.get('kind'))}; allowed is the kind certificate.")
+    try:
+        return _read(content)
+    except MemoryLimitError:
+        raise
+    except PyhessError as error:
+        raise FileError(f"{path} does not describe a certificate: {error}") from error
+
+
+def _read(content: dict[str, Any]) -> StoredCertificate:
+    exact_keys("the file", content, _ENTRIES)
+    obj, data_check = objective_from(content["objective"])
+    region = region_from_dict(content["region"], obj.net).bind(obj)
+    method, statement, rounding = (_text(content, name) for name in ("method", "statement", "rounding"))
+    psi_lower = _bound(content)
+    cover = None if content["cover"] is None else _read_cover(content["cover"], obj.num_params)
+    entries = content["table"]
+    if not isinstance(entries, dict):
+        raise InputTypeError(f"table is {shown(entries)}; allowed is a mapping from methods to what they found.")
+    table = {}
+    for name, entry in entries.items():
+        exact_keys(f"table.{name}", entry, ("psi_lower", "seconds", "cells"))
+        own = cover if name == method else None
+        table[name] = MethodResult(_bound(entry), finite_number(entry, "seconds"), int(finite_number(entry, "cells")), own)
+    certificate = Certificate(method, psi_lower, table, rounding, statement, obj, region)
+    checks = [data_check]
+    row = table.get(method)
+    if row is not None:
+        same = row.psi_lower == psi_lower
+        checks.append(judged("table", same, f"the table gives {row.psi_lower!r} for {method!r}; the claim is {psi_lower!r}"))
+    elif psi_lower > -math.inf:
+        checks.append(judged("table", False, f"the table has no entry for {method!r}, which the claim is from"))
+    if cover is not None:
+        least = float(np.min(cover.bound))
+        detail = f"the least of the bounds of {len(cover.bound)} boxes is {least!r}; the claim is {psi_lower!r}"
+        checks.append(judged("boxes", least >= psi_lower, detail))
+    if isinstance(region, Convex):
+        detail = f"that {region!r} lies in its enclosure was not re-checked: no file can hold its projection"
+        checks.append(Check("region", Outcome.OPEN, detail))
+    return StoredCertificate(str(content["pyhess_version"]), certificate, claim_of(certificate), tuple(checks))
+
+
+def _read_cover(content: Any, size: int) -> Cover:
+    fields = exact_keys("cover", content, ("low", "high", "bound", "keys"))
+    low, high, bound = (as_real(f"cover.{name}", fields[name]) for name in ("low", "high", "bound"))
+    fits = low.ndim == 2 and low.shape == high.shape and bound.shape == low.shape[:1] and bound.size > 0
+    if not fits or low.shape[1] != size or not (low <= high).all() or np.isnan(bound).any():
+        raise InputError(
+            f"cover has arrays of the shapes {low.shape}, {high.shape} and {bound.shape}; allowed are (M, {size}), the same and "
+            "(M,), low <= high, and no NaN."
+        )
+    keys = fields["keys"]
+    places = isinstance(keys, list) and all(
+        isinstance(key, list) and all(type(k) is int and 0 <= k < size for k in key) for key in keys
+    )
+    if not places:
+        raise InputTypeError(f"cover.keys is {shown(keys)}; allowed is a list of lists of parameters 0 … {size - 1}.")
+    return Cover(low, high, bound, tuple(tuple(key) for key in keys))
+
+
+def _bound(content: dict[str, Any]) -> float:
+    return -math.inf if content["psi_lower"] is None else finite_number(content, "psi_lower")
+
+
+def _text(content: dict[str, Any], name: str) -> str:
+    value = content[name]
+    if not isinstance(value, str):
+        raise InputTypeError(f"{name} is {shown(value)}; allowed is a string.")
+    return value
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

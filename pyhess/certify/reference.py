@@ -1,0 +1,265 @@
+"""The slow check of a certificate: its bound is proved again by code that shares nothing with the code that found it.
+
+Every part of the region (a box, or a share of a ball's radius among the layers) is tested with whichever of these proofs works,
+and cut in two where none does:
+
+    the residual part of the Hessian, or the whole Hessian, entry by entry, as a comparison matrix or as a middle and radii;
+    derivatives up to the third, where there are few parameters;
+    the recursion in the layers' norms.
+
+So what is checked is the number, not the way it was found. A search's cover is where the cutting starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from ..objective import Objective
+from ..regions import Ball, Box, Region
+from .reference_centre import CentreBound
+from .reference_cover import is_covered, target_of, without_canonical
+from .reference_hessian import Cells, Problem, ball_cells, box_cells, enclosures
+from .reference_interval import UNIT, Range, Wide, down, up, wide
+from .reference_moment import moment_bound, with_norms
+from .reference_taylor import small_boxes
+from .reference_tests import Flags, not_below
+from .subdivision import Cover
+
+#: What is proved may be this much less than what is claimed, relative to it.
+SLACK = 1e-9
+#: Methods with a proof here.
+METHODS = ("linear", "moment", "centre", "comparison", "deif", "boxes", "full")
+#: Parameters up to which the second-order test is tried, and up to which whole matrices are written out.
+_TAYLOR_PARAMS, _DENSE_PARAMS = 6, 200
+#: Numbers that one batch of boxes may take.
+_BATCH_NUMBERS = 200_000
+#: Nanoseconds that one datum's part of one entry of one matrix takes, and the norm recursion per datum and weight, for estimates.
+_ENTRY_SECONDS, _WEIGHT_SECONDS = 2.5e-6, 2e-6
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What became of a slow check.
+
+    Attributes
+    ----------
+    proved : bool
+        Whether no Hessian of the region has an eigenvalue below ``value``.
+    value : float
+        The claim less ``SLACK`` of it.
+    detail : str
+        What was done, or why it was not.
+    """
+
+    proved: bool
+    value: float
+    detail: str
+
+
+def estimated_seconds(obj: Objective, cells: int) -> float:
+    """Time that whole matrices on so many cells take, roughly."""
+    return _ENTRY_SECONDS * obj.data.num_samples * float(obj.num_params) ** 2 * cells
+
+
+def prove(
+    obj: Objective, region: Region, method: str, psi_lower: float, cover: Cover | None = None, *, time_limit: float = 60.0
+) -> Proof:
+    """Prove again, from the problem alone, that no Hessian of the loss on the region has an eigenvalue below ``psi_lower``.
+
+    Parameters
+    ----------
+    obj : Objective
+        Network, data and loss.
+    region : Region
+        The region; one that is neither box nor ball is taken to lie in its ``enclosures()``.
+    method : str
+        What found the bound.
+    psi_lower : float
+        The claim.
+    cover : Cover, optional
+        The boxes of a branch and bound.
+    time_limit : float
+        Seconds.
+
+    Returns
+    -------
+    Proof
+    """
+    value = psi_lower - SLACK * abs(psi_lower)
+    bound = region.bind(obj)
+    if obj.net.num_layers == 1 and psi_lower <= 0.0:
+        return Proof(True, value, "the network has no hidden layer, so the loss is convex in theta, and psi_lower <= 0")
+    if not np.isfinite(psi_lower):
+        return Proof(psi_lower < 0.0, value, "nothing is claimed" if psi_lower < 0.0 else "an infinite bound cannot hold")
+    if method not in METHODS:
+        return Proof(False, value, f"there is no independent check of the method {method!r}")
+    parts = [part for part in ((bound,) if isinstance(bound, Box | Ball) else bound.enclosures()) if isinstance(part, Box | Ball)]
+    deadline = monotonic() + time_limit
+    detail = "no box or ball that contains the region is known"
+    with np.errstate(all="ignore"):
+        for part in parts:
+            proved, detail = _Check(obj, part, value, deadline).run(method, cover)
+            if proved:
+                note = "" if part is bound else f", on {part!r}, which contains the region"
+                return Proof(True, value, f"psi >= {value!r} was proved independently{note}: {detail}")
+    return Proof(False, value, detail)
+
+
+class _Check:
+    """One box or ball."""
+
+    def __init__(self, obj: Objective, region: Box | Ball, claim: float, deadline: float) -> None:
+        self._obj, self._region, self._claim, self._deadline = obj, region, claim, deadline
+        self._problem = Problem.of(obj)
+        self._count = 0
+
+    def run(self, method: str, cover: Cover | None) -> tuple[bool, str]:
+        obj, region = self._obj, self._region
+        dense = obj.num_params <= _DENSE_PARAMS
+        cells = 1 if cover is None else len(cover.low)
+        needed = estimated_seconds(obj, cells) if dense and method != "moment" else 0.0
+        weights = _WEIGHT_SECONDS * obj.data.num_samples * obj.num_params
+        left = self._deadline - monotonic()
+        if (not dense and method != "moment") or needed + weights > left:
+            seconds = max(needed, estimated_seconds(obj, cells)) + weights
+            return False, (
+                f"too large for the independent check: {obj.num_params} parameters, {obj.data.num_samples} data and {cells} "
+                f"cells would take some {seconds:.0f} s; allowed are {left:.0f} s and {_DENSE_PARAMS} parameters (any number "
+                "for the moment bound)"
+            )
+        if isinstance(region, Ball):
+            if obj.num_params <= _TAYLOR_PARAMS and obj.net.is_smooth:
+                box = region.box_around()
+                return self._boxes(box, cover)
+            return self._shares(method)
+        if cover is not None:
+            return self._boxes(region, cover)
+        whole = with_norms(self._problem, box_cells(self._problem, wide(region.low)[None], wide(region.high)[None]))
+        if method == "moment":
+            value = moment_bound(self._problem, whole)
+            if value >= self._claim:
+                return True, f"the recursion in the layers' norms gives {float(value)!r}"
+            if not dense:
+                return False, f"the recursion in the layers' norms, written out anew, gives {float(value)!r} only"
+        elif method == "centre":
+            middle = 0.5 * region.low + 0.5 * region.high
+            value = CentreBound(self._problem, wide(middle))(whole)
+            if value >= self._claim:
+                return True, f"the matrix at the centre less its largest change gives {float(value)!r}"
+        elif self._dense(whole, gauss=False):
+            return True, "the residual part's enclosure over the whole box"
+        return self._boxes(region, None)
+
+    def _boxes(self, box: Box, cover: Cover | None) -> tuple[bool, str]:
+        """Prove it on the boxes of a cover, or on the whole box, cutting where needed."""
+        low, high = np.array(box.low)[None], np.array(box.high)[None]
+        what = ""
+        if cover is not None:
+            target = target_of(self._obj.net, low[0], high[0], cover.keys)
+            if isinstance(target, str):
+                return False, f"the cover leaves networks out that no symmetry brings back: {target}"
+            if not is_covered(cover.low, cover.high, target):
+                return False, "the cover's boxes do not contain the region"
+            kept = ~without_canonical(cover.keys, cover.low, cover.high)
+            low, high = cover.low[kept], cover.high[kept]
+            what = f"; they contain {'one network of every orbit of the symmetries' if cover.keys else 'the region'}"
+        batch = max(1, min(256, _BATCH_NUMBERS // self._obj.num_params**2))
+        work = [(low[i : i + batch], high[i : i + batch]) for i in range(0, len(low), batch)]
+        while work:
+            if monotonic() > self._deadline:
+                return False, f"time ran out after {self._count} boxes"
+            some_low, some_high = work.pop()
+            if self._region is not box:
+                meets = self._meets_ball(some_low, some_high)
+                some_low, some_high = some_low[meets], some_high[meets]
+            if not len(some_low):
+                continue
+            proved = self._test_boxes(wide(some_low), wide(some_high))
+            self._count += len(proved)
+            if not proved.all():
+                halves = _halved(some_low[~proved], some_high[~proved])
+                if halves is None:
+                    return False, f"a box too small to be cut is not proved, after {self._count} boxes"
+                pieces = [slice(begin, begin + batch) for begin in range(0, len(halves[0]), batch)]
+                work += [(halves[0][piece], halves[1][piece]) for piece in pieces]
+        return True, f"{self._count} {'boxes' if self._count != 1 else 'box'} tested{what}"
+
+    def _test_boxes(self, low: Wide, high: Wide) -> Flags:
+        problem, claim = self._problem, self._claim
+        proved = np.zeros(len(low), dtype=np.bool_)
+        if problem.num_params <= _TAYLOR_PARAMS and self._obj.net.is_smooth:
+            ball = None
+            if isinstance(self._region, Ball):
+                ball = (wide(self._region.center), wide(self._region.radius))
+            proved = small_boxes(problem, low, high, claim, ball)
+        for gauss in (False, True):
+            rest = np.flatnonzero(~proved)
+            if rest.size:
+                residual, whole = enclosures(problem, box_cells(problem, low[rest], high[rest]), gauss=gauss)
+                proved[rest] = not_below(residual if whole is None else whole, claim)
+        return proved
+
+    def _meets_ball(self, low: Any, high: Any) -> Flags:
+        assert isinstance(self._region, Ball)
+        centre, radius = wide(self._region.center), wide(self._region.radius)
+        nearest = Range(np.maximum(np.maximum(down(wide(low) - centre), down(centre - wide(high))), wide(0.0)))
+        return np.asarray(nearest.square().sum(1).lo <= up(radius * radius))
+
+    def _shares(self, method: str) -> tuple[bool, str]:
+        """Cut a ball by the shares rho_l²/R² of its radius that the layers take."""
+        assert isinstance(self._region, Ball)
+        layers = self._problem.layers
+        work = [(np.zeros(layers, dtype=np.longdouble), np.ones(layers, dtype=np.longdouble))]
+        centre, radius = wide(self._region.center), wide(self._region.radius)
+        tests: list[Callable[[Cells], bool]] = []
+        if method == "moment":
+            tests = [lambda cells: bool(moment_bound(self._problem, cells) >= self._claim)]
+        elif method == "centre":
+            bound = CentreBound(self._problem, centre)
+            tests = [lambda cells: bool(bound(cells) >= self._claim)]
+        else:
+            tests = [lambda cells: self._dense(cells, gauss=False), lambda cells: self._dense(cells, gauss=True)]
+        while work:
+            if monotonic() > self._deadline:
+                return False, f"time ran out after {self._count} parts of the ball"
+            low, high = work.pop()
+            rest = up(1.0 - low.sum() * (1.0 - layers * UNIT))
+            if rest < 0.0:
+                continue
+            corner = np.minimum(high, up(low + rest))
+            radii = up(radius * up(np.sqrt(corner)))
+            cells = with_norms(self._problem, ball_cells(self._problem, centre, radii[None]))
+            self._count += 1
+            if any(test(cells) for test in tests):
+                continue
+            side = int(np.argmax(corner - low))
+            middle = 0.5 * (low[side] + corner[side])
+            if not low[side] < middle < corner[side] or corner[side] - low[side] < 1e-6:
+                return False, f"a part of the ball too small to be cut is not proved, after {self._count}"
+            for ends in ((low[side], middle), (middle, high[side])):
+                new_low, new_high = low.copy(), high.copy()
+                new_low[side], new_high[side] = ends
+                work.append((new_low, new_high))
+        parts = f"{self._count} part{'s' if self._count > 1 else ''} of the ball"
+        return True, f"{parts} tested, by how its radius is shared among the layers"
+
+    def _dense(self, cells: Cells, *, gauss: bool) -> bool:
+        residual, whole = enclosures(self._problem, cells, gauss=gauss)
+        return bool(not_below(residual if whole is None else whole, self._claim)[0])
+
+
+def _halved(low: Any, high: Any) -> tuple[Any, Any] | None:
+    """Every box cut in two across its widest side; None if one cannot be."""
+    k = np.argmax(high - low, axis=1)
+    rows = np.arange(len(low))
+    middle = 0.5 * low[rows, k] + 0.5 * high[rows, k]
+    if not ((low[rows, k] < middle) & (middle < high[rows, k])).all():
+        return None
+    below, above = high.copy(), low.copy()
+    below[rows, k] = above[rows, k] = middle
+    return np.concatenate([low, above]), np.concatenate([below, high])

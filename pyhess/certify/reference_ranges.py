@@ -1,0 +1,128 @@
+"""Ranges of activations and of losses' derivatives for checking certificates, from polynomials in tanh or the logistic function.
+
+With t = tanh s:      phi' = 1 - t²,   phi'' = -2t(1 - t²),         phi''' = (1 - t²)(6t² - 2);
+with p = logistic s:  phi' = p(1 - p), phi'' = p(1 - p)(1 - 2p),    phi''' = p(1 - p)(1 - 6p(1 - p)),
+
+and a softplus's derivatives are those of p a step higher. The range of a polynomial is spanned by the two ends and the critical
+points in between. GELU's derivatives are Phi + s pdf, pdf (2 - s²) and pdf s (s² - 4), with critical points in s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .reference_interval import Range, down, exp, logistic, normal, normal_density, softplus, tanh, up, wide
+
+Function = Callable[[Range], Range]
+
+_ONE, _TWO, _SIX = (Range(wide(k)) for k in (1.0, 2.0, 6.0))
+#: Critical points are known to more digits than this.
+_NEAR = 1e-15
+
+
+def activation(name: str, beta: float, order: int, s: Range) -> Range:
+    """Phi (order 0) or its derivative of the order 1, 2 or 3 over s; a ReLU's slope at the kink is anything in [0, 1]."""
+    if name == "identity":
+        return s if order == 0 else _constant(s, 1.0 if order == 1 else 0.0)
+    if name == "relu":
+        if order == 0:
+            return Range(np.maximum(s.lo, 0.0), np.maximum(s.hi, 0.0))
+        slope = Range(np.where(s.lo > 0.0, 1.0, 0.0), np.where(s.hi < 0.0, 0.0, 1.0))
+        return slope if order == 1 else _constant(s, 0.0)
+    if name == "tanh":
+        t = tanh(s)
+        return t if order == 0 else _span(_TANH[order][0], t, _TANH[order][1])
+    if name == "sigmoid":
+        return logistic_derivative(order, s)
+    if name == "softplus":
+        sharp = Range(wide(beta))
+        z = s * sharp
+        if order == 0:
+            return softplus(z) / sharp
+        value = logistic_derivative(order - 1, z)
+        for _ in range(order - 1):
+            value = value * sharp
+        return value
+    function, places = _GELU[order]
+    return _span(function, s, places)
+
+
+def logistic_derivative(order: int, s: Range) -> Range:
+    """The logistic function or its derivative of the order 1, 2 or 3 over s."""
+    p = logistic(s)
+    return p if order == 0 else _span(_LOGISTIC[order][0], p, _LOGISTIC[order][1])
+
+
+def softmax(f: Range) -> Range:
+    """Exp f_k / sum exp f_j over outputs (…, K), decreasing in every difference f_j - f_k."""
+    outputs = f.lo.shape[-1]
+    low, high = np.empty_like(f.lo), np.empty_like(f.hi)
+    for k in range(outputs):
+        total = Range(np.ones(f.lo.shape[:-1]))
+        for j in range(outputs):
+            if j != k:
+                total = total + exp(f[..., j] - f[..., k])
+        # The largest numbers may be infinite.
+        low[..., k] = np.where(np.isinf(total.hi), 0.0, down(1.0 / total.hi))
+        high[..., k] = up(1.0 / total.lo)
+    return Range(np.maximum(low, 0.0), np.minimum(high, 1.0))
+
+
+def loss_gradient(loss: str, f: Range, y: Range) -> Range:
+    """dl/df over outputs f (…, K) for targets y."""
+    if loss == "squared_error":
+        return f - y
+    if loss == "logistic":
+        return logistic(f) - y
+    mass = y.sum(-1)
+    return softmax(f) * mass[..., None] - y
+
+
+def _constant(s: Range, value: float) -> Range:
+    # No knowledge of s is none of phi'(s) either, though the constant would hold.
+    return Range(np.where(np.isnan(s.lo), np.nan, value), np.where(np.isnan(s.hi), np.nan, value))
+
+
+def _span(function: Function, x: Range, places: Sequence[float]) -> Range:
+    found = function(Range(x.lo)).hull(function(Range(x.hi)))
+    for place in places:
+        point = Range.about(place, _NEAR)
+        found = found.hull(function(point), (x.lo <= point.hi) & (x.hi >= point.lo))
+    return found
+
+
+def _tanh_slope(t: Range) -> Range:
+    return _ONE - t.square()
+
+
+def _logistic_slope(p: Range) -> Range:
+    return p * (_ONE - p)
+
+
+_THIRD = 0.57735026918962576451  # 1/sqrt 3
+_TANH: dict[int, tuple[Function, tuple[float, ...]]] = {
+    1: (_tanh_slope, (0.0,)),
+    2: (lambda t: -(_TWO * t * _tanh_slope(t)), (-_THIRD, _THIRD)),
+    3: (lambda t: _tanh_slope(t) * (_SIX * t.square() - _TWO), (0.0, -0.81649658092772603273, 0.81649658092772603273)),
+}
+_LOGISTIC: dict[int, tuple[Function, tuple[float, ...]]] = {
+    1: (_logistic_slope, (0.5,)),
+    2: (lambda p: _logistic_slope(p) * (_ONE - _TWO * p), (0.5 - 0.5 * _THIRD, 0.5 + 0.5 * _THIRD)),
+    3: (
+        lambda p: _logistic_slope(p) * (_ONE - _SIX * _logistic_slope(p)),
+        (0.5, 0.5 - 0.40824829046386301637, 0.5 + 0.40824829046386301637),
+    ),
+}
+_ROOT2 = 1.41421356237309504880
+_GELU: dict[int, tuple[Function, tuple[float, ...]]] = {
+    0: (lambda s: s * normal(s), (-0.75179152469356445746,)),
+    1: (lambda s: normal(s) + s * normal_density(s), (-_ROOT2, _ROOT2)),
+    2: (lambda s: normal_density(s) * (_TWO - s.square()), (-2.0, 0.0, 2.0)),
+    # s⁴ - 7 s² + 4 = 0.
+    3: (
+        lambda s: normal_density(s) * s * (s.square() - Range(wide(4.0))),
+        tuple(sign * root for sign in (-1.0, 1.0) for root in (0.79228699139326127774, 2.52433779896213857132)),
+    ),
+}
