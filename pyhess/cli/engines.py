@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from ..errors import MissingDependencyError
+from ..errors import InputError, MissingDependencyError
 
 
 @contextmanager
@@ -18,6 +18,8 @@ def executor_of(engine: str, workers: int | None, scheduler: str | None) -> Iter
     ------
     MissingDependencyError
         If its package is not installed.
+    InputError
+        If MPI has no process to work in.
     """
     if engine == "processes":
         yield workers
@@ -38,7 +40,13 @@ def executor_of(engine: str, workers: int | None, scheduler: str | None) -> Iter
         ):
             yield client
     elif engine == "mpi":
-        with _needed("mpi4py.futures").MPIPoolExecutor(max_workers=workers) as pool:
+        futures = _needed("mpi4py.futures")
+        if _needed("mpi4py.MPI").COMM_WORLD.Get_size() < 2:
+            raise InputError(
+                "engine 'mpi' found no other process to work in; start the sweep under MPI with two processes or more: "
+                "mpiexec -n 4 python -m mpi4py.futures -m pyhess sweep run …"
+            )
+        with futures.MPIPoolExecutor(max_workers=workers) as pool:
             yield pool
     else:
         with _needed("executorlib").SingleNodeExecutor(max_workers=workers, block_allocation=True) as pool:

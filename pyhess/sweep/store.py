@@ -321,6 +321,8 @@ def _encoded(name: str, value: Any) -> Any:
         return value if isinstance(value, str) else _dumps(value)
     if isinstance(value, float) and math.isnan(value):
         return None
+    if isinstance(value, str):  # a file name in a message may be no text at all, which SQLite refuses
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
     return value
 
 
