@@ -56,7 +56,7 @@ def test_bounds_hold_everywhere(widths: list[int], activation: str, loss: str, n
 
 def test_matrices_beat_the_bound_of_psi_alone() -> None:
     obj = objective([2, 3, 1], "tanh", "squared_error")
-    region = ph.Box(-0.3, 0.3).bind(obj)
+    region = ph.Box(-0.5, 0.5).bind(obj)
     psi_lower = certify(obj, region, "moment").psi_lower
     for penalty in penalties(obj):
         upper = strength_bound(obj, region, penalty, psi_lower)
