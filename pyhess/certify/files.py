@@ -37,6 +37,8 @@ def save_certificate(certificate: Certificate, path: str | os.PathLike[str]) -> 
     """See `Certificate.save`."""
     row = certificate.table.get(certificate.method)
     cover = None if row is None else row.cover
+    if cover is not None and cover.low.shape[1] != certificate.obj.num_params:
+        cover = None  # of one unit's parameters: not a cover of the region
     content = {
         **described_problem(certificate.obj, certificate.region, claim_of(certificate)),
         "method": certificate.method,

@@ -206,7 +206,8 @@ class Run(ABC):
             if self.scale is not None:
                 reached = np.flatnonzero(self.scale)
                 operator = scaled(operator, self.scale[reached], reached)
-            u0 = (u0 + noise / np.linalg.norm(noise))[reached]
+            mixed = u0 + noise / np.linalg.norm(noise)
+            u0 = (mixed if mixed[reached].any() else noise)[reached]  # opposite in one dimension
             pair = eigsh(operator, v0=u0, rng=rng, tol=1e-9, on_failure="return")
         except KeyboardInterrupt:
             self.interrupted = True

@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 
 import pyhess as ph
 from pyhess.certify import Certificate, certify, prove, schedule
-from pyhess.certify.portfolio import METHODS
 from pyhess.cli.app import app
 from pyhess.errors import FileError
 from pyhess.threshold import verify_file
@@ -129,11 +128,17 @@ def test_large_problems_are_left_open(tmp_path: Path) -> None:
     assert found.verdict == "incomplete"
     assert "too large for the independent check: 265 parameters" in found.checks[-1].detail
     assert "recomputed with the fast code" in found.checks[-1].detail
+<<<<<<< HEAD
     path = certify(obj, ph.Box(-0.01, 0.01), "moment").save(tmp_path / "m.npz")
     assert verify_file(path, time_limit=10.0).verdict == "verified"
     unknown = replace(certify(problem([2, 2, 1]), ph.Box(-0.1, 0.1), "moment"))
+=======
+    assert (
+        verify_file(certify(obj, ph.Box(-0.01, 0.01), "moment").save(tmp_path / "m.npz"), time_limit=10.0).verdict == "verified"
+    )
+    unknown = certify(problem([2, 2, 1]), ph.Box(-0.1, 0.1), "moment")
+>>>>>>> w-cert3
     assert not prove(unknown.obj, unknown.region, "oracle", unknown.psi_lower).proved
-    assert set(METHODS) >= {"moment", "full"}
 
 
 def test_regions_of_users_are_taken_at_their_word(tmp_path: Path) -> None:

@@ -156,3 +156,9 @@ def test_region_must_be_convex() -> None:
     obj, _ = small_problem()
     with pytest.raises(ph.InputTypeError, match="convex"):
         ph.search(obj, [ph.Box(-1, 0), ph.Box(0, 1)])
+
+
+@pytest.mark.parametrize("seed", range(20, 26))
+def test_one_parameter(seed: int) -> None:
+    obj = ph.Objective(ph.MLP([1, 1], bias=False), ph.Dataset([[2.0], [1.0]], [1.0, 0.0]), loss="squared_error")
+    assert ph.search(obj, ph.Box(-1.0, 1.0), rng=seed, starts=2).psi_upper == pytest.approx(2.5, rel=1e-12)
