@@ -90,11 +90,13 @@ class UnitCells:
         self._job = job
 
     def bound(self, cells: FloatArray, roots: IntArray, parents: FloatArray, stop: npt.NDArray[np.int32]) -> CellBounds:
-        """Bound cells (C, 2, 2 D + K); those of a ball are shrunk in place.
+        """Bound contiguous cells (C, 2, 2 D + K); those of a ball are shrunk in place.
 
         ``roots`` (C,) are the rows of the models to use, ``parents`` (C,) bounds already proved, which the results are not
         below. Cells left out when ``stop[0]`` is set have their parents' bounds and a split of -1.
         """
+        assert cells.flags.c_contiguous and cells.dtype == np.float64 and stop.dtype == np.int32
+        roots, parents = np.ascontiguousarray(roots, dtype=np.int64), np.ascontiguousarray(parents, dtype=np.float64)
         count = len(roots)
         found = CellBounds(
             parents.copy(),
