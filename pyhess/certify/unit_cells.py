@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .. import _core
-from .._native import CAPI, address, raise_for_status, unit_scratch_size
+from .._native import CAPI, CELLS_PER_TASK, UNIT_JOB_SIZE, address, raise_for_status, unit_scratch_size
 from .._threads import PARALLEL_LOCK, num_workers
 from ..kernels.jobs import share
 
@@ -36,11 +35,9 @@ UNIT_JOB = np.dtype(
         )
     ]
 )  # fmt: skip
-assert UNIT_JOB.itemsize == 8 * _core.unit_job_size
+assert UNIT_JOB.itemsize == 8 * UNIT_JOB_SIZE
 
 _INTEGERS = ("kinds", "powers", "groups")
-#: Cells that one task takes.
-_CELLS_PER_TASK = int(_core.cells_per_task)
 _FUNCTIONS = np.array([CAPI["ph_unit_cells"]], dtype=np.int64)
 
 
@@ -104,7 +101,7 @@ class UnitCells:
             np.zeros(count, dtype=np.int64),
             np.zeros((count, self._size, self._size)),
         )
-        threads = num_workers(-(-count // _CELLS_PER_TASK))
+        threads = num_workers(-(-count // CELLS_PER_TASK))
         # a line of the cache between the rows
         scratch = np.zeros((threads, self._scratch + 8))
         arrays: dict[str, npt.NDArray[Any]] = found._asdict()
