@@ -45,6 +45,8 @@ address = _core.address
 descent_scratch_size = _core.descent_scratch_size
 #: Doubles of scratch that ph_unit_cells needs per thread: (num_data, dim, outputs, num_generators) -> int.
 unit_scratch_size = _core.unit_scratch_size
+#: Eight-byte fields of its record, and the cells that one of its tasks takes.
+UNIT_JOB_SIZE, CELLS_PER_TASK = int(_core.unit_job_size), int(_core.cells_per_task)
 
 
 @dataclass(frozen=True)

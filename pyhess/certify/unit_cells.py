@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .. import _core
-from .._native import CAPI, address, raise_for_status, unit_scratch_size
+from .._native import CAPI, CELLS_PER_TASK, UNIT_JOB_SIZE, address, raise_for_status, unit_scratch_size
 from .._threads import PARALLEL_LOCK, num_workers
 from ..kernels.jobs import share
 
@@ -36,11 +35,9 @@ UNIT_JOB = np.dtype(
         )
     ]
 )  # fmt: skip
-assert UNIT_JOB.itemsize == 8 * _core.unit_job_size
+assert UNIT_JOB.itemsize == 8 * UNIT_JOB_SIZE
 
 _INTEGERS = ("kinds", "powers", "groups")
-#: Cells that one task takes.
-_CELLS_PER_TASK = int(_core.cells_per_task)
 _FUNCTIONS = np.array([CAPI["ph_unit_cells"]], dtype=np.int64)
 
 
@@ -90,11 +87,13 @@ class UnitCells:
         self._job = job
 
     def bound(self, cells: FloatArray, roots: IntArray, parents: FloatArray, stop: npt.NDArray[np.int32]) -> CellBounds:
-        """Bound cells (C, 2, 2 D + K); those of a ball are shrunk in place.
+        """Bound contiguous cells (C, 2, 2 D + K); those of a ball are shrunk in place.
 
         ``roots`` (C,) are the rows of the models to use, ``parents`` (C,) bounds already proved, which the results are not
         below. Cells left out when ``stop[0]`` is set have their parents' bounds and a split of -1.
         """
+        assert cells.flags.c_contiguous and cells.dtype == np.float64 and stop.dtype == np.int32
+        roots, parents = np.ascontiguousarray(roots, dtype=np.int64), np.ascontiguousarray(parents, dtype=np.float64)
         count = len(roots)
         found = CellBounds(
             parents.copy(),
@@ -102,7 +101,7 @@ class UnitCells:
             np.zeros(count, dtype=np.int64),
             np.zeros((count, self._size, self._size)),
         )
-        threads = num_workers(-(-count // _CELLS_PER_TASK))
+        threads = num_workers(-(-count // CELLS_PER_TASK))
         # a line of the cache between the rows
         scratch = np.zeros((threads, self._scratch + 8))
         arrays: dict[str, npt.NDArray[Any]] = found._asdict()

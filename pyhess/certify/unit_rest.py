@@ -156,7 +156,7 @@ def _twin_choices(obj: Objective, units: Units, others: IntArray) -> list[tuple[
 
 @dataclass
 class _Affine:
-    """Models "affine" and "range" of one unit's rest; slack and ibp are polynomials in the room left, see `Cell::other_units`."""
+    """Models "affine" and "range" of one unit's rest; slack, ibp: polynomials in the room left (assemble.cpp)."""
 
     middle: FloatArray  # (n, K)
     generators: FloatArray  # (n, K, L)
