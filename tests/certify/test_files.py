@@ -128,16 +128,9 @@ def test_large_problems_are_left_open(tmp_path: Path) -> None:
     assert found.verdict == "incomplete"
     assert "too large for the independent check: 265 parameters" in found.checks[-1].detail
     assert "recomputed with the fast code" in found.checks[-1].detail
-<<<<<<< HEAD
     path = certify(obj, ph.Box(-0.01, 0.01), "moment").save(tmp_path / "m.npz")
     assert verify_file(path, time_limit=10.0).verdict == "verified"
-    unknown = replace(certify(problem([2, 2, 1]), ph.Box(-0.1, 0.1), "moment"))
-=======
-    assert (
-        verify_file(certify(obj, ph.Box(-0.01, 0.01), "moment").save(tmp_path / "m.npz"), time_limit=10.0).verdict == "verified"
-    )
     unknown = certify(problem([2, 2, 1]), ph.Box(-0.1, 0.1), "moment")
->>>>>>> w-cert3
     assert not prove(unknown.obj, unknown.region, "oracle", unknown.psi_lower).proved
 
 
