@@ -17,7 +17,9 @@ class InputTypeError(PyhessError, TypeError):
     """An object of the wrong kind."""
 
 
-class MemoryLimitError(PyhessError, MemoryError):
+# The built-in error comes first, because MemoryError alone of all makes its instances itself: packages that replace the way
+# exceptions are pickled (tblib does when dask is imported) ask the first base for one.
+class MemoryLimitError(MemoryError, PyhessError):
     """More memory needed than is allowed or can be had."""
 
 
