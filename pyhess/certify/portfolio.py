@@ -48,7 +48,7 @@ _DENSE_PARAMS, _DENSE_COST = 2000, 6e10
 _DENSE_PARAMS_MAX = 8000
 #: Cells that ``units`` looks at without a time limit, by the multiplications for one of them, and its share of a limit.
 _UNIT_WORK, _UNIT_CELLS, _UNIT_SHARE = 1e8, (256, 6000), 0.8
-#: Multiplications that cutting a ball into cells may use, and the number of cells.
+#: Multiplications that cutting a ball into cells may use (the joint bounds take most of them), and the number of cells.
 _CELL_COST, _MAX_CELLS = 4e10, 200
 
 _ROUNDING = (
@@ -342,7 +342,7 @@ class _Run:
         assert isinstance(region, Ball)
         samples = self.obj.data.num_samples
         dense = name in ("comparison", "deif")
-        cost = 30.0 * dense_cost(self.whole, samples) if dense else 8.0 * samples * net.num_params
+        cost = 30.0 * dense_cost(self.whole, samples) if dense else 600.0 * samples * net.num_params
         max_cells = int(np.clip(_CELL_COST / cost, 4, _MAX_CELLS))
         return worst_over_ball(lambda radii: bound(ball_cell(net, region, radii)), net.num_layers, region.radius, max_cells)
 

@@ -296,7 +296,7 @@ def test_linear_models_need_no_bound() -> None:
 
 def test_cancelling_keeps_what_is_proved() -> None:
     rng = np.random.default_rng(69)
-    data = ph.Dataset(rng.standard_normal((600, 30)), rng.integers(0, 3, 600))
+    data = ph.Dataset(rng.standard_normal((400, 30)), rng.integers(0, 3, 400))
     obj = ph.Objective(ph.MLP([30, 40, 30, 3]), data, loss="cross_entropy")
     flag = np.ones(1, dtype=np.int32)
     c = certify(obj, ph.Ball(radius=1.0), cancel=flag)
