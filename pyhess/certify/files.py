@@ -39,16 +39,11 @@ def save_certificate(certificate: Certificate, path: str | os.PathLike[str]) -> 
     cover = None if row is None else row.cover
     if cover is not None and cover.low.shape[1] != certificate.obj.num_params:
         cover = None  # of one unit's parameters: not a cover of the region
+    told = certificate.to_dict()
+    del told["lam_upper"]  # follows from psi_lower
     content = {
         **described_problem(certificate.obj, certificate.region, claim_of(certificate)),
-        "method": certificate.method,
-        "psi_lower": _or_none(certificate.psi_lower),
-        "statement": certificate.statement,
-        "rounding": certificate.rounding,
-        "table": {
-            name: {"psi_lower": _or_none(entry.psi_lower), "seconds": entry.seconds, "cells": entry.cells}
-            for name, entry in certificate.table.items()
-        },
+        **told,
         "cover": None if cover is None else _cover_content(cover),
     }
     return write_result(path, "certificate", content)
@@ -183,7 +178,3 @@ def _text(content: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise InputTypeError(f"{name} is {shown(value)}; allowed is a string.")
     return value
-
-
-def _or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
