@@ -54,6 +54,7 @@ def hunt(run: Run, penalty: Penalty, rng: np.random.Generator) -> Found:
     if penalty.depends_on_strength:
         return _weights_follow(run, penalty, rng)
     run.scale = penalty.scale(1.0, run.size)
+    run.look_at_warm()
     explore(run, rng)
     return _best_of(run, penalty)
 
