@@ -27,7 +27,8 @@ from .starts import changed
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-_MEMORY_BYTES = 2**30  # of all workers' BFGS pairs together
+#: BFGS pairs of one descent: fewer where they would take more memory than this, whatever the number of workers.
+_PAIRS, _PAIR_BYTES = (3, 30), 2**28
 #: Products of fewer flops are explored in float64: there the rest of an evaluation takes as long.
 _SINGLE_FLOPS = 2e5
 
@@ -245,7 +246,7 @@ class NativeRun(Run):
     def _kernel(self, workers: int, effort: Effort) -> Callable[[IntArray, IntArray], object]:
         """The compiled descent of so many workers, with its memory, as a function of the tasks and their counter."""
         engine, size = self.obj.engine.in_float32() if effort.single else self.engine, self.size
-        memory = int(np.clip(_MEMORY_BYTES // (workers * 4 * size * 8), 3, 10))
+        memory = int(np.clip(_PAIR_BYTES // (4 * size * 8), *_PAIRS))
         scratch = np.zeros((workers, descent_scratch_size(size, memory)))
         turned, work = engine.rows(workers, 2 * engine.transposed_size), engine.rows(workers, engine.work_size)
         scale = np.zeros(0) if self.scale is None else self.scale
