@@ -9,8 +9,8 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib import import_module
 from multiprocessing import connection, parent_process
@@ -25,6 +25,11 @@ from ..errors import PyhessError
 _MOST_TEXT = 20_000
 #: Part of a time limit that must have passed for it to be what ended a cell early.
 _LIMIT_SHARE = 0.5
+
+#: Of a problem: what decides which code a cell runs, beside its kind.
+COMPILED_FOR = ("activation", "region", "penalty", "ordered", "loss")
+#: Seed of the tiny problems that are run to compile; the cells' own may be what goes wrong with them.
+_TINY_SEED = 20261
 
 _warmed: set[tuple[Any, ...]] = set()
 
@@ -51,6 +56,14 @@ def hello() -> dict[str, str]:
     return {"pyhess": version(), "host": socket.gethostname()}
 
 
+def prepare(tasks: Sequence[Mapping[str, Any]], threads: int) -> list[dict[str, Any]]:
+    """Load and compile what these cells need, before any of them; no results."""
+    with _limited(threads), suppress(Exception, KeyboardInterrupt):  # the cells themselves say what is wrong with them
+        for task in tasks:
+            _compile(task)
+    return []
+
+
 def run_batch(tasks: Sequence[Mapping[str, Any]], threads: int, budget: float) -> list[dict[str, Any]]:
     """Work through cells for about ``budget`` seconds; at least the first is done, those not reached are not in the answer.
 
@@ -69,19 +82,26 @@ def run_batch(tasks: Sequence[Mapping[str, Any]], threads: int, budget: float) -
     list of dict
         Per cell ``key``, ``result`` (columns of the store; status "done", "failed" or "interrupted") and ``arrays``.
     """
-    import numba
-    import threadpoolctl
-
     began = monotonic()
-    # Per thread, so at every batch: some engines call from threads of their own.
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     results = []
-    with threadpoolctl.threadpool_limits(threads):
+    with _limited(threads):
         for task in tasks:
             results.append(run_cell(task, threads))
             if monotonic() - began > budget:
                 break
     return results
+
+
+@contextmanager
+def _limited(threads: int) -> Iterator[None]:
+    """Threads for Numba and BLAS."""
+    import numba
+    import threadpoolctl
+
+    # Per thread, so at every call: some engines call from threads of their own.
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    with threadpoolctl.threadpool_limits(threads):
+        yield
 
 
 def run_cell(task: Mapping[str, Any], threads: int) -> dict[str, Any]:
@@ -153,8 +173,7 @@ def _compile(task: Mapping[str, Any]) -> None:
     from .problem import Problem, make_penalty, make_region
 
     described = task["problem"]
-    names = ("activation", "region", "penalty", "ordered", "loss")
-    what = (task["kind"], *(described[name] for name in names))
+    what = (task["kind"], *(described[name] for name in COMPILED_FOR))
     if what in _warmed:
         return
     _warmed.add(what)
@@ -171,7 +190,7 @@ def _compile(task: Mapping[str, Any]) -> None:
     cheap = {"starts": 2, "samples": 2, "certificate": "moment"}
     options = {name: value for name, value in cheap.items() if name in task["options"]}
     kind = _kind(task)
-    problem = Problem(Objective(net, tiny, loss=loss), make_region(described, net), make_penalty(described), described["seed"])
+    problem = Problem(Objective(net, tiny, loss=loss), make_region(described, net), make_penalty(described), _TINY_SEED)
     with suppress(PyhessError):  # what is wrong with the tiny problem is none of the cell's business
         kind.run(problem, kind.options(**{**task["options"], **options}), None, [])
 

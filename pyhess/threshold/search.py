@@ -20,7 +20,7 @@ import numpy.typing as npt
 from .._checks import as_rng, positive_int
 from ..errors import InputError
 from ..kernels import descent
-from ..linearization import Engine, Linearization
+from ..linearization import Linearization
 from ..objective import Objective
 from ..operators import Hessian
 from ..penalties import L2, Penalty, as_penalty
@@ -31,7 +31,7 @@ from .explore import EVALS_PER_START
 from .first_look import Early, first_look
 from .narrow import search_narrow
 from .projected import ProjectedRun
-from .search_run import FloatArray, NativeRun, Run
+from .search_run import FloatArray, NativeRun, Run, evaluation_flops
 from .starts import FAMILIES, into_ball, sow
 from .strategies import Found, hunt
 from .warm import CheckedPairs, Warm, as_warm, warm_rows
@@ -89,12 +89,11 @@ class SearchResult:
         return self.penalty.strength(self.psi_upper, self.v)
 
 
-def _effort(obj: Objective, engine: Engine, starts: int | None, native: bool) -> int:
+def _effort(obj: Objective, starts: int | None, native: bool) -> int:
     """How many starts; depends on the sizes alone, so that the answer does."""
     if starts is not None:
         return max(2, positive_int("starts", starts))
-    per_eval = 2.6 * engine.hvp_flops + 100.0 * obj.data.num_samples * sum(obj.net.widths) + 200.0 * obj.num_params + 2e5
-    per_eval += 0.0 if native else _LOOP_FLOPS
+    per_eval = evaluation_flops(obj) + (0.0 if native else _LOOP_FLOPS)
     evals = float(np.clip(_BUDGET_FLOPS / per_eval, _MIN_EVALS, _MAX_EVALS))
     return int(np.clip(evals / EVALS_PER_START, _MIN_STARTS, _MAX_STARTS))
 
@@ -220,7 +219,7 @@ def search(
     twins = isinstance(bound, Ordered) and bound.region.is_permutation_symmetric(obj) and asked.is_permutation_symmetric(obj)
     searched = bound.region if isinstance(bound, Ordered) and twins else bound
     native = isinstance(searched, Box | Ball)
-    count = _effort(obj, obj.engine, starts, native)
+    count = _effort(obj, starts, native)
     flag = np.zeros(1, dtype=np.int32) if cancel is None else cancel
     deadline = None if time_limit is None else began + time_limit
     early: list[Early] = []

@@ -187,9 +187,14 @@ def test_a_poison_cell_is_named_and_the_others_are_done(tmp_path: Path, engine: 
     assert finished(path) == before
 
 
-def test_a_cell_that_dies_once_is_done(tmp_path: Path) -> None:
+def test_a_worker_that_dies_once_with_a_cell_and_once_before(tmp_path: Path) -> None:
     spec = chaos_spec(seeds=[11, 888], compute={"folder": str(tmp_path)}, grid={"width": [2]})
-    assert ph.sweep(spec, tmp_path / "run.db", 2).counts["done"] == 2
+    states: list[dict[str, Any]] = []
+    assert ph.sweep(spec, tmp_path / "run.db", 2, progress=states.append).counts["done"] == 2
+    assert {path.name for path in tmp_path.glob("died*")} == {"died with 2", "died with 16"}
+    assert states[0]["compiling"] and not states[-1]["compiling"]
+    with Store.open(tmp_path / "run.db", readonly=True) as store:
+        assert sorted(row["attempts"] for row in store.rows()) == [1, 2]
 
 
 def test_children_of_a_failed_parent_run_cold_and_again_when_it_is_mended(tmp_path: Path) -> None:
@@ -241,14 +246,29 @@ def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
     assert done.returncode != 0 and "if __name__ == '__main__'" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+#: The command line, with the chaos kind.
+_CLI = "import chaos_kind; from pyhess.cli import main; main()"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGTERM])
 def test_signals_drain_and_save(tmp_path: Path, number: signal.Signals) -> None:
     spec, path = tmp_path / "spec.json", tmp_path / "run.db"
     spec.write_text(json.dumps(chaos_spec(120, pause=0.2)))
-    process = subprocess.Popen(python(str(HERE / "chaos_run.py"), "2", str(path), str(spec)), start_new_session=True)
+    command = python(str(HERE / "chaos_run.py"), "2", str(path), str(spec))
+    if number == signal.SIGTERM:
+        toml = tmp_path / "run.toml"
+        toml.write_text(
+            '[compute]\nkind = "chaos"\npause = 0.2\n[grid]\ndata = "xor"\nn = 16\nradius = 0.5\nwidth = [1, 2, 3, 4]\n'
+            "seed = { first = 11, count = 30 }\n"
+        )
+        command = python("-c", _CLI, "sweep", "run", str(toml), "--workers", "2", "-q")
+    process = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 120.0
     while not finished(path) and time.monotonic() < deadline:
         time.sleep(0.1)
+    if number == signal.SIGTERM:  # a second driver is sent away, and disturbs nothing
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert second.returncode == 5 and f"process {process.pid}" in second.stderr
     os.killpg(process.pid, number)  # to all of them, as a terminal and Slurm do
     assert process.wait(60) == 128 + number
     done = finished(path)
