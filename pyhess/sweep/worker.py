@@ -25,6 +25,8 @@ from ..errors import PyhessError
 _MOST_TEXT = 20_000
 #: Part of a time limit that must have passed for it to be what ended a cell early.
 _LIMIT_SHARE = 0.5
+#: Most cells that are carried out together.
+_TOGETHER = 16
 
 #: Of a problem: what decides which code a cell runs, beside its kind.
 COMPILED_FOR = ("activation", "region", "penalty", "ordered", "loss")
@@ -85,11 +87,30 @@ def run_batch(tasks: Sequence[Mapping[str, Any]], threads: int, budget: float) -
     began = monotonic()
     results = []
     with _limited(threads):
-        for task in tasks:
-            results.append(run_cell(task, threads))
+        for group in _groups(tasks):
+            results += run_cells(group, threads)
             if monotonic() - began > budget:
                 break
     return results
+
+
+def _groups(tasks: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Which cells are carried out together: some of one shape on the same data, where their kind can, without a time limit."""
+    groups: dict[str, list[list[Mapping[str, Any]]]] = {}
+    for task in tasks:
+        same = [task["kind"], task["options"], task["problem"]["data"], task["problem"]["hidden"]]
+        mine = groups.setdefault(str(same) if _joins(task) else task["key"], [])
+        if not mine or len(mine[-1]) == _TOGETHER:
+            mine.append([])
+        mine[-1].append(task)
+    return [group for mine in groups.values() for group in mine]
+
+
+def _joins(task: Mapping[str, Any]) -> bool:
+    try:
+        return task["time_limit"] is None and _kind(task).run_together is not None
+    except Exception:  # said by the cell itself
+        return False
 
 
 @contextmanager
@@ -104,31 +125,66 @@ def _limited(threads: int) -> Iterator[None]:
         yield
 
 
-def run_cell(task: Mapping[str, Any], threads: int) -> dict[str, Any]:
-    """One cell, whatever happens in it."""
-    result: dict[str, Any] = {"threads": threads, "host": _host(), "start": task["start"]}
-    arrays: dict[str, Any] = {}
+def run_cells(tasks: Sequence[Mapping[str, Any]], threads: int) -> list[dict[str, Any]]:
+    """One cell, or several of a group together, whatever happens in them."""
+    found: dict[str, Any] = {}
+    ready = []
+    for task in tasks:
+        try:
+            ready.append((task, *_prepared(task)))
+        except (Exception, KeyboardInterrupt) as error:
+            found[task["key"]] = error
     began, began_cpu = monotonic(), process_time()
     try:
-        problem, warm = _prepared(task)
-        result |= {"num_params": problem.obj.num_params, "num_samples": problem.obj.data.num_samples}
-        began, began_cpu = monotonic(), process_time()
-        outcome = _kind(task).run(problem, _options(task), task["time_limit"], warm)
-        result |= {"status": "done", **outcome.answer, "timing": outcome.timing, "time_limited": outcome.stopped_early}
-        limit = task["time_limit"]
-        if outcome.stopped_early and (limit is None or monotonic() - began < _LIMIT_SHARE * limit):
-            result = {"status": "interrupted"}  # by a signal to this worker: no answer
-        arrays = {name: array for name, array in outcome.arrays.items() if task["keep"] or name not in ("theta", "v")}
-    except KeyboardInterrupt:
-        result = {"status": "interrupted"}
-    except Exception as error:
-        result |= {
+        outcomes = _outcomes(ready)
+    except (Exception, KeyboardInterrupt) as error:
+        outcomes = [error] * len(ready)
+    share = 1.0 / max(1, len(ready))
+    measured = {
+        "threads": threads, "host": _host(), "seconds": share * (monotonic() - began),
+        "cpu_seconds": share * (process_time() - began_cpu), "peak_bytes": _peak_bytes(),
+    }  # fmt: skip
+    sizes = {}
+    for (task, problem, _), outcome in zip(ready, outcomes, strict=True):
+        found[task["key"]] = outcome
+        sizes[task["key"]] = {"num_params": problem.obj.num_params, "num_samples": problem.obj.data.num_samples}
+    return [
+        _answer(task, found[task["key"]], {**measured, "start": task["start"], **sizes.get(task["key"], {})}) for task in tasks
+    ]
+
+
+def _outcomes(ready: Sequence[tuple[Mapping[str, Any], Any, Any]]) -> list[Any]:
+    """What comes of cells that are prepared: outcomes and exceptions."""
+    if not ready:
+        return []
+    task = ready[0][0]
+    kind, options = _kind(task), _kind(task).options(**task["options"])
+    if len(ready) == 1:
+        return [kind.run(ready[0][1], options, task["time_limit"], ready[0][2])]
+    outcomes: list[Any] = kind.run_together([problem for _, problem, _ in ready], options, [warm for _, _, warm in ready])
+    return outcomes
+
+
+def _answer(task: Mapping[str, Any], outcome: Any, measured: dict[str, Any]) -> dict[str, Any]:
+    """Columns and arrays of a cell from its outcome, or from the exception in its place."""
+    result: dict[str, Any] = {"status": "interrupted"}
+    arrays: dict[str, Any] = {}
+    if isinstance(outcome, Exception):
+        result = {
+            **measured,
             "status": "failed",
-            "error_type": type(error).__name__,
-            "error": str(error)[:_MOST_TEXT],
-            "traceback": traceback.format_exc()[-_MOST_TEXT:],
+            "error_type": type(outcome).__name__,
+            "error": str(outcome)[:_MOST_TEXT],
+            "traceback": "".join(traceback.format_exception(outcome))[-_MOST_TEXT:],
         }
-    result |= {"seconds": monotonic() - began, "cpu_seconds": process_time() - began_cpu, "peak_bytes": _peak_bytes()}
+    elif not isinstance(outcome, KeyboardInterrupt):
+        limit = task["time_limit"]
+        # Ended early by what is no time limit: a signal to this worker, and no answer.
+        if not outcome.stopped_early or (limit is not None and measured["seconds"] >= _LIMIT_SHARE * limit):
+            result = {
+                **measured, "status": "done", **outcome.answer, "timing": outcome.timing, "time_limited": outcome.stopped_early,
+            }  # fmt: skip
+            arrays = {name: array for name, array in outcome.arrays.items() if task["keep"] or name not in ("theta", "v")}
     return {"key": task["key"], "result": _plain(result), "arrays": arrays}
 
 
@@ -137,10 +193,6 @@ def _kind(task: Mapping[str, Any]) -> Any:
 
     import_module(task["module"])  # where the kind is registered, which is not always in pyhess
     return KINDS[task["kind"]]
-
-
-def _options(task: Mapping[str, Any]) -> Any:
-    return _kind(task).options(**task["options"])
 
 
 def _prepared(task: Mapping[str, Any]) -> tuple[Any, list[tuple[Any, Any]]]:

@@ -23,6 +23,7 @@ from .explore import scout
 from .first_look import Early
 from .search_run import FloatArray, NativeRun
 from .starts import sow
+from .steps import Steps
 from .widening import carried
 
 #: Units that every hidden layer of the narrow networks has at most. Two suffice for odd activations more often than not; where
@@ -97,7 +98,7 @@ def narrow_region(widening: Widening, region: Region) -> tuple[int, FloatArray, 
 def search_narrow(
     obj: Objective, region: Region, scale: FloatArray | None, count: int, rng: np.random.Generator, time_limit: float | None,
     progress: Callable[[dict[str, Any]], object] | None, cancel: npt.NDArray[np.int32],
-) -> list[Early]:  # fmt: skip
+) -> Steps[list[Early]]:  # fmt: skip
     """Search networks of few units a layer, if there are any that are narrower than this and fit the region.
 
     ``scale`` is the diagonal of S in the wide network, ``count`` the number of its starts. ``cancel`` is left as it is.
@@ -113,7 +114,7 @@ def search_narrow(
             continue
         limit = None if time_limit is None else _TIME_SHARE * time_limit
         starts = max(2, round(share * count))
-        found.append(_search_one(obj, widening, placed, scale, starts, rng.spawn(1)[0], limit, progress, cancel))
+        found.append((yield from _search_one(obj, widening, placed, scale, starts, rng.spawn(1)[0], limit, progress, cancel)))
     return found
 
 
@@ -121,7 +122,7 @@ def _search_one(
     obj: Objective, widening: Widening, placed: tuple[int, FloatArray, FloatArray], scale: FloatArray | None, count: int,
     rng: np.random.Generator, limit: float | None, progress: Callable[[dict[str, Any]], object] | None,
     cancel: npt.NDArray[np.int32],
-) -> Early:  # fmt: skip
+) -> Steps[Early]:  # fmt: skip
     kind, mid, half = placed
     small = Objective(widening.net, obj.data, obj.loss)
     zs, names = sow(small, count, kind == descent.BALL, rng)
@@ -137,7 +138,7 @@ def _search_one(
     run.scale = 1.0 / np.sqrt(widening.weights(scale))
     try:
         run.compile(count)
-        scout(run, rng)
+        yield from scout(run, rng)
     except KeyboardInterrupt:
         run.interrupted = True
     in_time = deadline is None or monotonic() < deadline

@@ -33,6 +33,7 @@ from .narrow import search_narrow
 from .projected import ProjectedRun
 from .search_run import FloatArray, NativeRun, Run, evaluation_flops
 from .starts import FAMILIES, into_ball, sow
+from .steps import Steps, conduct
 from .strategies import Found, hunt
 from .warm import CheckedPairs, Warm, as_warm, warm_rows
 
@@ -104,7 +105,7 @@ def _map_of(frame: Region) -> tuple[int, FloatArray, FloatArray]:
         low, high = np.asarray(frame.low, dtype=np.float64), np.asarray(frame.high, dtype=np.float64)
         return descent.BOX, 0.5 * (low + high), 0.5 * (high - low)
     assert isinstance(frame, Ball)
-    center = np.array(frame.center, dtype=np.float64)  # writable, as a box gives it: one compiled signature
+    center = np.array(frame.center, dtype=np.float64)
     return descent.BALL, center, np.full(center.size, float(frame.radius))
 
 
@@ -207,6 +208,15 @@ def search(
     >>> larger.num_starts, round(larger.psi_upper, 6)
     (3, -3.0)
     """
+    return conduct(search_steps(obj, region, penalty, rng, time_limit, starts, warm, progress, cancel))
+
+
+def search_steps(
+    obj: Objective, region: Region, penalty: Penalty | None = None, rng: int | np.random.Generator | None = None,
+    time_limit: float | None = None, starts: int | None = None, warm: Warm | None = None,
+    progress: Callable[[dict[str, Any]], object] | None = None, cancel: npt.NDArray[np.int32] | None = None,
+) -> Steps[SearchResult]:  # fmt: skip
+    """`search`, as something that asks for its descents."""
     asked = as_penalty(L2() if penalty is None else penalty).bind(obj)
     bound = as_region(region).bind(obj)
     generator = as_rng(rng)
@@ -226,16 +236,16 @@ def search(
     if native and not asked.depends_on_strength and not asked.leaves_out(obj.num_params).any():
         progress = None if progress is None else _best_so_far(progress)
         scale, streams = asked.scale(1.0, obj.num_params), generator.spawn(2)
-        early = first_look(obj, _map_of(searched), scale, count, streams[1], deadline, progress, flag)
+        early = yield from first_look(obj, _map_of(searched), scale, count, streams[1], deadline, progress, flag)
         if not any(found.interrupted for found in early):
-            early += search_narrow(obj, searched, scale, count, streams[0], time_limit, progress, flag)
+            early += yield from search_narrow(obj, searched, scale, count, streams[0], time_limit, progress, flag)
     run = _make_run(obj, searched, asked, count, pairs, early, generator, deadline=deadline, progress=progress, cancel=flag)
     try:
         run.compile(run.values.size)
     except KeyboardInterrupt:
         run.interrupted = True
     run.interrupted |= any(found.interrupted for found in early)
-    found = hunt(run, asked, generator)
+    found = yield from hunt(run, asked, generator)
     theta, v = searched.project(found.theta), found.v
     if twins:
         orders = unit_orders(obj.net, theta)

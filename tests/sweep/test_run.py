@@ -17,7 +17,7 @@ import pytest
 
 import pyhess as ph
 from pyhess import InputError, InputTypeError, PyhessError
-from pyhess.sweep import Store, SweepSpec, make_plan
+from pyhess.sweep import Store, Sweep, SweepSpec, make_plan
 
 from .conftest import HERE, answers, chaos_spec, finished, python
 
@@ -109,6 +109,26 @@ def test_threads_per_cell_do_not_change_answers(tmp_path: Path, expected: dict[s
     assert answers(tmp_path / "run.db") == expected
     with Store.open(tmp_path / "run.db", readonly=True) as store:
         assert {row["threads"] for row in store.rows()} == {2}
+
+
+def test_cells_carried_out_together_have_the_answers_of_cells_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = {"data": "xor", "n": 24, "width": [2, 3], "radius": [0.7, 1e200], "activation": "gelu", "seed": [11, 12, 13]}
+    spec = {"compute": {"kind": "search", "starts": 2}, "grid": grid}
+    found = {}
+    for together, threads in ((1, 1), (2, 1), (16, 2)):
+        monkeypatch.setattr("pyhess.sweep.worker._TOGETHER", together)
+        path = tmp_path / f"{together}.db"
+        assert ph.sweep(spec, path, 0, threads_per_cell=threads).counts == {"done": 6, "failed": 6, "crashed": 0, "pending": 0}
+        found[together] = answers(path)
+        with Store.open(path, readonly=True) as store:
+            arrays = [store.arrays(row["key"]) for row in store.rows("done")]
+        found[together]["witnesses"] = tuple(array.tobytes() for pair in arrays for array in pair.values())
+    assert found[1] == found[2] == found[16]
+    rows = Sweep(tmp_path / "16.db", {}).rows()
+    row = next(row for row in rows if row["status"] == "done" and (row["axes"]["width"], row["axes"]["seed"]) == (3, 12))
+    obj = ph.Objective(ph.MLP([2, 3, 1], activation="gelu"), ph.datasets.load("xor", n=24), "logistic")
+    direct = ph.search(obj, ph.Box(-0.7, 0.7), rng=12, starts=2)
+    assert row["num_jets"] == direct.num_jets and row["lam_lower"] == pytest.approx(direct.lam_lower, rel=1e-9)
 
 
 def test_the_witness_is_kept_and_checks(tmp_path: Path) -> None:
