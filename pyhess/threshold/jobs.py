@@ -14,6 +14,7 @@ from .._threads import PARALLEL_LOCK, blas_single_thread
 from ..kernels import descent
 from ..linearization import Engine
 
+_NONE = np.zeros(0, dtype=np.dtype((np.void, descent.TASK.itemsize)))
 _MEMORY_BYTES = 2**30  # of all workers' BFGS pairs together
 #: Calls predicted to take fewer flops than this (some 10 ms) stay in the calling thread: Ctrl-C and the deadline can wait.
 _INTERRUPTIBLE_FLOPS = 1e9
@@ -41,7 +42,8 @@ class Job:
             memory = int(np.clip(_MEMORY_BYTES // (workers * 4 * part.size * 8), 3, 10))
             part.records["memory"] = memory
             scratch = max(scratch, descent_scratch_size(part.size, memory))
-        self._records = np.concatenate([part.records for part in parts]) if parts else np.zeros(0, dtype=descent.TASK)
+        # As bytes: NumPy looks at every field of records that it joins.
+        self._records = np.concatenate([_NONE, *(part.records.view(_NONE.dtype) for part in parts)]).view(descent.TASK)
         self._scratch = np.zeros((workers, scratch))
         self._turned = self._rows(parts, lambda engine: 2 * engine.transposed_size)
         self._work = self._rows(parts, lambda engine: engine.work_size)

@@ -185,7 +185,8 @@ class Run(ABC):
         """Replace the worst of the first ``explored`` starts by changed copies of the best ones, and say which."""
         parents = self.distinct(max(2, slots // 4))
         worst = np.argsort(self.values[:explored], kind="stable")[::-1][:slots]
-        worst = worst[~np.isin(worst, parents)]
+        kept = set(parents.tolist())
+        worst = np.array([slot for slot in worst if slot not in kept], dtype=np.int64)
         if self.interrupted or parents.size == 0 or worst.size == 0:
             return np.zeros(0, dtype=np.int64)
         size = self.size
@@ -203,14 +204,15 @@ class Run(ABC):
         if self.stopped():
             return
         try:
-            operator: LinearOperator = Hessian(Linearization(self.engine, self.theta(start)))
+            hessian = Hessian(Linearization(self.engine, self.theta(start)))
+            operator: LinearOperator = hessian
             # A start close to u converges fast; the random part finds what u does not see.
             u0 = self.zs[start, self.size :] / np.linalg.norm(self.zs[start, self.size :])
             noise = self.random_direction(rng)
             reached: Any = slice(None)
             if self.scale is not None:
                 reached = np.flatnonzero(self.scale)
-                operator = scaled(operator, self.scale[reached], reached)
+                operator = scaled(hessian, self.scale[reached], reached)
             mixed = u0 + noise / np.linalg.norm(noise)
             u0 = (mixed if mixed[reached].any() else noise)[reached]  # opposite in one dimension
             pair = eigsh(operator, v0=u0, rng=rng, tol=1e-9, on_failure="return")
@@ -225,14 +227,15 @@ class Run(ABC):
         self.matvecs += int(pair.num_matvecs)
 
 
-def scaled(hessian: LinearOperator, scale: FloatArray, reached: IntArray) -> LinearOperator:
-    """The symmetric operator S H S on the coordinates that S reaches."""
-    wide = np.zeros(hessian.shape[0])
+def scaled(hessian: Hessian, scale: FloatArray, reached: IntArray) -> LinearOperator:
+    """The symmetric operator S H S on the coordinates that S reaches; H in float64."""
+    wide, product = np.zeros((2, hessian.shape[0]))
 
     def multiply(u: FloatArray) -> FloatArray:
         wide[reached] = scale * u.reshape(-1)
-        product: FloatArray = scale * (hessian @ wide)[reached]
-        return product
+        hessian._matvec_into(wide, product)
+        result: FloatArray = scale * product[reached]
+        return result
 
     return LinearOperator((reached.size, reached.size), matvec=multiply, rmatvec=multiply, dtype=np.float64)
 

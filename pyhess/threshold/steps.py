@@ -17,8 +17,8 @@ from .search_run import Effort, IntArray, NativeRun, Run
 
 T = TypeVar("T")
 
-#: Searches with more parameters are carried out one by one: nothing is gained there, and the number of their BFGS pairs depends on
-#: the number of workers.
+#: Searches with more parameters are carried out one by one: nothing is gained there, and the number of BFGS pairs of the largest
+#: depends on the number of workers.
 _MOST_PARAMS = 2**14
 
 
