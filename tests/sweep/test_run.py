@@ -18,6 +18,7 @@ import pytest
 import pyhess as ph
 from pyhess import InputError, InputTypeError, PyhessError
 from pyhess.sweep import Store, Sweep, SweepSpec, make_plan
+from pyhess.sweep.workqueue import WorkQueue
 
 from .conftest import HERE, answers, chaos_spec, finished, python
 
@@ -175,6 +176,14 @@ def test_a_time_limit_that_bites_is_marked(tmp_path: Path) -> None:
         row = store.rows()[0]
     assert row["status"] == "done" and row["time_limited"] is True and row["lam_lower"] > 0.0
     assert ph.sweep(spec, tmp_path / "run.db", 0).counts["done"] == 1
+
+
+def test_batches_shrink_when_little_is_left() -> None:
+    queue = WorkQueue(make_plan(SweepSpec.from_dict(chaos_spec(40, pause=0.09))).cells)  # predicted to take 0.1 s each
+    sizes = []
+    while cells := queue.take(0.5, 1.0, 2):
+        sizes.append(len(cells))
+    assert sum(sizes) == 40 and sizes[0] == 5 and sizes[-4:] == [1, 1, 1, 1] and sorted(sizes, reverse=True) == sizes
 
 
 # --- accidents --------------------------------------------------------------------------------------------------------------
