@@ -121,6 +121,22 @@ class Range:
         return Range(self.lo.reshape(shape), self.hi.reshape(shape))
 
 
+def dot(a: Range, b: Range, axis: int) -> Range:
+    """The sum along an axis of a b, from middles and radii: for many numbers that are known well."""
+    (x, dx), (y, dy) = middle_and_radius(a), middle_and_radius(b)
+    count = max(a.lo.shape[axis], b.lo.shape[axis])
+    size = (np.abs(x) * np.abs(y)).sum(axis=axis)
+    blur = (np.abs(x) * dy + dx * (np.abs(y) + dy)).sum(axis=axis)
+    room = UNIT * (count + 8)
+    return Range.about((x * y).sum(axis=axis), up(up(size * room) + up(blur * (1.0 + room))) + TINY)
+
+
+def middle_and_radius(x: Range) -> tuple[Wide, Wide]:
+    """Numbers and bounds of the distance from them."""
+    middle = down(0.5 * (x.lo + x.hi))
+    return middle, np.maximum(up(x.hi - middle), up(middle - x.lo))
+
+
 def length(size: Wide) -> Wide:
     """Upper bound of the Euclidean norm along the last axis of numbers >= 0."""
     return Range(size).square().sum(-1).root().hi

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .reference_interval import Range, Wide, down, up, wide, zeros
+from .reference_interval import Range, dot, down, up, wide, zeros
 from .reference_tests import Flags, positive_pivots
 from .reference_unit_block import Block, UnitProblem
 
@@ -203,10 +203,10 @@ def _data_majorant(problem: UnitProblem, block: Block, chosen: npt.NDArray[np.in
     shrunk = (Range(mixed) / Range(tau)).hi
     square = up(block.curved[chosen] + (Range(tau) * Range(mixed) + Range(n11)).sum(2).hi)
     lo, hi = zeros((len(chosen), size, size)), zeros((len(chosen), size, size))
-    top = (Range(square)[:, :, None, None] * problem.outer[None]).sum(1)
+    top = dot(Range(square)[:, :, None, None], problem.outer[None], 1)
     lo[:, :dim, :dim], hi[:, :dim, :dim] = top.lo, top.hi
     for k in range(size - dim):
-        side = (Range(n12[:, :, k])[:, :, None] * problem.cross[None]).sum(1)
+        side = dot(Range(n12[:, :, k])[:, :, None], problem.cross[None], 1)
         lo[:, :dim, dim + k] = lo[:, dim + k, :dim] = side.lo
         hi[:, :dim, dim + k] = hi[:, dim + k, :dim] = side.hi
         own = ((Range(shrunk[:, :, k]) + Range(n22[:, :, k])) * problem.mass[None]).sum(1)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .reference_hessian import Problem
-from .reference_interval import Range, Wide, down, length, up, wide, zeros
+from .reference_interval import Range, Wide, dot, length, middle_and_radius, up, wide, zeros
 from .reference_ranges import activation, activations
 from .reference_slopes import Slopes, slopes
 
@@ -110,13 +110,6 @@ class Block:
     shares: npt.NDArray[np.float64]
 
 
-def middle_and_radius(x: Range) -> tuple[Wide, Wide]:
-    """Numbers and bounds of the distance from them."""
-    middle = 0.5 * (x.lo + x.hi)
-    middle = wide(down(middle))
-    return middle, wide(np.maximum(np.maximum(up(x.hi - middle), up(middle - x.lo)), wide(0.0)))
-
-
 def stacked(parts: list[Range], axis: int) -> Range:
     """Along a new axis."""
     return Range(np.stack([part.lo for part in parts], axis), np.stack([part.hi for part in parts], axis))
@@ -139,8 +132,8 @@ class _Datum:
         dim = problem.dim
         centre_u, self.half_u = middle_and_radius(Range(low[:, :dim], high[:, :dim]))
         centre_v, self.half_v = middle_and_radius(Range(low[:, dim:], high[:, dim:]))
-        s0 = (Range(centre_u)[:, None, :] * Range(problem.z)[None]).sum(-1)
-        self.ds = (Range(self.half_u)[:, None, :] * Range(np.abs(problem.z))[None]).sum(-1).hi
+        s0 = dot(Range(centre_u)[:, None, :], Range(problem.z)[None], 2)
+        self.ds = dot(Range(self.half_u)[:, None, :], Range(np.abs(problem.z))[None], 2).hi
         s = s0 + centred(self.ds)
         self.at = activations(problem.name, problem.beta, range(4), s0)
         self.over = activations(problem.name, problem.beta, range(5), s)
@@ -244,10 +237,10 @@ def enclosed(problem: UnitProblem, low: Wide, high: Wide, rest: Rest) -> Block:
         """[mean a z z', mean z b'; ., 0] for a (B, n), b K times (B, n)."""
         count = a.lo.shape[0]
         lo, hi = zeros((count, dim + outputs, dim + outputs)), zeros((count, dim + outputs, dim + outputs))
-        top = (problem.outer[None] * a[:, :, None, None]).sum(1)
+        top = dot(problem.outer[None], a[:, :, None, None], 1)
         lo[:, :dim, :dim], hi[:, :dim, :dim] = top.lo, top.hi
         for k in range(outputs):
-            side = (problem.cross[None] * b[k][:, :, None]).sum(1)
+            side = dot(problem.cross[None], b[k][:, :, None], 1)
             lo[:, :dim, dim + k] = lo[:, dim + k, :dim] = side.lo
             hi[:, :dim, dim + k] = hi[:, dim + k, :dim] = side.hi
         return Range(lo, hi)

@@ -17,8 +17,8 @@ from itertools import pairwise
 import numpy as np
 
 from .reference_hessian import Problem
-from .reference_interval import Range, Wide, length, up, wide, zeros
-from .reference_unit_block import Rest, UnitProblem, centred, middle_and_radius, one_sided, stacked
+from .reference_interval import Range, Wide, dot, length, middle_and_radius, up, wide, zeros
+from .reference_unit_block import Rest, UnitProblem, centred, one_sided, stacked
 
 _HALF = Range(wide(0.5))
 #: Symbols of a box's model; smaller ones join the slack.
@@ -101,8 +101,8 @@ def twin_rest(problem: UnitProblem, low: Wide, high: Wide, amplitude: Range, off
     """A v phi(u'.z) + c for u' in cells [low, high] (B, D), amplitudes and offsets (B, K)."""
     centre, half = middle_and_radius(Range(low, high))
     inputs = Range(problem.z)[None]
-    s0 = (Range(centre)[:, None, :] * inputs).sum(-1)
-    ds = (Range(half)[:, None, :] * Range(np.abs(problem.z))[None]).sum(-1).hi
+    s0 = dot(Range(centre)[:, None, :], inputs, 2)
+    ds = dot(Range(half)[:, None, :], Range(np.abs(problem.z))[None], 2).hi
     s = s0 + centred(ds)
     shift, rest = middle_and_radius(one_sided(_HALF * Range(ds).square() * problem.phi(2, s)))
     plain_middle, plain = middle_and_radius(problem.phi(0, s))
