@@ -64,7 +64,7 @@ _TESTS: dict[str, np.ufunc] = {
     "isnan": _single(lambda a: a.is_nan()),
     "logical_or": np.frompyfunc(lambda a, b: bool(a) or bool(b), 2, 1),
 }
-_LOWER, _UPPER = (_single(lambda a: a.lower()), _single(lambda a: a.upper()))
+_LOWER, _UPPER, _MIDDLE = (_single(lambda a: a.lower()), _single(lambda a: a.upper()), _single(lambda a: a.mid()))
 
 
 class BallArray(np.ndarray[Any, np.dtype[Any]]):
@@ -92,21 +92,26 @@ class BallArray(np.ndarray[Any, np.dtype[Any]]):
     @staticmethod
     def _reduced(name: str, x: Any, axis: Any = 0, keepdims: bool = False, initial: Any = None, **_: Any) -> Any:
         if name == "logical_or":
-            return bool(any(not (_ball(item) == 0) for item in x.ravel()))
+            return bool(any(_ball(item) != 0 for item in x.ravel()))
         assert axis is None or isinstance(axis, int)
         rows = np.moveaxis(x, axis, 0) if axis is not None else x.reshape(-1)
-        start = [] if initial is None or initial is np._NoValue else [_ball(initial)]
-        if name == "add" and not start:
-            start = [_ZERO]
-        found = functools.reduce(_BALLS[name], rows, *start)
-        found = np.asarray(found, dtype=object)
+        given = _ZERO if name == "add" and not isinstance(initial, float) else initial
+        start = [np.full(rows.shape[1:], _ball(given), dtype=object)] if isinstance(given, arb | float) else []
+        found = np.asarray(functools.reduce(_BALLS[name], rows, *start), dtype=object)
         if keepdims and axis is not None:
             found = np.expand_dims(found, axis)
-        return found.view(BallArray) if found.ndim else found.item()
+        return found.view(BallArray)
 
     def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
         found = super().__array_function__(function, types, arguments, options)
         return _as_balls(found)
+
+    def __getitem__(self, where: Any) -> Any:
+        found = super().__getitem__(where)
+        return found if isinstance(found, BallArray) else np.asarray(found, dtype=object).view(BallArray)
+
+    def __float__(self) -> float:
+        return float(self.item())
 
     def astype(self, dtype: Any, *arguments: Any, **options: Any) -> Any:
         """Nearby floating-point numbers, in an ordinary array."""
@@ -149,6 +154,9 @@ class ArbBalls(LongDoubles):
         if isinstance(x, np.ndarray) and x.dtype == object:
             return self._end(end, x.view(BallArray), otherwise)
         return self.array(np.nextafter(np.asarray(x, dtype=np.longdouble), np.longdouble(np.inf if end is _UPPER else -np.inf)))
+
+    def point(self, x: Wide) -> Wide:
+        return np.asarray(_MIDDLE(np.asarray(x, dtype=object)), dtype=object).view(BallArray)
 
     def function(self, name: str) -> Callable[[Wide], Wide] | None:
         found = _FUNCTIONS[name]

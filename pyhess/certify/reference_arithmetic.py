@@ -3,8 +3,8 @@
     long doubles   NumPy's, 80 bits where the machine has them: every result is moved outwards by one unit of the last place
     Arb            the ends of the ranges are Arb's numbers of 128 bits, a result's ends those of the ball that Arb returns for it
 
-What is written with `wide`, `zeros`, `up` and `down`, NumPy's functions and `Range`s runs in either. Arb's arrays are NumPy arrays
-of objects; they take their functions from Arb, and numbers of other kinds exactly.
+What is written with `wide`, `zeros`, `up` and `down`, NumPy's functions and `Range`s runs in either. Arb's arrays are NumPy
+arrays of objects; they take their functions from Arb, and numbers of other kinds exactly.
 """
 
 from __future__ import annotations
@@ -40,18 +40,23 @@ class LongDoubles:
         """At most what x was rounded from."""
         return np.nextafter(self.array(x), np.longdouble(-np.inf))
 
+    def point(self, x: Wide) -> Wide:
+        """Numbers near x, known exactly."""
+        return x
+
     def function(self, name: str) -> Callable[[Wide], Wide] | None:
         """An elementary function of its own, to be rounded by `up` and `down`; None if it has none."""
         del name
         return None
 
 
-_current: ContextVar[LongDoubles] = ContextVar("arithmetic", default=LongDoubles())
+_current: ContextVar[LongDoubles | None] = ContextVar("arithmetic", default=None)
+_default = LongDoubles()
 
 
 def arithmetic() -> LongDoubles:
     """The arithmetic in use."""
-    return _current.get()
+    return _current.get() or _default
 
 
 @contextmanager

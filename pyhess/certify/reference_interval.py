@@ -1,9 +1,9 @@
 """Interval arithmetic of its own for checking certificates, and elementary functions built on it alone.
 
-Numbers are those of `reference_arithmetic`: NumPy's long doubles (80-bit where the machine has them, else double) moved outwards by
-one unit of the last place after every operation, or Arb's. For long doubles exp, log(1 + e^x) and the normal distribution are
-summed here from their series with bounds of what is left out, so that nothing is assumed but that +, -, *, / and sqrt are rounded
-to nearest. Nothing is shared with the code that finds the certificates.
+Numbers are those of `reference_arithmetic`: NumPy's long doubles (80-bit where the machine has them, else double) moved outwards
+by one unit of the last place after every operation, or Arb's. For long doubles exp, log(1 + e^x) and the normal distribution are
+summed here from their series with bounds of what is left out, so that nothing is assumed but that +, -, *, / and sqrt are
+rounded to nearest. Nothing is shared with the code that finds the certificates.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def dot(a: Range, b: Range, axis: int) -> Range:
 
 def middle_and_radius(x: Range) -> tuple[Wide, Wide]:
     """Numbers and bounds of the distance from them."""
-    middle = down(0.5 * (x.lo + x.hi))
+    middle = arithmetic().point(0.5 * (x.lo + x.hi))
     return middle, np.maximum(up(x.hi - middle), up(middle - x.lo))
 
 

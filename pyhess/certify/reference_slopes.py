@@ -1,8 +1,8 @@
 """The loss's gradient as a linear function of the outputs and an error, over ranges of outputs; for checking certificates.
 
-squared error   r = f - y, without an error
-logistic        the secant of the logistic function: the error is extreme at the ends and where the slopes agree
-cross-entropy   the tangent of the softmax at the middles, |d²p_k[h, h]| <= p_k max |h_i - h_j|²; or its range alone
+r = f - y for the squared error, without an error. The logistic function is replaced by its secant: the error is extreme at the
+ends and where the slopes agree. The softmax is replaced by its tangent at the middles, |d²p_k[h, h]| <= p_k max |h_i - h_j|², or
+by its range, where that is smaller.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .reference_interval import Range, Wide, down, logistic, up, wide, zeros
+from .reference_interval import Range, Wide, down, logistic, middle_and_radius, up, wide, zeros
 from .reference_ranges import logistic_derivative, softmax
 
 #: Distances from a computed place within which the slopes must agree; beyond the last the gradient's range is taken.
@@ -50,7 +50,7 @@ class Slopes:
         return self.times(v) + turned.times(v)
 
     def form(self, v: Range) -> Range:
-        """v'Gv."""
+        """The form v'Gv."""
         if self.matrix is None:
             return v.square().sum(-1)
         total = Range(zeros(self.matrix.shape[:2]))
@@ -106,16 +106,14 @@ def _secant(f: Range, y: Wide) -> Slopes:
     slope = np.where(known, slope, wide(0.0))
     found = Range(np.where(known, found.lo, plain.lo), np.where(known, found.hi, plain.hi))
     found = found - Range(np.broadcast_to(y, f.lo.shape))
-    middle = down(0.5 * (found.lo + found.hi))
-    error = np.maximum(up(found.hi - middle), up(middle - found.lo))
+    middle, error = middle_and_radius(found)
     return Slopes(slope[..., None], Range(middle), error)
 
 
 def _tangent(f: Range, y: Wide) -> Slopes:
     outputs = f.lo.shape[-1]
     total = Range(y).sum(-1)[:, None]
-    middle = 0.5 * (f.lo + f.hi)
-    half = np.maximum(up(f.hi - middle), up(middle - f.lo))
+    middle, half = middle_and_radius(f)
     spread = zeros(f.lo.shape[:-1])
     for k in range(outputs):
         for j in range(k):
@@ -123,15 +121,14 @@ def _tangent(f: Range, y: Wide) -> Slopes:
     over = softmax(f) * total
     curved = (Range(wide(0.5)) * Range(over.hi) * Range(spread[..., None]).square()).hi
     at = softmax(Range(middle))
-    p = 0.5 * (at.lo + at.hi)
+    p, _ = middle_and_radius(at)
     unit = wide(np.eye(outputs))
-    slope = total.hi[..., None, None] * p[..., :, None] * (unit - p[..., None, :])
-    exact = at[..., :, None] * (Range(unit) - at[..., None, :]) * total[..., None, None]
+    slope = total.hi[..., None] * p[..., :, None] * (unit - p[..., None, :])
+    exact = at[..., :, None] * (Range(unit) - at[..., None, :]) * total[..., None]
     # G is off the derivative by rounding.
     turned = ((exact - Range(slope)) * Range(half)[..., None, :]).size()
     error = up(curved + Range(turned).sum(-1).hi)
-    centre = down(0.5 * (over.lo + over.hi))
-    plain = np.maximum(up(over.hi - centre), up(centre - over.lo))
+    centre, plain = middle_and_radius(over)
     linear = error < plain
     at_middle = at * total - (Range(slope) * Range(middle)[..., None, :]).sum(-1)
     target = Range(np.broadcast_to(y, f.lo.shape))

@@ -1,10 +1,10 @@
 """What the other hidden units and the output bias add to the outputs, derived anew for checking certificates.
 
-twins   squared error on a box, the other units alike: for a fixed direction of the block, v'Rv is linear in what every one of
-        them adds, and minimal with v at a corner of its range, c at one too, and all u equal. One further unit u' remains.
-box     v phi(s) = v0 (phi(s0) + g (s - s0) ± …) + dv (phi(s0) + kappa (s - s0) ± …), g the slope at the datum, kappa one slope
-        for all data, so that the products dv du of all units make one symbol for every input and output.
-range   intervals.
+Twins: for the squared error on a box, the other units alike, v'Rv is linear in what each of them adds for a fixed direction of
+the block, and minimal with v at a corner of its range, c at one too, and all u equal. One further unit u' remains.
+
+Box: v phi(s) = v0 (phi(s0) + g (s - s0) ± …) + dv (phi(s0) + kappa (s - s0) ± …), g the slope at the datum, kappa one slope for
+all data, so that the products dv du of all units make one symbol for every input and output. Or plain intervals.
 """
 
 from __future__ import annotations
