@@ -208,9 +208,9 @@ def _read_leaves(content: Any, obj: Objective) -> UnitLeaves:
     fits = shapes == [(count, 2, 2 * dim + outputs), (count,), (count,), (roots,), (roots,), (roots, outputs), (roots, outputs)]
     if not (fits and count and (cells[:, 0] <= cells[:, 1]).all() and not np.isnan(bound).any()):
         raise InputError(
-            f"leaves has arrays of the shapes {', '.join(str(shape) for shape in shapes)}; allowed are cells (C, 2, "
-            f"{2 * dim + outputs}) with low <= high, bound and root (C,), unit and twins (R,), amplitude and offset (R, {outputs}), "
-            "and no NaN."
+            f"leaves has arrays of the shapes {', '.join(map(str, shapes))}; allowed are cells (C, 2, "
+            f"{2 * dim + outputs}) with low <= high, bound and root (C,), unit and twins (R,), amplitude and offset "
+            f"(R, {outputs}), and no NaN."
         )
     for name, x, limit in (("root", root, roots), ("unit", unit, net.widths[1]), ("twins", twins, 2)):
         if not ((x >= 0) & (x < limit)).all():

@@ -14,8 +14,10 @@ So what is checked is the number, not the way it was found. A search's cover is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from time import monotonic
 from typing import Any
 
@@ -23,6 +25,7 @@ import numpy as np
 
 from ..objective import Objective
 from ..regions import Ball, Box, Region
+from .reference_arithmetic import arithmetic
 from .reference_centre import CentreBound
 from .reference_cover import is_covered, target_of, without_canonical
 from .reference_hessian import Cells, Problem, ball_cells, box_cells, enclosures
@@ -31,7 +34,7 @@ from .reference_linear import prove_linear
 from .reference_moment import moment_bound, with_norms
 from .reference_taylor import small_boxes
 from .reference_tests import Flags, not_below
-from .reference_units import prove_units
+from .reference_units import prove_units, units_seconds
 from .subdivision import Cover
 from .unit_cover import UnitLeaves
 
@@ -43,8 +46,12 @@ METHODS = ("linear", "exact", "moment", "centre", "comparison", "deif", "units",
 _TAYLOR_PARAMS, _DENSE_PARAMS = 6, 200
 #: Numbers that one batch of boxes may take.
 _BATCH_NUMBERS = 200_000
-#: Nanoseconds that one datum's part of one entry of one matrix takes, and the norm recursion per datum and weight, for estimates.
+#: Seconds that one datum's part of one entry of one matrix takes, and the norm recursion per datum and weight, for estimates.
 _ENTRY_SECONDS, _WEIGHT_SECONDS = 2.5e-6, 2e-6
+#: Time that the joint bounds take per datum and unit of the last hidden layer, and parts of a ball, roughly.
+_JOINT_SECONDS, _PARTS = 2e-3, 30
+#: Share of the time that may be spent on Arb's arithmetic.
+_ARB_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -120,13 +127,41 @@ def prove(
     detail, broken = "no box or ball that contains the region is known", False
     with np.errstate(all="ignore"):
         for part in parts:
-            check = _Check(obj, part, value, deadline)
-            proved, detail = check.run(method, cover, leaves)
-            broken |= check.broken and part is bound
-            if proved:
-                note = "" if part is bound else f", on {part!r}, which contains the region"
-                return Proof(True, value, f"psi >= {value!r} was proved independently{note}: {detail}")
+            for context, end in _arithmetics(_seconds(obj, part, method, cover, leaves), time_limit, deadline):
+                with context:
+                    check = _Check(obj, part, value, end)
+                    proved, detail = check.run(method, cover, leaves)
+                    how = arithmetic().name
+                if proved:
+                    note = "" if part is bound else f", on {part!r}, which contains the region"
+                    return Proof(True, value, f"psi >= {value!r} was proved independently, in {how}{note}: {detail}")
+                detail = f"{detail} (in {how})"
+                broken |= check.broken and part is bound
+                if check.broken:
+                    break
     return Proof(False, value, detail, broken)
+
+
+def _seconds(obj: Objective, region: Region, method: str, cover: Cover | None, leaves: UnitLeaves | None) -> float:
+    """Time that the check takes in long doubles, roughly."""
+    if method == "units" and leaves is not None:
+        return units_seconds(obj.data.num_samples, leaves)
+    seconds = estimated_seconds(obj, 1 if cover is None else len(cover.low))
+    if obj.loss == "squared_error" and obj.net.widths[-1] == 1 and cover is None and method != "exact":
+        parts = _PARTS if isinstance(region, Ball) else 1
+        seconds += parts * _JOINT_SECONDS * obj.data.num_samples * obj.net.widths[-2]
+    return seconds
+
+
+def _arithmetics(seconds: float, time_limit: float, deadline: float) -> Iterator[tuple[AbstractContextManager[None], float]]:
+    """Arb's for small work, where it is installed, with a share of the time; NumPy's for all work."""
+    if find_spec("flint") is not None:
+        from .reference_arb import ArbBalls, in_balls
+
+        share = _ARB_SHARE * time_limit
+        if ArbBalls.cost * seconds <= share:
+            yield in_balls(), min(deadline, monotonic() + share)
+    yield nullcontext(), deadline
 
 
 class _Check:

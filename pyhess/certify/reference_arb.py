@@ -28,16 +28,16 @@ def _ball(x: Any) -> arb:
     return arb(x.item() if isinstance(x, np.generic) else x)
 
 
-def _pairwise(function: Callable[[arb, arb], Any]) -> np.ufunc:
+def _pairwise(function: Callable[[arb, arb], Any]) -> Any:
     return np.frompyfunc(lambda a, b: function(_ball(a), _ball(b)), 2, 1)
 
 
-def _single(function: Callable[[arb], Any]) -> np.ufunc:
+def _single(function: Callable[[arb], Any]) -> Any:
     return np.frompyfunc(lambda a: function(_ball(a)), 1, 1)
 
 
 #: Balls for NumPy's functions; where an argument is not a number, so is the result.
-_BALLS: dict[str, np.ufunc] = {
+_BALLS: dict[str, Any] = {
     "add": _pairwise(operator.add),
     "subtract": _pairwise(operator.sub),
     "multiply": _pairwise(operator.mul),
@@ -52,7 +52,7 @@ _BALLS: dict[str, np.ufunc] = {
     "clip": np.frompyfunc(lambda a, low, high: _ball(a).max(_ball(low)).min(_ball(high)), 3, 1),
 }
 #: Tests; they hold where they hold for every number of the balls.
-_TESTS: dict[str, np.ufunc] = {
+_TESTS: dict[str, Any] = {
     "less": _pairwise(operator.lt),
     "less_equal": _pairwise(operator.le),
     "greater": _pairwise(operator.gt),
@@ -110,6 +110,10 @@ class BallArray(np.ndarray[Any, np.dtype[Any]]):
         found = super().__getitem__(where)
         return found if isinstance(found, BallArray) else np.asarray(found, dtype=object).view(BallArray)
 
+    def __setitem__(self, where: Any, value: Any) -> None:
+        # An array without axes would be put into a single place as it is.
+        super().__setitem__(where, value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value)
+
     def __float__(self) -> float:
         return float(self.item())
 
@@ -148,7 +152,7 @@ class ArbBalls(LongDoubles):
     def down(self, x: Any) -> Wide:
         return self._end(_LOWER, x, super().down)
 
-    def _end(self, end: np.ufunc, x: Any, otherwise: Callable[[Any], Wide]) -> Wide:
+    def _end(self, end: Any, x: Any, otherwise: Callable[[Any], Wide]) -> Wide:
         if isinstance(x, BallArray | arb):
             return np.asarray(end(np.asarray(x, dtype=object)), dtype=object).view(BallArray)
         if isinstance(x, np.ndarray) and x.dtype == object:
@@ -172,7 +176,7 @@ def _bounded(function: Callable[[arb], arb], low: arb) -> Callable[[arb], arb]:
     return lambda x: function(x) if x.is_finite() else (_ONE if x > 0 else low if x < 0 else _NAN)
 
 
-_FUNCTIONS: dict[str, np.ufunc] = {
+_FUNCTIONS: dict[str, Any] = {
     "exp": _single(_exp),
     "tanh": _single(_bounded(lambda x: x.tanh(), arb(-1))),
     "logistic": _single(_bounded(lambda x: 1 / (1 + (-x).exp()), _ZERO)),

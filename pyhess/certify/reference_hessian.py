@@ -130,6 +130,13 @@ class Pass:
     delta_norm: list[Wide]
     last: Last | None  # the residual and the last hidden layer together, where that is known
 
+    def of(self, data: slice) -> Pass:
+        """Those of some data."""
+        a, slope, pre, bar, curved, delta = ([x[data] for x in kind] for kind in
+                                             (self.a, self.slope, self.s, self.bar, self.curved, self.delta))  # fmt: skip
+        a_norm, delta_norm = ([x[data] for x in kind] for kind in (self.a_norm, self.delta_norm))
+        return Pass(a, pre, slope, bar, curved, delta, a_norm, delta_norm, None)
+
 
 def with_one(problem: Problem, norm: Wide) -> Wide:
     """|(a, 1)| from |a|, without biases |a|."""
@@ -226,8 +233,10 @@ def enclosures(problem: Problem, cells: Cells, *, gauss: bool) -> tuple[Range, R
     """(R, H) over the cells, (B, P, P); H only if asked for."""
     size, boxes = problem.num_params, len(cells.rho[0])
     residual, whole = _Sum(problem, boxes), _Sum(problem, boxes)
+    together = passes(problem, cells, problem.x, problem.y) if boxes == 1 else None
     for i in range(len(problem.x)):
-        along = passes(problem, cells, problem.x[i : i + 1], problem.y[i : i + 1])
+        one = slice(i, i + 1)
+        along = passes(problem, cells, problem.x[one], problem.y[one]) if together is None else together.of(one)
         mass = problem.mass[i]
         jacobians = _jacobians(problem, cells, along)
         for m, layer, block in _residual_blocks(problem, cells, along, jacobians, mass):

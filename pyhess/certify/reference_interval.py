@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .reference_arithmetic import Wide, arithmetic
+from .reference_arithmetic import Wide as Wide
+from .reference_arithmetic import arithmetic
 
 #: Bound of the relative rounding error of one operation, with room to spare.
 UNIT = np.finfo(np.longdouble).eps

@@ -31,8 +31,8 @@ _STEEPEST = {"tanh": 1.0, "identity": 1.0, "relu": 1.0, "gelu": 1.12890414518515
 
 @dataclass(frozen=True)
 class Last:
-    """The last hidden layer, (n, m) per unit and (n,): r v phi'', r v phi', sup |delta|, sup |r| max phi', and for the row norms w_j
-    of the weights below sup sum |r v_j phi''_j| w_j² and sup |r| sqrt(sum (phi'_j w_j)²), infinite where not known.
+    """The last hidden layer, (n, m) per unit and (n,): r v phi'', r v phi', sup |delta|, sup |r| max phi', and for the row norms
+    w_j of the weights below sup sum |r v_j phi''_j| w_j² and sup |r| sqrt(sum (phi'_j w_j)²), infinite where not known.
     """
 
     curved: Range
@@ -179,7 +179,7 @@ def _others_norm(layer: LastLayer, whole: Range, at: Range, s_norm: Wide) -> Wid
 
 
 def _largest(base: Wide, h: Wide, d: Wide, power: int) -> Wide:
-    """Supremum of (base + sum_j h_j)^power sum_j d_j over the pieces of every unit: base (n,), h and d (pieces, n, m), all >= 0."""
+    """Supremum of (base + sum_j h_j)^power sum_j d_j over the units' pieces: base (n,), h and d (pieces, n, m), all >= 0."""
     least = wide(_LEAST)
     a0 = np.maximum(up(base + Range(h.max(axis=0)).sum(1).hi), least)
     b0 = np.maximum(Range(d.max(axis=0)).sum(1).hi, least)

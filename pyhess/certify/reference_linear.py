@@ -70,8 +70,8 @@ class _Moments:
 def _box(problem: Problem, moments: _Moments, low: Wide, high: Wide, limit: Range, deadline: float) -> tuple[bool, str]:
     d, m, outputs = problem.widths
     w_at, v_at = problem.weight_at
-    places = [[*(w_at + d * j + np.arange(d)), *([problem.bias_at[0] + j] if problem.bias else []), *(v_at + m * np.arange(outputs) + j)]
-              for j in range(m)]  # fmt: skip
+    biases = [[problem.bias_at[0] + j] if problem.bias else [] for j in range(m)]
+    places = [[*(w_at + d * j + np.arange(d)), *biases[j], *(v_at + m * np.arange(outputs) + j)] for j in range(m)]
     if not all((low[row] == low[places[0]]).all() and (high[row] == high[places[0]]).all() for row in places):
         return False, "the closed form is known for boxes with the same ranges for all hidden units"
     row = places[0] + (list(problem.bias_at[1] + np.arange(outputs)) if problem.bias else [])

@@ -10,8 +10,8 @@ are above the number for all signs, as the smallest eigenvalue is concave. In a 
     |a y² + 2 b y q| <= n11 y² + 2 n12 y q + n22 q²          where (n11 ∓ a) n22 >= (n12 ∓ b)², n11 > |a|,
     |sum_l xi_l x'E_l x| <= gamma |eta|² (z.x)² + 2 sum_l eta_l (z.x)(f_l.x) + 2/gamma sum_l (f_l.x)² + F (|x|² - (z.x)²)
 
-for |z| = 1, |xi| <= 1 <= |eta|, E_l = gamma eta_l zz' + z f_l' + f_l z' + C_l, F² >= sum |C_l|²: with w = eta - xi, w'eta >= |w|²/2. Floating
-point only guesses z, tau and so on; what they prove is computed in ranges.
+for |z| = 1, |xi| <= 1 <= |eta|, E_l = gamma eta_l zz' + z f_l' + f_l z' + C_l, F² >= sum |C_l|²: for w = eta - xi,
+w'eta >= |w|²/2. Floating point only guesses z, tau and so on; what they prove is computed in ranges.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class _Guess:
 def no_eigenvalue_below(problem: UnitProblem, block: Block, claim: float) -> tuple[Flags, FloatArray]:
     """For cells (B,): whether it is proved, and how much the symbols s, v_k and t take, datum by datum (B, n, 2 + K)."""
     count = len(block.middle.lo)
-    usable = np.isfinite(block.middle.size()).all(axis=(1, 2)) & np.isfinite(block.moves.size()).all(axis=(1, 2, 3))
-    for x in (block.curved, block.mixed, block.pair_a, block.pair_b):
-        usable &= np.isfinite(x).reshape(count, -1).all(axis=1)
+    usable: Flags = np.ones(count, dtype=np.bool_)
+    for x in (block.middle.size(), block.moves.size(), block.curved, block.mixed, block.pair_a, block.pair_b):
+        usable &= np.asarray(np.isfinite(x).reshape(count, -1).all(axis=1))
     guess = _guess(block, usable)
     z, weight, likely = _direction(problem, block, guess, claim)
     proved = np.zeros(count, dtype=np.bool_)
@@ -183,7 +183,7 @@ def _proof(problem: UnitProblem, block: Block, guess: _Guess, chosen: npt.NDArra
         below, above = base - turned[:, k], base + turned[:, k]
         base = Range(np.concatenate([below.lo, above.lo], 1), np.concatenate([below.hi, above.hi], 1))
     size = base.lo.shape[-1]
-    return positive_pivots(base.reshape(-1, size, size), claim).reshape(len(z), -1).all(axis=1)
+    return np.asarray(positive_pivots(base.reshape(-1, size, size), claim).reshape(len(z), -1).all(axis=1))
 
 
 def _data_majorant(problem: UnitProblem, block: Block, chosen: npt.NDArray[np.int64], weight: FloatArray) -> Range:

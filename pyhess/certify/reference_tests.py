@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .reference_interval import Range, Wide, down, up, wide, zeros
+from .reference_interval import Range, Wide, down, up, wide
 
 Flags = npt.NDArray[np.bool_]
 

@@ -1,6 +1,7 @@
 """One hidden unit's block of the residual part over cells of its weights, by Taylor's theorem; for checking certificates.
 
-Per datum, with f_k = phi(s) v_k + t_k (t_k is what the other units and the bias add) and r = dl/df = G f + c + e, e unknown but small,
+Per datum, with f_k = phi(s) v_k + t_k, t_k what the other units and the bias add, and r = dl/df = G f + c + e, e unknown but
+small,
 
     alpha = phi''(s) v.r,    beta = phi'(s) r,    R = mean_i [ku² alpha z z', ku kv z beta'; ., 0],
 
@@ -162,17 +163,19 @@ class _Function:
     shares: tuple[Wide, list[Wide], Wide]
 
     @staticmethod
-    def of(value: Range, by_s: Range, by_v: Range, by_l: Range, second: Range, whole: Range, shares: tuple[Wide, list[Wide], Wide],
-           scale: Range) -> _Function:  # fmt: skip
+    def of(
+        value: Range, by_s: Range, by_v: Range, by_l: Range, second: Range, whole: Range,
+        shares: tuple[Wide, list[Wide], Wide], scale: Range,
+    ) -> _Function:  # fmt: skip
         """Of the value plus slopes plus what the second derivatives make; or the whole range, where that is less."""
         shift, rest = middle_and_radius(second)
         middle, plain = middle_and_radius(whole)
         taylor = rest < plain
         value = Range(np.where(taylor, (value + Range(shift)).lo, middle), np.where(taylor, (value + Range(shift)).hi, middle))
         factor = Range(np.where(taylor, wide(1.0), wide(0.0)))
-        kept = [x * (factor if x.lo.ndim == factor.lo.ndim else factor[..., None]) * scale for x in (by_s, by_v, by_l)]
+        s, v, last = (x * (factor if x.lo.ndim == factor.lo.ndim else factor[..., None]) * scale for x in (by_s, by_v, by_l))
         bound = (Range(np.where(taylor, rest, plain)) * scale).hi
-        return _Function(value * scale, *kept, bound, shares)
+        return _Function(value * scale, s, v, last, bound, shares)
 
 
 def _alpha(d: _Datum, scale: Range) -> _Function:

@@ -15,6 +15,7 @@ from functools import reduce
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from .reference_hessian import Problem
 from .reference_interval import Range, Wide, dot, length, middle_and_radius, up, wide, zeros
@@ -214,7 +215,7 @@ def _merged(columns: list[Range], shape: tuple[int, int]) -> tuple[list[Range], 
     """Few columns: parallel ones added up, small ones and what is not known moved to the slack."""
     slack = zeros(shape)
     kept: list[Wide] = []
-    rough = [(0.5 * (c.lo + c.hi)).astype(np.float64) for c in columns]
+    rough: list[npt.NDArray[np.float64]] = [(0.5 * (c.lo + c.hi)).astype(np.float64) for c in columns]
     for place in sorted(range(len(columns)), key=lambda k: -float(np.abs(rough[k]).max(initial=0.0))):
         column = rough[place]
         largest = float(np.abs(column).max(initial=0.0))
@@ -231,10 +232,10 @@ def _merged(columns: list[Range], shape: tuple[int, int]) -> tuple[list[Range], 
                 slack = up(up(slack + left.size()) + radius)
                 break
         else:
-            middle, radius = middle_and_radius(columns[place])
+            own, radius = middle_and_radius(columns[place])
             slack = up(slack + radius)
-            kept.append(middle)
+            kept.append(own)
     kept.sort(key=lambda c: -float(length(np.abs(c).reshape(-1))))
-    for column in kept[_SYMBOLS:]:
-        slack = up(slack + np.abs(column))
-    return [Range(column) for column in kept[:_SYMBOLS]], slack
+    for small in kept[_SYMBOLS:]:
+        slack = up(slack + np.abs(small))
+    return [Range(large) for large in kept[:_SYMBOLS]], slack

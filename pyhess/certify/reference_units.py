@@ -1,9 +1,9 @@
 """The bound of one hidden layer's units proved again, cell by cell; for checking certificates.
 
 With one hidden layer the residual part of the Hessian is block diagonal over the hidden units, so its smallest eigenvalue is that
-of a unit's block, or zero. Units with the same ranges are alike. For one of each kind, and for every model of the other units that
-has to be looked at, the file's cells must contain all weights that the unit can have, and on each of them the block must have no
-eigenvalue below the claim; cells on which that is not proved at once are cut in two.
+of a unit's block, or zero. Units with the same ranges are alike. For one of each kind, and for every model of the other units
+that has to be looked at, the file's cells must contain all weights that the unit can have, and on each of them the block must
+have no eigenvalue below the claim; cells on which that is not proved at once are cut in two.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from time import monotonic
 import numpy as np
 import numpy.typing as npt
 
+from ..regions import Ball, Box
 from .reference_cover import Target, is_covered
 from .reference_hessian import Problem
-from .reference_interval import Range, Wide, wide, zeros
+from .reference_interval import Range, Wide, wide
 from .reference_majorants import no_eigenvalue_below
 from .reference_unit_block import Rest, UnitProblem, enclosed
 from .reference_unit_rest import Units, box_rest, range_rest, twin_rest
@@ -29,6 +30,10 @@ FloatArray = npt.NDArray[np.float64]
 _NUMBERS = 300_000
 #: Relative difference of a file's corners from those computed here.
 _SAME = 1e-9
+#: Seconds that one number of one datum's part of one cell's matrices takes, roughly, and one of the matrices at the vertices.
+_DATUM_SECONDS, _VERTEX_SECONDS = 1e-6, 1e-6
+#: Share of the claim by which a block at a point has to miss it, for its eigenvalue in floating point to count.
+_MISSED = 1e-7
 #: Seconds after which the rest of the work is estimated.
 _LOOK = 3.0
 
@@ -44,16 +49,29 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Task:
-    """Cells (C, 2, …) of one unit, and the models of the others over some of them, the better ones first."""
+    """Cells (C, 2, …) of one unit, and the models of the others over some of them, the better ones first.
+
+    ``exact`` says that a model leaves nothing open where a cell is a point.
+    """
 
     cells: FloatArray
     models: list[Callable[[FloatArray], Rest]]
+    exact: bool
 
 
-def prove_units(
-    problem: Problem, low: FloatArray, high: FloatArray, claim: float, leaves: UnitLeaves, deadline: float
-) -> Outcome:
-    """Prove that no block has an eigenvalue below the claim for parameters in the box [low, high] (P,)."""
+def units_seconds(num_data: int, leaves: UnitLeaves) -> float:
+    """Time that the check of so many cells takes in long doubles, roughly."""
+    size = int(leaves.cells.shape[2] + leaves.amplitude.shape[1]) // 2
+    symbols = leaves.cells.shape[2]
+    vertices = 2 ** min(symbols, 8)
+    return float(len(leaves.cells) * size * size) * (num_data * symbols * _DATUM_SECONDS + vertices * _VERTEX_SECONDS)
+
+
+def prove_units(problem: Problem, region: Box | Ball, claim: float, leaves: UnitLeaves, deadline: float) -> Outcome:
+    """Prove that no block has an eigenvalue below the claim for parameters in the region."""
+    if not isinstance(region, Box):
+        return Outcome(False, False, "the cells of one unit's weights are checked for boxes only")
+    low, high = region.low, region.high
     if claim > 0.0:
         return Outcome(False, False, "the residual part always has an eigenvalue of at most zero")
     unit_problem = UnitProblem.of(problem)
@@ -76,7 +94,7 @@ def _tasks(problem: UnitProblem, units: Units, unit: int, leaves: UnitLeaves) ->
         if not _contains(cells, *own):
             return f"the cells do not contain all weights of hidden unit {unit + 1}"
         rests = [box_rest(problem, units, unit), range_rest(problem, units, unit)]
-        return [_Task(cells, [lambda cells, rest=rest: _repeated(rest, len(cells)) for rest in rests])]  # type: ignore[misc]
+        return [_Task(cells, [lambda cells, rest=rest: _repeated(rest, len(cells)) for rest in rests], exact=False)]  # type: ignore[misc]
     choices = units.twin_choices(unit) if problem.loss == "squared_error" else None
     if choices is None:
         return f"the file has no cells for hidden unit {unit + 1}"
@@ -88,7 +106,7 @@ def _tasks(problem: UnitProblem, units: Units, unit: int, leaves: UnitLeaves) ->
         cells = leaves.cells[roots[leaves.root]]
         if not _contains(cells, low, high):
             return f"the cells do not contain all weights of hidden unit {unit + 1} and of another, for every corner of its v"
-        tasks.append(_Task(cells, [_twins(problem, amplitude, offset)]))
+        tasks.append(_Task(cells, [_twins(problem, amplitude, offset)], exact=True))
     return tasks
 
 
@@ -151,6 +169,8 @@ class _Work:
                 self._tested += len(cells)
                 if proved.all():
                     continue
+                if task.exact and self._missed(task, cells[~proved]):
+                    return Outcome(False, True, "a unit's block has an eigenvalue below the claim")
                 halves = _halves(cells[~proved], scores[~proved])
                 if halves is None:
                     return Outcome(False, False, f"a cell too small to be cut is not proved, after {self._tested} cells")
@@ -189,6 +209,15 @@ class _Work:
             if number == 0:
                 scores[rest] = self._scores(cells[rest], shares)
         return proved, scores
+
+    def _missed(self, task: _Task, cells: FloatArray) -> bool:
+        """Whether a block at the middle of a cell has an eigenvalue clearly below the claim."""
+        size = self._problem.dim + self._problem.outputs
+        points = np.repeat(0.5 * (cells[:, :1] + cells[:, 1:]), 2, axis=1)
+        ends = wide(points[:, :, :size])
+        block = enclosed(self._problem, ends[:, 0], ends[:, 1], task.models[0](points)).middle
+        matrices = (0.5 * (block.lo + block.hi)).astype(np.float64)
+        return bool((np.linalg.eigvalsh(np.nan_to_num(matrices))[:, 0] < self._claim - _MISSED * abs(self._claim)).any())
 
     def _scores(self, cells: FloatArray, shares: FloatArray) -> FloatArray:
         """How much of the remainders each coordinate makes."""

@@ -70,7 +70,8 @@ class UnitCover:
 
     def leaves(self, obj: Objective, region: Box | Ball) -> UnitLeaves:
         """What a certificate keeps of it."""
-        types, models = describe(obj, region).types, self.starts.rest
+        types = describe(obj, region).types
+        models: dict[str, npt.NDArray[Any]] = self.starts.rest
         unit = np.array([types[t][0] for t in self.starts.types], dtype=np.int64)
         return UnitLeaves(
             self.cells, self.bounds, self.roots, unit, models["kinds"] == TWINS, models["amplitude"], models["offset"]
