@@ -112,7 +112,13 @@ def _ball(problem: Problem, moments: _Moments, radius: float, limit: Wide, deadl
         first = both * Range(wide(0.5)) * (r.square() + Range(wide(h)).square() - Range(wide(2.0 * h)) * Range(wide(g)))
         factors = [Range(np.maximum(first.hi, wide(0.0))), Range(wide(1.0)), last * Range(wide(g))][: len(squares)]
         sizes = np.array([float(factor.hi) for factor in factors])
-        t = _multipliers([size**2 * square for size, square in zip(sizes, rough, strict=True)])
+        forms = [size**2 * square for size, square in zip(sizes, rough, strict=True)]
+        largest, shares = _ascent(forms)
+        if largest > float(limit) * (1.0 + 1e-12):
+            return False
+        return proved(shares, factors, sizes) or proved(_multipliers(forms), factors, sizes)
+
+    def proved(t: FloatArray, factors: list[Range], sizes: FloatArray) -> bool:
         used = [k for k in range(len(squares)) if rough[k].any() and sizes[k] > 0.0]
         zero = [k for k in range(len(squares)) if k not in used and squares[k].size().any() and sizes[k] > 0.0]
         if zero:
@@ -141,6 +147,26 @@ def _ball(problem: Problem, moments: _Moments, radius: float, limit: Wide, deadl
 
 def _gram(side: Range) -> Range:
     return (side[:, :, None] * side[:, None, :]).sum(0)
+
+
+def _ascent(forms: list[FloatArray]) -> tuple[float, FloatArray]:
+    """A large value of sum (q'M_k q)^1/2 over |q| = 1, and its terms: the best t, if it is the largest and nothing is lost."""
+    best, shares = -np.inf, np.ones(len(forms))
+    starts = [np.linalg.eigh(form)[1][:, -1] for form in [*forms, np.sum(forms, axis=0)]]
+    for start in starts:
+        q, last = start, -np.inf
+        for _ in range(500):
+            terms = np.sqrt(np.maximum([q @ form @ q for form in forms], 1e-300))
+            value = float(terms.sum())
+            if value > best:
+                best, shares = value, terms
+            if value <= last * (1.0 + 1e-16):
+                break
+            last = value
+            # The function is convex in q.
+            q = np.sum([form @ q / term for form, term in zip(forms, terms, strict=True)], axis=0)
+            q = q / max(float(np.linalg.norm(q)), 1e-300)
+    return best, np.maximum(shares, 1e-9 * max(best, 1e-300))
 
 
 def _multipliers(squares: list[FloatArray]) -> FloatArray:

@@ -94,14 +94,16 @@ def test_false_cells_and_claims_are_refuted(tmp_path: Path) -> None:
 
 
 def test_a_claim_above_the_blocks_is_refuted(tmp_path: Path) -> None:
-    # A tight bound: one that is too high by a hundredth cannot be proved by cutting the cells.
-    certificate = by_units(problem([1, 3, 1]), ph.Box(-0.6, 0.6), cells=1500)
+    obj, box = problem([1, 3, 1]), ph.Box(-0.6, 0.6)
+    # A bound that is nearly exact, raised by a hundredth: cutting cells cannot prove it.
+    claim = 0.99 * by_units(obj, box, cells=20_000).psi_lower
+    certificate = by_units(obj, box, cells=200)
     leaves = certificate.table["units"].leaves
     assert leaves is not None
-    claim = 0.99 * certificate.psi_lower
-    verdict, detail = outcome(altered(certificate, psi_lower=claim, bound=np.maximum(leaves.bound, claim)), tmp_path)
-    assert verdict == "refuted" and ("has an eigenvalue below" in detail or "v'Hv <=" in detail), detail
-    proof = prove(certificate.obj, certificate.region, "units", claim, leaves=leaves)
+    false = altered(certificate, psi_lower=claim, bound=np.maximum(leaves.bound, claim))
+    verdict, detail = outcome(false, tmp_path)
+    assert verdict == "refuted" and "v'Hv <=" in detail, detail
+    proof = prove(obj, box, "units", claim, leaves=leaves)
     assert proof.broken and "a unit's block has an eigenvalue below the claim" in proof.detail
 
 
