@@ -63,8 +63,8 @@ class _Task:
 def units_seconds(num_data: int, leaves: UnitLeaves) -> float:
     """Time that the check of so many cells takes in long doubles, roughly."""
     size = int(leaves.cells.shape[2] + leaves.amplitude.shape[1]) // 2
-    symbols = leaves.cells.shape[2]
-    vertices = 2 ** min(symbols, 8)
+    symbols = int(leaves.cells.shape[2])
+    vertices = 1 << min(symbols, 8)
     return len(leaves.cells) * float(size * size) * (num_data * symbols * _DATUM_SECONDS + vertices * _VERTEX_SECONDS)
 
 
