@@ -153,8 +153,9 @@ def _exp_at(x: Wide) -> Range:
     total = np.ones_like(clipped)
     for order in range(_EXP_TERMS, 0, -1):
         total = 1.0 + small * total / order
-    # Three roundings a step of a sum below e^(1/2); the rest of the series is below e^(1/2) (1/2)^25 / 25! < 1e-32.
-    value = Range.about(total, 1.7 * (3 * _EXP_TERMS + 8) * UNIT)
+    # Step k rounds twice a number below |small|/k times the sum so far, and once the sum; that counts with |small|^(k-1)/(k-1)! in
+    # the end. For |small| <= 1/2 this is less than 4.2 half UNITs. The rest of the series is below e^(1/2) (1/2)^25 / 25! < 1e-32.
+    value = Range.about(total, 2.25 * UNIT)
     for step in range(int(halvings.max(initial=0))):
         squared, more = value.square(), halvings > step
         value = Range(np.where(more, squared.lo, value.lo), np.where(more, squared.hi, value.hi))

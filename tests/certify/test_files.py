@@ -98,9 +98,10 @@ def test_too_bold_a_claim_is_refuted_by_a_point(tmp_path: Path) -> None:
     assert v @ certificate.obj.hvp(theta, v) < -1e-3
 
 
-def test_a_slightly_altered_bound_is_refuted_by_recomputing(tmp_path: Path) -> None:
+def test_an_altered_bound_is_refuted_by_recomputing(tmp_path: Path) -> None:
     certificate = certify(problem([2, 3, 1]), ph.Box(-0.5, 0.5), "moment")
-    claim = certificate.psi_lower * (1.0 - 1e-6)
+    # More than what the finer pieces of the slow check gain.
+    claim = 0.9 * certificate.psi_lower
     altered = replace(certificate, psi_lower=claim, table={"moment": replace(certificate.table["moment"], psi_lower=claim)})
     path = altered.save(tmp_path / "m.npz")
     # The check has no time to prove by other means what happens to be true.
