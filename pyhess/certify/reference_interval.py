@@ -153,8 +153,9 @@ def _exp_at(x: Wide) -> Range:
     total = np.ones_like(clipped)
     for order in range(_EXP_TERMS, 0, -1):
         total = 1.0 + small * total / order
-    # Step k rounds twice a number below |small|/k times the sum so far, and once the sum; that counts with |small|^(k-1)/(k-1)! in
-    # the end. For |small| <= 1/2 this is less than 4.2 half UNITs. The rest of the series is below e^(1/2) (1/2)^25 / 25! < 1e-32.
+    # Step k rounds twice a number below |small|/k times the sum so far, and once the sum; that counts with |small|^(k-1)/(k-1)!
+    # in the end. For |small| <= 1/2 this is less than 4.2 half UNITs. What the series leaves out is below
+    # e^(1/2) (1/2)^25 / 25! < 1e-32.
     value = Range.about(total, 2.25 * UNIT)
     for step in range(int(halvings.max(initial=0))):
         squared, more = value.square(), halvings > step

@@ -12,6 +12,7 @@ from pyhess.certify import certify, prove
 from pyhess.certify.reference_arithmetic import arithmetic
 from pyhess.certify.reference_interval import Range, dot, exp, logistic, normal, softplus, tanh, up, wide
 from pyhess.certify.reference_ranges import activation
+from pyhess.certify.units import unit_bound
 
 flint = pytest.importorskip("flint", reason="needs python-flint")
 
@@ -102,6 +103,11 @@ def test_small_certificates_are_checked_in_balls(monkeypatch: pytest.MonkeyPatch
     for method, claim in claims.items():
         proof = prove(obj, box, method, claim)
         assert proof.proved and "Arb's ball arithmetic with 128 bits" in proof.detail, proof.detail
+    box = box.bind(obj)
+    found = unit_bound(obj, box, max_cells=4)
+    assert found is not None
+    proof = prove(obj, box, "units", found.psi_lower, leaves=found.cover.leaves(obj, box))
+    assert proof.proved and "Arb's ball arithmetic with 128 bits" in proof.detail, proof.detail
     assert "floating-point" in arithmetic().name
     monkeypatch.setattr("pyhess.certify.reference.find_spec", lambda _name: None)
     for method, claim in claims.items():

@@ -16,6 +16,12 @@ from pyhess.certify.units import unit_bound
 from pyhess.threshold import verify_file
 
 
+@pytest.fixture(autouse=True)
+def long_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arb, where it is installed, has tests of its own."""
+    monkeypatch.setattr("pyhess.certify.reference.find_spec", lambda _name: None)
+
+
 def problem(widths: list[int], loss: str = "squared_error", activation: str = "tanh", **options: Any) -> ph.Objective:
     rng = np.random.default_rng(307)
     x = rng.standard_normal((4, widths[0]))
