@@ -152,3 +152,20 @@ def test_joint_bounds_are_proved_again(widths: list[int], region: Any, monkeypat
     for method in ("moment", "comparison"):
         certificate = certify(obj, region, method)
         assert prove(obj, region, method, certificate.psi_lower).proved, method
+
+
+@pytest.mark.parametrize(("loss", "outputs"), [("squared_error", 2), ("logistic", 1), ("cross_entropy", 3)])
+def test_a_cell_is_not_proved_beyond_its_blocks(loss: str, outputs: int) -> None:
+    rng = np.random.default_rng(313)
+    obj = problem([2, 3, outputs], loss)
+    for half in (0.02, 0.3):
+        box = ph.Box.around(rng.standard_normal(obj.num_params), half).bind(obj)
+        # One cell for every kind of unit: its root.
+        found = unit_bound(obj, box, max_cells=1)
+        assert found is not None
+        leaves = found.cover.leaves(obj, box)
+        thetas = np.concatenate([box.sample(40, rng=rng), np.where(rng.random((40, obj.num_params)) < 0.5, box.low, box.high)])
+        parts = [obj.hessian(theta).to_dense() - obj.gauss_newton(theta).to_dense() for theta in thetas]
+        lowest = min(float(np.linalg.eigvalsh(part)[0]) for part in parts)
+        assert prove(obj, box, "units", found.psi_lower, leaves=leaves).proved
+        assert not prove(obj, box, "units", lowest + 1e-6 * abs(lowest), leaves=leaves, time_limit=0.3).proved
