@@ -315,7 +315,8 @@ class _Run:
             self.obj, self.region, psi_upper=psi_upper, deadline=deadline, max_cells=most, stop=self.stop, progress=tell
         )
         if found is not None:
-            self.table["units"] = MethodResult(found.psi_lower, found.seconds, found.cells)
+            leaves = found.cover.leaves(self.obj, self.region)
+            self.table["units"] = MethodResult(found.psi_lower, found.seconds, found.cells, leaves=leaves)
 
     def _record(self, name: str, method: Callable[[], tuple[float, int] | None]) -> None:
         if self.stop[0]:
