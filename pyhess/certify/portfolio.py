@@ -27,9 +27,10 @@ from .moment import moment_bound
 from .propagate import Cell, ball_cell, point_cell, whole_cell
 from .schedule import Portfolio
 from .subdivision import Cover, Progress
+from .unit_blocks import block_bound, blocks_cost
 from .units import unit_bound, unit_bound_applies
 
-METHODS = ("moment", "centre", "comparison", "deif", "units", "boxes", "full", "exact")
+METHODS = ("moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "full", "exact")
 
 _DENSE = ("centre", "comparison", "deif")
 #: Branch and bound methods and what they need.
@@ -60,6 +61,7 @@ _WHAT = {
     "centre": "smallest eigenvalue at the region's centre minus a layer-wise bound of the matrix's change",
     "comparison": "comparison matrix of the residual part's interval enclosure",
     "deif": "middle of the residual part's interval enclosure less its scaled radius",
+    "blocks": "middle of the residual part's block of one hidden unit less what each datum may change",
     "units": "branch and bound over the weights of one hidden unit, whatever the others do",
     "exact": "closed form for a two-layer linear network",
     "boxes": "branch and bound over the parameters, comparison matrix of the residual part",
@@ -89,7 +91,8 @@ def certify(
     method : str
         ``"moment"``: a recursion in the layers' norms, with intervals for everything else; any size. ``"centre"``: the matrix
         at the centre minus a bound of its change; small networks, tight on small regions. ``"comparison"``, ``"deif"``: two
-        eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"units"``: branch and bound over
+        eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"blocks"``: the residual part's
+        block of one unit of a single hidden layer; any number of inputs. ``"units"``: branch and bound over
         the weights of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the
         parameters of a small network on a box. ``"full"``: branch and bound to any accuracy for up to 6 parameters.
         ``"exact"``: the closed forms that two-layer linear networks have.
@@ -242,13 +245,28 @@ class _Run:
         if method in ("auto", "exact") and self._exact(asked=method == "exact"):
             return
         bounds: dict[str, Bound] = {}
-        names = [method] if method != "auto" else ["moment", *(_DENSE if self._dense_is_cheap() else ())]
-        makers = {"moment": lambda: self._moment, "centre": self._centre, "comparison": self._comparison, "deif": self._deif}
+        names = [method] if method != "auto" else self._auto()
+        if method == "blocks" and self.obj.net.num_layers != 2:
+            raise InputError("method='blocks' does not apply to this problem: it needs one hidden layer. Use method='auto'.")
+        makers = {
+            "moment": lambda: self._moment,
+            "centre": self._centre,
+            "comparison": self._comparison,
+            "deif": self._deif,
+            "blocks": lambda: self._blocks,
+        }
         for name in (name for name in names if name in makers):
             self._record(name, lambda name=name: self._whole(name, makers[name], bounds))  # type: ignore[misc]
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
             self._record(best, lambda: self._over_cells(best, bounds[best]))
+
+    def _auto(self) -> list[str]:
+        """The bounds of the whole region that are cheap enough; ``blocks`` where branch and bound over a unit does not apply."""
+        names = ["moment", *(_DENSE if self._dense_is_cheap() else ())]
+        if self.obj.net.num_layers == 2 and not unit_bound_applies(self.obj, self.region):
+            names += ["blocks"] if blocks_cost(self.whole, self.obj.data.num_samples) <= _DENSE_COST else []
+        return names
 
     def searches(self) -> list[str]:
         """The branch and bound methods that apply."""
@@ -296,7 +314,8 @@ class _Run:
         elif asked:
             raise InputError(
                 "method='exact' does not apply to this problem: closed forms are known for two-layer linear networks with the "
-                "squared error. Use method='auto'."
+                "squared error, the logistic loss or two classes, on balls about 0 and boxes that are the same for all hidden "
+                "units. Use method='auto'."
             )
         return value is not None
 
@@ -343,6 +362,7 @@ class _Run:
         samples = self.obj.data.num_samples
         dense = name in ("comparison", "deif")
         cost = 30.0 * dense_cost(self.whole, samples) if dense else 600.0 * samples * net.num_params
+        cost += 10.0 * blocks_cost(self.whole, samples) if name == "blocks" else 0.0
         max_cells = int(np.clip(_CELL_COST / cost, 4, _MAX_CELLS))
         return worst_over_ball(lambda radii: bound(ball_cell(net, region, radii)), net.num_layers, region.radius, max_cells)
 
@@ -366,6 +386,10 @@ class _Run:
             return None if found is None else max(found)
 
         return bound
+
+    def _blocks(self, cell: Cell) -> float | None:
+        obj = self.obj
+        return block_bound(cell, obj.data, obj.targets, obj.loss, self.stop)
 
     def _comparison(self) -> Bound:
         return lambda cell: self._by_enclosure(cell, comparison_bound)

@@ -1,0 +1,68 @@
+"""The residual part's block of one unit, for any number of inputs: against samples, its limit and the other bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import pyhess as ph
+from pyhess.certify import certify, portfolio
+from pyhess.errors import InputError
+
+from .conftest import random_objective, random_region
+
+
+def classes(widths: list[int], samples: int, activation: str = "tanh") -> ph.Objective:
+    """Gaussian inputs whose first ones tell the class."""
+    rng = np.random.default_rng(311)
+    x = rng.standard_normal((samples, widths[0])) * 0.4
+    y = x[:, : widths[-1]].argmax(axis=1)
+    return ph.Objective(ph.MLP(widths, activation), ph.Dataset(x, y), loss="cross_entropy")
+
+
+def test_never_above_what_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portfolio, "_MAX_CELLS", 5)
+    rng = np.random.default_rng(312)
+    for turn in range(60):
+        obj = random_objective(rng, depth=1, relu=turn % 4 == 0)
+        region = random_region(rng, obj.num_params).bind(obj)
+        bound = certify(obj, region, "blocks").psi_lower
+        assert -np.inf < bound <= 0.0
+        middle = region.interior_point()
+        points = list(region.sample(6, rng=rng))
+        points += [region.project(middle + 1e3 * rng.choice([-1.0, 1.0], obj.num_params)) for _ in range(6)]
+        for theta in points:
+            dense = obj.hessian(theta).to_dense()
+            assert bound <= np.linalg.eigvalsh(dense)[0] + 1e-12 * (1.0 + np.abs(dense).sum())
+
+
+@pytest.mark.parametrize("parametrization", ["standard", "ntk"])
+def test_becomes_the_residual_part_at_a_point(parametrization: str) -> None:
+    rng = np.random.default_rng(313)
+    data = ph.Dataset(rng.standard_normal((9, 3)), rng.integers(0, 3, 9))
+    obj = ph.Objective(ph.MLP([3, 4, 3], "gelu", parametrization=parametrization), data, loss="cross_entropy")
+    theta = rng.standard_normal(obj.num_params)
+    residual = obj.hessian(theta).to_dense() - obj.gauss_newton(theta).to_dense()
+    lowest = float(np.linalg.eigvalsh(residual)[0])
+    for region in (ph.Box.around(theta, 1e-9), ph.Ball(theta, 1e-9)):
+        bound = certify(obj, region, "blocks").psi_lower
+        assert lowest - 1e-5 * abs(lowest) <= bound <= lowest + 1e-7 * abs(lowest)
+
+
+def test_tighter_than_norms_and_entries_where_there_are_many_inputs() -> None:
+    obj = classes([30, 6, 4], 200)
+    for region in (ph.Box(-0.1, 0.1), ph.Box(-0.4, 0.4), ph.Ball(radius=1.0)):
+        found = certify(obj, region)
+        assert "blocks" in found.table and "units" not in found.table and found.method == "blocks"
+        others = max(found.table[name].psi_lower for name in ("moment", "comparison", "deif"))
+        assert found.psi_lower >= 0.97 * others
+        searched = ph.search(obj, region, rng=7, starts=2).psi_upper
+        assert found.psi_lower <= searched
+    small = certify(obj, ph.Box(-0.1, 0.1))
+    assert small.psi_lower >= 0.8 * max(small.table[name].psi_lower for name in ("moment", "comparison", "deif"))
+
+
+def test_needs_one_hidden_layer() -> None:
+    obj = classes([3, 4, 3, 3], 10)
+    with pytest.raises(InputError, match="one hidden layer"):
+        certify(obj, ph.Box(-0.1, 0.1), "blocks")
