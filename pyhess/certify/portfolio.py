@@ -238,6 +238,7 @@ class _Run:
         self.whole = whole_cell(obj.net, region)
         self.table: dict[str, MethodResult] = {}
         self.formula = ""
+        self._enclosed: tuple[Cell, Interval] | None = None  # for both bounds that need it
         self._portfolio: Portfolio | None = None
 
     def roots(self, method: str) -> None:
@@ -260,6 +261,7 @@ class _Run:
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
             self._record(best, lambda: self._over_cells(best, bounds[best]))
+        self._enclosed = None
 
     def _auto(self) -> list[str]:
         """The bounds of the whole region that are cheap enough; ``blocks`` where branch and bound over a unit does not apply."""
@@ -399,8 +401,10 @@ class _Run:
 
     def _by_enclosure(self, cell: Cell, bound: Callable[[Interval], float]) -> float | None:
         obj = self.obj
-        found = residual_enclosure(cell, obj.data, obj.targets, obj.loss, self.stop)
-        return None if found is None else bound(found)
+        if self._enclosed is None or self._enclosed[0] is not cell:
+            found = residual_enclosure(cell, obj.data, obj.targets, obj.loss, self.stop)
+            self._enclosed = None if found is None else (cell, found)
+        return None if self._enclosed is None else bound(self._enclosed[1])
 
     def certificate(self) -> Certificate:
         finished = {name: row for name, row in self.table.items() if row.psi_lower > -math.inf}

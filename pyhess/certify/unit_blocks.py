@@ -26,7 +26,7 @@ from .spectral import eigval_min_bound
 FloatArray = npt.NDArray[np.float64]
 
 #: Matrices per unit; smallest |x~.p| in tau, relative to its root mean square.
-_STEPS, _SMALLEST = 6, 1e-3
+_STEPS, _SMALLEST = 12, 0.1
 
 
 class _Data(NamedTuple):
@@ -92,43 +92,65 @@ def _joined(parts: list[_Data]) -> _Data:
 
 
 def _unit_bound(data: _Data, unit: int, scales: tuple[float, ...]) -> float:
-    x, (n, dim) = data.x, data.x.shape
+    x, (n, dim), outputs = data.x, data.x.shape, data.residual.lo.shape[1]
     mixed = data.slope[:, unit][:, None] * data.residual
     limit = data.peak[:, None]
     mixed = Interval(np.maximum(mixed.lo, -limit), np.minimum(mixed.hi, limit))
-    low, middle, radius = data.curved[:, unit], mixed.middle, mixed.radius
-    outputs, w = middle.shape[1], data.weights
-    lengths, radii = norms(x), norms(radius)
-    off = (x * w[:, None]).T @ middle
-    factor = np.concatenate([np.full(dim, scales[0]), np.full(outputs, scales[1])])
-    room = gamma(n + dim + outputs + 160)
-    off_error = room * float((w * lengths * norms(middle)).sum())
-    # The first direction: none is better than another, so sizes only.
-    tau, weights = radii / max(float(np.sqrt((w * lengths**2).sum())), TINY), np.ones(outputs)
-    best = -np.inf
-    for _ in range(_STEPS):
-        tau = np.where(radii > 0.0, np.maximum(tau, 1e-6 * radii + TINY), 0.0)
-        inverse = np.where(radii > 0.0, w / np.where(tau > 0.0, tau, 1.0), 0.0)
-        # sum_k |q_k| D_k: its square is |q|'N|q|, N = mean D D' / tau >= 0
-        taken = (radius.T @ (inverse * (radius @ weights))) / weights * (1.0 + room)
-        kept = w * (low - tau)
-        matrix = np.zeros((dim + outputs, dim + outputs))
-        matrix[:dim, :dim] = (x * kept[:, None]).T @ x
-        matrix[:dim, dim:], matrix[dim:, :dim] = off, off.T
-        matrix[dim:, dim:] = -np.diag(taken)
-        error = room * float((w * (np.abs(low) + tau) * lengths**2).sum()) + off_error + (n + 2.0) * TINY
-        matrix *= np.outer(factor, factor)
-        largest = float(factor.max()) ** 2
-        if not (np.isfinite(matrix).all() and np.isfinite(error)):
-            break
-        found = eigval_min_bound(matrix) - error * largest * (1.0 + gamma(16)) - gamma(16) * float(np.abs(matrix).sum())
-        if found <= best + 1e-4 * abs(best):
-            best = max(best, found)
-            break
-        best = found
-        direction = factor * np.linalg.eigh(matrix)[1][:, 0]
-        along, size = np.abs(x @ direction[:dim]), np.abs(direction[dim:])
-        along = np.maximum(along, _SMALLEST * float(np.sqrt((w * along**2).sum())) + TINY)
-        weights = np.maximum(size, 1e-6 * float(size.max(initial=0.0)) + TINY)
-        tau = np.sqrt(tau * (radius @ weights) / along)
-    return best
+    size = np.minimum(norms(mixed.magnitude), data.peak)
+    low, lengths = data.curved[:, unit], norms(x)
+    terms = _Terms(x, data.weights, low, lengths, np.concatenate([np.full(dim, scales[0]), np.full(outputs, scales[1])]))
+    # Enclosures B ± D of the entries, or B = 0 and the norm alone.
+    by_entries = terms.bound(mixed.middle, mixed.radius)
+    return max(by_entries, terms.bound(np.zeros((n, outputs)), size[:, None]))
+
+
+class _Terms(NamedTuple):
+    """One unit's data; ``factor`` (D + K,) are the NTK scales."""
+
+    x: FloatArray
+    weights: FloatArray
+    low: FloatArray
+    lengths: FloatArray
+    factor: FloatArray
+
+    def bound(self, middle: FloatArray, radius: FloatArray) -> float:
+        """Lower bound of the block's eigenvalues from B (n, K) and D (n, K), or the Euclidean radius (n, 1) of B ± D."""
+        x, w, low, lengths, factor = self
+        (n, dim), outputs = x.shape, middle.shape[1]
+        room = gamma(n + dim + outputs + 160)
+        radii = norms(radius)
+        off = (x * w[:, None]).T @ middle
+        off_error = room * float((w * lengths * norms(middle)).sum())
+        # The first direction: none is better than another, so sizes only.
+        tau, weights = radii / max(float(np.sqrt((w * lengths**2).sum())), TINY), np.ones(radius.shape[1])
+        best, kept, share = -np.inf, (tau, weights), 1.0
+        for step in range(_STEPS):
+            tau = np.maximum(tau, 1e-6 * radii + TINY)
+            # sum_k |q_k| D_k: its square is |q|'N|q|, N = mean D D' / tau >= 0
+            taken = (radius.T @ (w / tau * (radius @ weights))) / weights * (1.0 + room)
+            matrix = np.zeros((dim + outputs, dim + outputs))
+            matrix[:dim, :dim] = (x * (w * (low - tau))[:, None]).T @ x
+            matrix[:dim, dim:], matrix[dim:, :dim] = off, off.T
+            matrix[range(dim, dim + outputs), range(dim, dim + outputs)] = -taken
+            matrix *= np.outer(factor, factor)
+            error = room * float((w * (np.abs(low) + tau) * lengths**2).sum()) + off_error + (n + 2.0) * TINY
+            error = error * float(factor.max()) ** 2 + gamma(16) * float(np.abs(matrix).sum())
+            if not (np.isfinite(matrix).all() and np.isfinite(error)):
+                break
+            found = eigval_min_bound(matrix) - error * (1.0 + gamma(16))
+            if found > best:
+                best, kept, share = found, (tau, weights), min(1.0, 2.0 * share)
+                direction = factor * np.linalg.eigh(matrix)[1][:, 0]
+            else:
+                share *= 0.25
+            along, size = np.abs(x @ direction[:dim]), np.abs(direction[dim:])
+            if radius.shape[1] < outputs:
+                size = np.sqrt((size**2).sum(keepdims=True))
+            wanted = np.maximum(size, 1e-6 * float(size.max(initial=0.0)) + TINY)
+            # At first the same for all data.
+            mean = float(np.sqrt((w * radii * along**2).sum() / max(float((w * radii).sum()), TINY)))
+            along = np.maximum(along, _SMALLEST * mean + TINY) if step >= 2 else np.full(n, mean + TINY)
+            target = (radius @ wanted) / along
+            tau = kept[0] * (np.maximum(target, TINY) / kept[0]) ** share
+            weights = kept[1] * (wanted / kept[1]) ** share
+        return best

@@ -51,15 +51,27 @@ def test_becomes_the_residual_part_at_a_point(parametrization: str) -> None:
 
 def test_tighter_than_norms_and_entries_where_there_are_many_inputs() -> None:
     obj = classes([30, 6, 4], 200)
-    for region in (ph.Box(-0.1, 0.1), ph.Box(-0.4, 0.4), ph.Ball(radius=1.0)):
+    for region, gain in (
+        (ph.Box(-0.03, 0.03), 0.7),
+        (ph.Box(-0.1, 0.1), 0.7),
+        (ph.Box(-0.4, 0.4), 1.03),
+        (ph.Ball(radius=0.3), 0.7),
+    ):
         found = certify(obj, region)
-        assert "blocks" in found.table and "units" not in found.table and found.method == "blocks"
-        others = max(found.table[name].psi_lower for name in ("moment", "comparison", "deif"))
-        assert found.psi_lower >= 0.97 * others
+        assert "blocks" in found.table and "units" not in found.table
+        others = max(found.table[name].psi_lower for name in ("moment", "centre", "comparison", "deif"))
+        assert found.table["blocks"].psi_lower >= gain * others
         searched = ph.search(obj, region, rng=7, starts=2).psi_upper
         assert found.psi_lower <= searched
-    small = certify(obj, ph.Box(-0.1, 0.1))
-    assert small.psi_lower >= 0.8 * max(small.table[name].psi_lower for name in ("moment", "comparison", "deif"))
+
+
+def test_as_good_as_the_moment_bound() -> None:
+    """Where the middles say nothing the norms alone are left, and with the best tau they give the moment bound."""
+    obj = classes([12, 5, 3], 60)
+    for region in (ph.Box(-2.0, 2.0), ph.Box(-0.5, 0.5), ph.Ball(radius=2.0)):
+        whole = portfolio._Run(obj, region.bind(obj), np.zeros(1, dtype=np.int32), None)
+        blocks, moment = whole._blocks(whole.whole), whole._moment(whole.whole)
+        assert blocks is not None and moment is not None and blocks >= 1.05 * moment
 
 
 def test_needs_one_hidden_layer() -> None:
