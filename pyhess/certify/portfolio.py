@@ -27,18 +27,14 @@ from .moment import moment_bound
 from .propagate import Cell, ball_cell, point_cell, whole_cell
 from .schedule import Portfolio
 from .subdivision import Cover, Progress
+from .texts import ROUNDING, WHAT, does_not_apply
 from .unit_blocks import block_bound, blocks_cost
 from .units import unit_bound, unit_bound_applies
 
 METHODS = ("moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "full", "exact")
 
 _DENSE = ("centre", "comparison", "deif")
-#: Branch and bound methods and what they need.
-_SEARCHES = {
-    "units": "it needs one smooth hidden layer and few inputs and outputs",
-    "boxes": "it needs a box and a network of at most 150 parameters with few data",
-    "full": "it needs a smooth activation and at most 6 parameters",
-}
+_SEARCHES = ("units", "boxes", "full")
 
 #: A lower bound of psi over a cell, or None if it was cancelled.
 Bound = Callable[[Cell], float | None]
@@ -51,22 +47,6 @@ _DENSE_PARAMS_MAX = 8000
 _UNIT_WORK, _UNIT_CELLS, _UNIT_SHARE = 1e8, (256, 6000), 0.8
 #: Multiplications that cutting a ball into cells may use (the joint bounds take most of them), and the number of cells.
 _CELL_COST, _MAX_CELLS = 4e10, 200
-
-_ROUNDING = (
-    "outward: intervals, matrix products with inner-product error bounds, eigenvalues by a Cholesky test or by quotients of "
-    "non-negative vectors; assumes IEEE-754 doubles and library functions accurate to 4 units of the last place"
-)
-_WHAT = {
-    "moment": "layer-wise norm recursion with the data's second moments, the Gauss–Newton part dropped",
-    "centre": "smallest eigenvalue at the region's centre minus a layer-wise bound of the matrix's change",
-    "comparison": "comparison matrix of the residual part's interval enclosure",
-    "deif": "middle of the residual part's interval enclosure less its scaled radius",
-    "blocks": "middle of the residual part's block of one hidden unit less what each datum may change",
-    "units": "branch and bound over the weights of one hidden unit, whatever the others do",
-    "exact": "closed form for a two-layer linear network",
-    "boxes": "branch and bound over the parameters, comparison matrix of the residual part",
-    "full": "branch and bound over the parameters, linear model of the Hessian with enclosed third derivatives",
-}
 
 
 def certify(
@@ -200,7 +180,7 @@ class Certification:
         """The best bound so far."""
         if not self._runs:
             statement = "no certificate knows this region, and no box or ball that contains it was given"
-            return Certificate("none", -math.inf, {}, _ROUNDING, statement, self._obj, self._region)
+            return Certificate("none", -math.inf, {}, ROUNDING, statement, self._obj, self._region)
         best = max((run.certificate() for run in self._runs), key=lambda certificate: certificate.psi_lower)
         if isinstance(self._region, Box | Ball) or best.method == "none":
             return replace(best, _region=self._region)
@@ -224,7 +204,7 @@ def _linear(obj: Objective, region: Region) -> Certificate:
     """No hidden layer: the loss is convex in theta, and nothing has to be computed."""
     statement = "the network has no hidden layer, so the loss is convex in theta: no Hessian has a negative eigenvalue"
     table = {"linear": MethodResult(0.0, 0.0, 1)}
-    return Certificate("linear", 0.0, table, _ROUNDING, statement, obj, region)
+    return Certificate("linear", 0.0, table, ROUNDING, statement, obj, region)
 
 
 class _Run:
@@ -248,7 +228,7 @@ class _Run:
         bounds: dict[str, Bound] = {}
         names = [method] if method != "auto" else self._auto()
         if method == "blocks" and self.obj.net.num_layers != 2:
-            raise InputError("method='blocks' does not apply to this problem: it needs one hidden layer. Use method='auto'.")
+            raise does_not_apply(method)
         makers = {
             "moment": lambda: self._moment,
             "centre": self._centre,
@@ -265,10 +245,9 @@ class _Run:
 
     def _auto(self) -> list[str]:
         """The bounds of the whole region that are cheap enough; ``blocks`` where branch and bound over a unit does not apply."""
-        names = ["moment", *(_DENSE if self._dense_is_cheap() else ())]
-        if self.obj.net.num_layers == 2 and not unit_bound_applies(self.obj, self.region):
-            names += ["blocks"] if blocks_cost(self.whole, self.obj.data.num_samples) <= _DENSE_COST else []
-        return names
+        one_layer = self.obj.net.num_layers == 2 and not unit_bound_applies(self.obj, self.region)
+        blocks = one_layer and blocks_cost(self.whole, self.obj.data.num_samples) <= _DENSE_COST
+        return ["moment", *(_DENSE if self._dense_is_cheap() else ()), *(["blocks"] if blocks else [])]
 
     def searches(self) -> list[str]:
         """The branch and bound methods that apply."""
@@ -282,7 +261,7 @@ class _Run:
         """Branch and bound by the method, or by all that apply."""
         applying = self.searches()
         if method != "auto" and method in _SEARCHES and method not in applying:
-            raise InputError(f"method={method!r} does not apply to this problem: {_SEARCHES[method]}. Use method='auto'.")
+            raise does_not_apply(method)
         chosen = [name for name in applying if method in ("auto", name)]
         if not chosen or self.stop[0]:
             return
@@ -314,11 +293,7 @@ class _Run:
             self.formula = value.formula
             self.table["exact"] = MethodResult(value.psi_lower, perf_counter() - began, 1)
         elif asked:
-            raise InputError(
-                "method='exact' does not apply to this problem: closed forms are known for two-layer linear networks with the "
-                "squared error, the logistic loss or two classes, on balls about 0 and boxes that are the same for all hidden "
-                "units. Use method='auto'."
-            )
+            raise does_not_apply("exact")
         return value is not None
 
     def _units(self, time_limit: float | None, psi_upper: float | None) -> None:
@@ -362,9 +337,9 @@ class _Run:
         net, region = self.obj.net, self.region
         assert isinstance(region, Ball)
         samples = self.obj.data.num_samples
-        dense = name in ("comparison", "deif")
-        cost = 30.0 * dense_cost(self.whole, samples) if dense else 600.0 * samples * net.num_params
-        cost += 10.0 * blocks_cost(self.whole, samples) if name == "blocks" else 0.0
+        cost = 600.0 * samples * net.num_params + (10.0 * blocks_cost(self.whole, samples) if name == "blocks" else 0.0)
+        if name in ("comparison", "deif"):
+            cost = 30.0 * dense_cost(self.whole, samples)
         max_cells = int(np.clip(_CELL_COST / cost, 4, _MAX_CELLS))
         return worst_over_ball(lambda radii: bound(ball_cell(net, region, radii)), net.num_layers, region.radius, max_cells)
 
@@ -414,12 +389,12 @@ class _Run:
                 if self.table and not self.stop[0]
                 else "stopped before any bound was finished"
             )
-            return Certificate("none", -math.inf, self.table, _ROUNDING, statement, self.obj, self.region)
+            return Certificate("none", -math.inf, self.table, ROUNDING, statement, self.obj, self.region)
         method = max(finished, key=lambda name: finished[name].psi_lower)
         row = finished[method]
         almost = "almost-everywhere " if "relu" in self.obj.net.activations else ""
         cells = f", worst of {row.cells} cells" if row.cells > 1 else ""
-        what = f"{_WHAT[method]}: {self.formula}" if method == "exact" else _WHAT[method]
+        what = f"{WHAT[method]}: {self.formula}" if method == "exact" else WHAT[method]
         how = f"{what}{cells}; rounded outwards"
         statement = f"no {almost}Hessian on the region has an eigenvalue below {row.psi_lower:.7g} ({how})"
-        return Certificate(method, row.psi_lower, self.table, _ROUNDING, statement, self.obj, self.region)
+        return Certificate(method, row.psi_lower, self.table, ROUNDING, statement, self.obj, self.region)
