@@ -33,8 +33,7 @@ from .units import unit_bound, unit_bound_applies
 
 METHODS = ("moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "full", "exact")
 
-_DENSE = ("centre", "comparison", "deif")
-_SEARCHES = ("units", "boxes", "full")
+_DENSE, _SEARCHES = ("centre", "comparison", "deif"), ("units", "boxes", "full")
 
 #: A lower bound of psi over a cell, or None if it was cancelled.
 Bound = Callable[[Cell], float | None]
