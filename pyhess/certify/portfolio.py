@@ -336,7 +336,7 @@ class _Run:
         net, region = self.obj.net, self.region
         assert isinstance(region, Ball)
         samples = self.obj.data.num_samples
-        cost = 600.0 * samples * net.num_params + (10.0 * blocks_cost(self.whole, samples) if name == "blocks" else 0.0)
+        cost = 600.0 * samples * net.num_params + (300.0 * blocks_cost(self.whole, samples) if name == "blocks" else 0.0)
         if name in ("comparison", "deif"):
             cost = 30.0 * dense_cost(self.whole, samples)
         max_cells = int(np.clip(_CELL_COST / cost, 4, _MAX_CELLS))

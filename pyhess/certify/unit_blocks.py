@@ -8,6 +8,14 @@ in v, and for every datum a lower bound a_i of (r_i.v) phi''(s_i) and an enclosu
 
 for any tau_i > 0 and w > 0. The B_i may cancel in the mean, and the D_i meet the data's second moments, not their sizes: what
 entrywise intervals and the norms of the moment bound lose. tau and w come from the eigenvector of the bound before.
+
+With the cross-entropy the entries of r_i sum to zero, so that q may be taken to sum to zero, and the mean of B_i's entries is
+taken off. For a label y the residual is p - e_y with p in the simplex, and B_i =
+g (1/K - e_y) has, with z = 1 - p_y and the other p_k <= u,
+
+    |phi' r - B|² <= phi'² (z² + z u) - 2 g phi' z + g² (1 - 1/K),
+
+which is convex in phi' and in z: the four corners of their ranges count. g is chosen for every datum.
 """
 
 from __future__ import annotations
@@ -27,6 +35,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Matrices per unit; smallest |x~.p| in tau, relative to its root mean square.
 _STEPS, _SMALLEST = 12, 0.1
+#: Factors g that are tried.
+_SHARES = np.linspace(0.05, 1.0, 20)
 
 
 class _Data(NamedTuple):
@@ -38,6 +48,7 @@ class _Data(NamedTuple):
     slope: Interval  # (n, T)
     residual: Interval  # (n, K)
     peak: FloatArray  # (n,) sup |r| max phi'
+    labels: npt.NDArray[np.bool_] | None  # (n, K) for the cross-entropy: the place of a label, all false for soft ones
 
 
 def blocks_cost(cell: Cell, num_samples: int) -> float:
@@ -64,9 +75,12 @@ def block_bound(cell: Cell, data: Dataset, targets: FloatArray, loss: str, cance
             return None
         bounds = propagate(cell, x, y, loss)
         assert bounds.joint is not None
+        labels = (y == 1.0) & ((y != 0.0).sum(axis=1, keepdims=True) == 1) if loss == "cross_entropy" else None
         inputs = np.hstack([x, np.ones((len(x), 1))]) if cell.net.bias else x
         parts.append(
-            _Data(inputs, w, bounds.curved[0].lo[:, kinds], bounds.slope[0][:, kinds], bounds.delta[-1], bounds.joint.peak)
+            _Data(
+                inputs, w, bounds.curved[0].lo[:, kinds], bounds.slope[0][:, kinds], bounds.delta[-1], bounds.joint.peak, labels
+            )
         )
     everything = _joined(parts)
     lowest = 0.0
@@ -88,6 +102,7 @@ def _joined(parts: list[_Data]) -> _Data:
         both([part.slope for part in parts]),
         both([part.residual for part in parts]),
         np.concatenate([part.peak for part in parts]),
+        None if parts[0].labels is None else np.concatenate([part.labels for part in parts if part.labels is not None]),
     )
 
 
@@ -100,8 +115,33 @@ def _unit_bound(data: _Data, unit: int, scales: tuple[float, ...]) -> float:
     low, lengths = data.curved[:, unit], norms(x)
     terms = _Terms(x, data.weights, low, lengths, np.concatenate([np.full(dim, scales[0]), np.full(outputs, scales[1])]))
     # Enclosures B ± D of the entries, or B = 0 and the norm alone.
-    by_entries = terms.bound(mixed.middle, mixed.radius)
-    return max(by_entries, terms.bound(np.zeros((n, outputs)), size[:, None]))
+    middle, radius = mixed.middle, mixed.radius
+    best = terms.bound(np.zeros((n, outputs)), size[:, None])
+    if data.labels is not None:
+        middle = middle - middle.mean(axis=1, keepdims=True)
+        radius = radius + gamma(2) * (np.abs(middle) + np.abs(mixed.middle))
+        best = max(best, terms.bound(*_about_labels(data.labels, data.slope[:, unit], data.residual, size)))
+    return max(best, terms.bound(middle, radius))
+
+
+def _about_labels(
+    labels: npt.NDArray[np.bool_], slope: Interval, residual: Interval, size: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """(B (n, K), the radius (n, 1) of phi' r about it): B = g (1/K - e_y), or zero with the given size for soft labels."""
+    outputs = labels.shape[1]
+    least, most = (np.clip(-np.where(labels, end, 0.0).sum(axis=1), 0.0, 1.0) for end in (residual.hi, residual.lo))
+    others = np.minimum(np.where(labels, 0.0, residual.hi).max(axis=1), most)
+    best, chosen = size.copy(), np.zeros(len(size))
+    for g in _SHARES:
+        fixed = g * g * (1.0 - 1.0 / outputs)
+        square = np.zeros(len(size))
+        for steep in (slope.lo, slope.hi):
+            for z in (least, most):
+                gain, cross = steep**2 * (z**2 + z * others), 2.0 * g * steep * z
+                square = np.maximum(square, gain - cross + fixed + gamma(32) * (gain + np.abs(cross) + fixed))
+        found = np.where(labels.any(axis=1), np.sqrt(square) * (1.0 + gamma(8)) + gamma(16), np.inf)
+        best, chosen = np.minimum(best, found), np.where(found < best, g, chosen)
+    return chosen[:, None] * (1.0 / outputs - labels), best[:, None]
 
 
 class _Terms(NamedTuple):
