@@ -243,9 +243,8 @@ class _Run:
         self._enclosed = None
 
     def _auto(self) -> list[str]:
-        """The bounds of the whole region that are cheap enough; ``blocks`` where branch and bound over a unit does not apply."""
-        one_layer = self.obj.net.num_layers == 2 and not unit_bound_applies(self.obj, self.region)
-        blocks = one_layer and blocks_cost(self.whole, self.obj.data.num_samples) <= _DENSE_COST
+        """The bounds of the whole region that are cheap enough."""
+        blocks = self.obj.net.num_layers == 2 and blocks_cost(self.whole, self.obj.data.num_samples) <= _DENSE_COST
         return ["moment", *(_DENSE if self._dense_is_cheap() else ()), *(["blocks"] if blocks else [])]
 
     def searches(self) -> list[str]:

@@ -67,10 +67,7 @@ def bounds_of(obj: ph.Objective, region: ph.Box | ph.Ball) -> dict[str, float]:
     """What every method that applies proves."""
     work = Certification(obj, region)
     certificate = work.proceed("auto").certificate() if obj.net.num_layers > 1 else ph.certify(obj, region)
-    bounds = {name: row.psi_lower for name, row in certificate.table.items()}
-    if obj.net.num_layers == 2:
-        bounds["blocks"] = ph.certify(obj, region, "blocks").psi_lower
-    return bounds
+    return {name: row.psi_lower for name, row in certificate.table.items()}
 
 
 def lowest_eigenvalue(obj: ph.Objective, region: ph.Box | ph.Ball, rng: np.random.Generator, *, joint: bool) -> float:
