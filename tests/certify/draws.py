@@ -60,6 +60,7 @@ def draw_region(rng: np.random.Generator, size: int) -> ph.Box | ph.Ball:
     if rng.random() < 0.5:
         return ph.Ball(centre, radius)
     wide = radius * (1.0 if rng.random() < 0.7 else rng.uniform(0.1, 1.0, size))
+    wide = np.maximum(wide, 4.0 * np.spacing(np.abs(centre)))  # a box has an interior
     return ph.Box(centre - wide, centre + wide)
 
 
