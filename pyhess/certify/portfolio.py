@@ -245,7 +245,7 @@ class _Run:
     def _auto(self) -> list[str]:
         """The bounds of the whole region that are cheap enough."""
         blocks = self.obj.net.num_layers == 2 and blocks_cost(self.whole, self.obj.data.num_samples) <= _DENSE_COST
-        return ["moment", *(_DENSE if self._dense_is_cheap() else ()), *(["blocks"] if blocks else [])]
+        return ["moment", *(["blocks"] if blocks else []), *(_DENSE if self._dense_is_cheap() else ())]
 
     def searches(self) -> list[str]:
         """The branch and bound methods that apply."""
