@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .._checks import as_real, exact_keys, shown
-from .._claims import Check, Outcome, judged
+from .._claims import Check, Outcome, judged, refuse_altered
 from .._files import read_result, write_result
-from .._problems import HEAD, described_problem, finite_number, objective_from
-from ..errors import FileError, InputError, InputTypeError, MemoryLimitError, PyhessError
+from .._problems import HEAD, described_problem, finite_number, objective_from, reading
+from ..errors import FileError, InputError, InputTypeError
 from ..objective import Objective
 from ..regions import region_from_dict
 from ..regions.convex import Convex
@@ -112,9 +112,7 @@ def load_certificate(path: str | os.PathLike[str]) -> Certificate:
     (True, True, Ball(center=0.0, radius=1.5, P=2))
     """
     stored = stored_certificate(read_result(path), path)
-    for check in stored.checks:
-        if check.outcome is Outcome.FAILS:
-            raise FileError(f"{path} was altered: {check.detail}.")
+    refuse_altered(path, stored.checks)
     return stored.certificate
 
 
@@ -128,12 +126,8 @@ def stored_certificate(content: dict[str, Any], path: str | os.PathLike[str]) ->
     """
     if content.get("kind") != "certificate":
         raise FileError(f"{path} holds {shown(content.get('kind'))}; allowed is the kind certificate.")
-    try:
+    with reading(path, "certificate"):
         return _read(content)
-    except MemoryLimitError:
-        raise
-    except PyhessError as error:
-        raise FileError(f"{path} does not describe a certificate: {error}") from error
 
 
 def _read(content: dict[str, Any]) -> StoredCertificate:
