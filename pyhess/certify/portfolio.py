@@ -27,17 +27,13 @@ from .moment import moment_bound
 from .propagate import Cell, ball_cell, point_cell, whole_cell
 from .schedule import Portfolio
 from .subdivision import Cover, Progress
+from .texts import ROUNDING, WHAT, does_not_apply
+from .unit_blocks import block_bound, blocks_cost
 from .units import unit_bound, unit_bound_applies, unit_work
 
-METHODS = ("moment", "centre", "comparison", "deif", "units", "boxes", "full", "exact")
+METHODS = ("moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "full", "exact")
 
-_DENSE = ("centre", "comparison", "deif")
-#: Branch and bound methods and what they need.
-_SEARCHES = {
-    "units": "it needs one smooth hidden layer and few inputs and outputs",
-    "boxes": "it needs a box and a network of at most 150 parameters with few data",
-    "full": "it needs a smooth activation and at most 6 parameters",
-}
+_DENSE, _SEARCHES = ("centre", "comparison", "deif"), ("units", "boxes", "full")
 
 #: A lower bound of psi over a cell, or None if it was cancelled.
 Bound = Callable[[Cell], float | None]
@@ -50,21 +46,6 @@ _DENSE_PARAMS_MAX = 8000
 _UNIT_WORK, _UNIT_CELLS, _UNIT_SHARE = 1e8, (256, 6000), 0.8
 #: Multiplications that cutting a ball into cells may use (the joint bounds take most of them), and the number of cells.
 _CELL_COST, _MAX_CELLS = 4e10, 200
-
-_ROUNDING = (
-    "outward: intervals, matrix products with inner-product error bounds, eigenvalues by a Cholesky test or by quotients of "
-    "non-negative vectors; assumes IEEE-754 doubles and library functions accurate to 4 units of the last place"
-)
-_WHAT = {
-    "moment": "layer-wise norm recursion with the data's second moments, the Gauss–Newton part dropped",
-    "centre": "smallest eigenvalue at the region's centre minus a layer-wise bound of the matrix's change",
-    "comparison": "comparison matrix of the residual part's interval enclosure",
-    "deif": "middle of the residual part's interval enclosure less its scaled radius",
-    "units": "branch and bound over the weights of one hidden unit, whatever the others do",
-    "exact": "closed form for a two-layer linear network",
-    "boxes": "branch and bound over the parameters, comparison matrix of the residual part",
-    "full": "branch and bound over the parameters, linear model of the Hessian with enclosed third derivatives",
-}
 
 
 def certify(
@@ -89,7 +70,8 @@ def certify(
     method : str
         ``"moment"``: a recursion in the layers' norms, with intervals for everything else; any size. ``"centre"``: the matrix
         at the centre minus a bound of its change; small networks, tight on small regions. ``"comparison"``, ``"deif"``: two
-        eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"units"``: branch and bound over
+        eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"blocks"``: the residual part's
+        block of one unit of a single hidden layer; any number of inputs. ``"units"``: branch and bound over
         the weights of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the
         parameters of a small network on a box. ``"full"``: branch and bound to any accuracy for up to 6 parameters.
         ``"exact"``: the closed forms that two-layer linear networks have.
@@ -197,7 +179,7 @@ class Certification:
         """The best bound so far."""
         if not self._runs:
             statement = "no certificate knows this region, and no box or ball that contains it was given"
-            return Certificate("none", -math.inf, {}, _ROUNDING, statement, self._obj, self._region)
+            return Certificate("none", -math.inf, {}, ROUNDING, statement, self._obj, self._region)
         best = max((run.certificate() for run in self._runs), key=lambda certificate: certificate.psi_lower)
         if isinstance(self._region, Box | Ball) or best.method == "none":
             return replace(best, _region=self._region)
@@ -221,7 +203,7 @@ def _linear(obj: Objective, region: Region) -> Certificate:
     """No hidden layer: the loss is convex in theta, and nothing has to be computed."""
     statement = "the network has no hidden layer, so the loss is convex in theta: no Hessian has a negative eigenvalue"
     table = {"linear": MethodResult(0.0, 0.0, 1)}
-    return Certificate("linear", 0.0, table, _ROUNDING, statement, obj, region)
+    return Certificate("linear", 0.0, table, ROUNDING, statement, obj, region)
 
 
 class _Run:
@@ -235,6 +217,7 @@ class _Run:
         self.whole = whole_cell(obj.net, region)
         self.table: dict[str, MethodResult] = {}
         self.formula = ""
+        self._enclosed: tuple[Cell, Interval] | None = None  # for both bounds that need it
         self._portfolio: Portfolio | None = None
 
     def roots(self, method: str) -> None:
@@ -242,13 +225,27 @@ class _Run:
         if method in ("auto", "exact") and self._exact(asked=method == "exact"):
             return
         bounds: dict[str, Bound] = {}
-        names = [method] if method != "auto" else ["moment", *(_DENSE if self._dense_is_cheap() else ())]
-        makers = {"moment": lambda: self._moment, "centre": self._centre, "comparison": self._comparison, "deif": self._deif}
+        names = [method] if method != "auto" else self._auto()
+        if method == "blocks" and self.obj.net.num_layers != 2:
+            raise does_not_apply(method)
+        makers = {
+            "moment": lambda: self._moment,
+            "centre": self._centre,
+            "comparison": self._comparison,
+            "deif": self._deif,
+            "blocks": lambda: self._blocks,
+        }
         for name in (name for name in names if name in makers):
             self._record(name, lambda name=name: self._whole(name, makers[name], bounds))  # type: ignore[misc]
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
             self._record(best, lambda: self._over_cells(best, bounds[best]))
+        self._enclosed = None
+
+    def _auto(self) -> list[str]:
+        """The bounds of the whole region that are cheap enough."""
+        blocks = self.obj.net.num_layers == 2 and blocks_cost(self.whole, self.obj.data.num_samples) <= _DENSE_COST
+        return ["moment", *(["blocks"] if blocks else []), *(_DENSE if self._dense_is_cheap() else ())]
 
     def searches(self) -> list[str]:
         """The branch and bound methods that apply."""
@@ -262,7 +259,7 @@ class _Run:
         """Branch and bound by the method, or by all that apply."""
         applying = self.searches()
         if method != "auto" and method in _SEARCHES and method not in applying:
-            raise InputError(f"method={method!r} does not apply to this problem: {_SEARCHES[method]}. Use method='auto'.")
+            raise does_not_apply(method)
         chosen = [name for name in applying if method in ("auto", name)]
         if not chosen or self.stop[0]:
             return
@@ -294,10 +291,7 @@ class _Run:
             self.formula = value.formula
             self.table["exact"] = MethodResult(value.psi_lower, perf_counter() - began, 1)
         elif asked:
-            raise InputError(
-                "method='exact' does not apply to this problem: closed forms are known for two-layer linear networks with the "
-                "squared error. Use method='auto'."
-            )
+            raise does_not_apply("exact")
         return value is not None
 
     def _units(self, time_limit: float | None, psi_upper: float | None) -> None:
@@ -314,7 +308,8 @@ class _Run:
             self.obj, self.region, psi_upper=psi_upper, deadline=deadline, max_cells=most, stop=self.stop, progress=tell
         )
         if found is not None:
-            self.table["units"] = MethodResult(found.psi_lower, found.seconds, found.cells)
+            leaves = found.cover.leaves(self.obj, self.region)
+            self.table["units"] = MethodResult(found.psi_lower, found.seconds, found.cells, leaves=leaves)
 
     def _record(self, name: str, method: Callable[[], tuple[float, int] | None]) -> None:
         if self.stop[0]:
@@ -340,8 +335,9 @@ class _Run:
         net, region = self.obj.net, self.region
         assert isinstance(region, Ball)
         samples = self.obj.data.num_samples
-        dense = name in ("comparison", "deif")
-        cost = 30.0 * dense_cost(self.whole, samples) if dense else 600.0 * samples * net.num_params
+        cost = 600.0 * samples * net.num_params + (300.0 * blocks_cost(self.whole, samples) if name == "blocks" else 0.0)
+        if name in ("comparison", "deif"):
+            cost = 30.0 * dense_cost(self.whole, samples)
         max_cells = int(np.clip(_CELL_COST / cost, 4, _MAX_CELLS))
         return worst_over_ball(lambda radii: bound(ball_cell(net, region, radii)), net.num_layers, region.radius, max_cells)
 
@@ -366,6 +362,10 @@ class _Run:
 
         return bound
 
+    def _blocks(self, cell: Cell) -> float | None:
+        obj = self.obj
+        return block_bound(cell, obj.data, obj.targets, obj.loss, self.stop)
+
     def _comparison(self) -> Bound:
         return lambda cell: self._by_enclosure(cell, comparison_bound)
 
@@ -374,8 +374,10 @@ class _Run:
 
     def _by_enclosure(self, cell: Cell, bound: Callable[[Interval], float]) -> float | None:
         obj = self.obj
-        found = residual_enclosure(cell, obj.data, obj.targets, obj.loss, self.stop)
-        return None if found is None else bound(found)
+        if self._enclosed is None or self._enclosed[0] is not cell:
+            found = residual_enclosure(cell, obj.data, obj.targets, obj.loss, self.stop)
+            self._enclosed = None if found is None else (cell, found)
+        return None if self._enclosed is None else bound(self._enclosed[1])
 
     def certificate(self) -> Certificate:
         finished = {name: row for name, row in self.table.items() if row.psi_lower > -math.inf}
@@ -385,12 +387,12 @@ class _Run:
                 if self.table and not self.stop[0]
                 else "stopped before any bound was finished"
             )
-            return Certificate("none", -math.inf, self.table, _ROUNDING, statement, self.obj, self.region)
+            return Certificate("none", -math.inf, self.table, ROUNDING, statement, self.obj, self.region)
         method = max(finished, key=lambda name: finished[name].psi_lower)
         row = finished[method]
         almost = "almost-everywhere " if "relu" in self.obj.net.activations else ""
         cells = f", worst of {row.cells} cells" if row.cells > 1 else ""
-        what = f"{_WHAT[method]}: {self.formula}" if method == "exact" else _WHAT[method]
+        what = f"{WHAT[method]}: {self.formula}" if method == "exact" else WHAT[method]
         how = f"{what}{cells}; rounded outwards"
         statement = f"no {almost}Hessian on the region has an eigenvalue below {row.psi_lower:.7g} ({how})"
-        return Certificate(method, row.psi_lower, self.table, _ROUNDING, statement, self.obj, self.region)
+        return Certificate(method, row.psi_lower, self.table, ROUNDING, statement, self.obj, self.region)

@@ -40,6 +40,7 @@ class Cell:
 
     net: MLP
     blocks: tuple[Block, ...]
+    point: bool = False  # a single point, up to the rounding of the scales
 
 
 def _layer_interval(net: MLP, layer: int, low: FloatArray, high: FloatArray) -> tuple[Interval, Interval]:
@@ -66,7 +67,8 @@ def box_cell(net: MLP, region: Box) -> Cell:
 
 def point_cell(net: MLP, theta: FloatArray) -> Cell:
     """A single point as a cell; its intervals are as wide as the rounding of the scales."""
-    return Cell(net, tuple(_interval_block(*_layer_interval(net, layer, theta, theta)) for layer in range(net.num_layers)))
+    blocks = (_interval_block(*_layer_interval(net, layer, theta, theta)) for layer in range(net.num_layers))
+    return Cell(net, tuple(blocks), point=True)
 
 
 def _interval_block(w: Interval, b: Interval) -> Block:
@@ -187,7 +189,7 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
         if layer == last - 1:
             unknown = np.full_like(steepest, np.inf)
             joint = Last(bent, turned, turned_norm, residual_norm * steepest * (1.0 + gamma(4)), unknown, unknown)
-            if loss == "squared_error" and net.widths[-1] == 1:
+            if loss == "squared_error" and net.widths[-1] == 1 and not cell.point:
                 joint = _joint(cell, pre[layer], (pre_norm[layer], a_norm), residual, targets, joint)
             bent, turned, turned_norm = joint.curved, joint.delta, joint.delta_norm
         curved.insert(0, bent)
