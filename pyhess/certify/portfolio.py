@@ -16,7 +16,16 @@ from ..errors import InputError, InputTypeError, MemoryLimitError
 from ..objective import Objective
 from ..regions import Ball, Box, Region, as_region
 from .allocation import worst_over_ball
-from .boxes import box_subdivision, boxes_apply, cell_costs, full_applies, full_subdivision, recheck
+from .boxes import (
+    box_subdivision,
+    boxes_apply,
+    cell_costs,
+    cell_subdivision,
+    cells_apply,
+    full_applies,
+    full_subdivision,
+    recheck,
+)
 from .centre import centre_bounds, centre_of
 from .certificate import Certificate, MethodResult
 from .dense import dense_cost
@@ -26,16 +35,17 @@ from .matrices import comparison_bound, deif_bound, residual_enclosure
 from .moment import moment_bound
 from .propagate import Cell, ball_cell, point_cell, whole_cell
 from .schedule import Portfolio
-from .subdivision import Cover, Progress
+from .subdivision import Cover, Limits, Progress
 from .units import unit_bound, unit_bound_applies
 
-METHODS = ("moment", "centre", "comparison", "deif", "units", "boxes", "full", "exact")
+METHODS = ("moment", "centre", "comparison", "deif", "units", "boxes", "cells", "full", "exact")
 
 _DENSE = ("centre", "comparison", "deif")
 #: Branch and bound methods and what they need.
 _SEARCHES = {
     "units": "it needs one smooth hidden layer and few inputs and outputs",
     "boxes": "it needs a box and a network of at most 150 parameters with few data",
+    "cells": "it needs several hidden layers and a network of at most 150 parameters, or a ball and at most 4 outputs",
     "full": "it needs a smooth activation and at most 6 parameters",
 }
 
@@ -63,6 +73,7 @@ _WHAT = {
     "units": "branch and bound over the weights of one hidden unit, whatever the others do",
     "exact": "closed form for a two-layer linear network",
     "boxes": "branch and bound over the parameters, comparison matrix of the residual part",
+    "cells": "branch and bound with the moment bound, over the parameters of a box or a ball's radius shares and output biases",
     "full": "branch and bound over the parameters, linear model of the Hessian with enclosed third derivatives",
 }
 
@@ -91,7 +102,9 @@ def certify(
         at the centre minus a bound of its change; small networks, tight on small regions. ``"comparison"``, ``"deif"``: two
         eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"units"``: branch and bound over
         the weights of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the
-        parameters of a small network on a box. ``"full"``: branch and bound to any accuracy for up to 6 parameters.
+        parameters of a small network on a box. ``"cells"``: branch and bound with the moment bound, for several hidden layers:
+        over the parameters on a box, over the output biases and the layers' shares of the radius in a ball.
+        ``"full"``: branch and bound to any accuracy for up to 6 parameters.
         ``"exact"``: the closed forms that two-layer linear networks have.
         ``"auto"``: the best of those whose cost is reasonable.
     time_limit : float, optional
@@ -212,6 +225,11 @@ def fresh_bound(obj: Objective, region: Region, method: str, cells: int, cover: 
     if method == "units":
         found = (unit_bound(obj, part, max_cells=cells) for part in parts if isinstance(part, Box | Ball))
         return max((one.psi_lower for one in found if one is not None), default=-math.inf)
+    if method == "cells" and cover is None:
+        # The worst leaves are cut in a fixed order, so as many cells give the same bound.
+        searches = (cell_subdivision(obj, part) for part in parts if isinstance(part, Ball))
+        limits = Limits(np.zeros(1, dtype=np.int32), max_cells=cells)
+        return max((search.run(limits) for search in searches), default=-math.inf)
     if cover is None:
         return certify(obj, region, "auto" if method == "linear" else method).psi_lower
     return max((recheck(obj, part, method, cover) for part in parts if isinstance(part, Box | Ball)), default=-math.inf)
@@ -256,6 +274,7 @@ class _Run:
             return []
         names = ["units"] if unit_bound_applies(self.obj, self.region) else []
         names += ["full"] if full_applies(self.obj) else []
+        names += ["cells"] if cells_apply(self.obj, self.region) else []
         return [*names, "boxes"] if isinstance(self.region, Box) and boxes_apply(self.obj) else names
 
     def refine(self, method: str, time_limit: float | None, psi_upper: float | None) -> None:
@@ -278,6 +297,7 @@ class _Run:
             makers = {
                 "full": lambda: full_subdivision(self.obj, self.region),
                 "boxes": lambda: box_subdivision(self.obj, self.region),  # type: ignore[arg-type]
+                "cells": lambda: cell_subdivision(self.obj, self.region),
             }
             self._portfolio = Portfolio({name: makers[name] for name in chosen}, cell_costs(self.obj))
         known = max((row.psi_lower for row in self.table.values()), default=-math.inf)
