@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..objective import Objective
 from ..regions import Ball
 from .intervals import Interval, gamma
-from .propagate import Cell, ball_cell
+from .propagate import BallCells, Cell
 from .subdivision import Subdivision
 
 FloatArray = npt.NDArray[np.float64]
@@ -100,6 +100,7 @@ def ball_subdivision(bound: Callable[[Cell], float | None], obj: Objective, regi
     middle = region.center[slot] if slot is not None else np.zeros(0)
     outputs, layers = middle.size, net.num_layers
     allowance = 1.0 + 1e-12
+    make = BallCells(net, region)
 
     def cell(low: FloatArray, high: FloatArray) -> tuple[Cell, int] | None:
         offset_low, offset_high, share_low, share_high = low[:outputs], high[:outputs], low[outputs:], high[outputs:]
@@ -109,16 +110,16 @@ def ball_subdivision(bound: Callable[[Cell], float | None], obj: Objective, regi
             return None
         shares = np.minimum(share_high, share_low + max(rest, 0.0)) * allowance + 1e-15
         # The simplex ends where the shares are used up.
-        split = int(np.argmax(np.concatenate([0.5 * (offset_high - offset_low), shares - share_low])))
+        split = int(np.argmax(np.concatenate([0.5 * (offset_high - offset_low), np.sqrt(shares) - np.sqrt(share_low)])))
         if (offset_low == -1.0).all() and (offset_high == 1.0).all():
             shares[-1] = (1.0 - float(share_low[:-1].sum())) * allowance + 1e-15
-            return ball_cell(net, region, radius * np.sqrt(shares) * (1.0 + gamma(8))), split
+            return make(radius * np.sqrt(shares) * (1.0 + gamma(8))), split
         # An offset has what the shares and the other offsets leave.
         most = np.sqrt(np.maximum(0.0, rest + nearest**2)) * allowance + 1e-15
         start, end = np.maximum(offset_low, -most), np.minimum(offset_high, most)
         slack = 1e-12 * (radius + np.abs(middle)) + 1e-300
         biases = Interval(middle + radius * np.minimum(start, end) - slack, middle + radius * np.maximum(start, end) + slack)
-        return ball_cell(net, region, radius * np.sqrt(shares) * (1.0 + gamma(8)), biases), split
+        return make(radius * np.sqrt(shares) * (1.0 + gamma(8)), biases), split
 
     def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: npt.NDArray[np.int64]) -> None:
         for at, (low, high) in enumerate(zip(lows, highs, strict=True)):

@@ -33,7 +33,7 @@ from .intervals import Interval
 from .linear_networks import exact_linear
 from .matrices import comparison_bound, deif_bound, residual_enclosure
 from .moment import moment_bound
-from .propagate import Cell, ball_cell, point_cell, whole_cell
+from .propagate import BallCells, Cell, point_cell, whole_cell
 from .schedule import Portfolio
 from .subdivision import Cover, Limits, Progress
 from .units import unit_bound, unit_bound_applies
@@ -364,7 +364,8 @@ class _Run:
         dense = name in ("comparison", "deif")
         cost = 30.0 * dense_cost(self.whole, samples) if dense else 600.0 * samples * net.num_params
         max_cells = int(np.clip(_CELL_COST / cost, 4, _MAX_CELLS))
-        return worst_over_ball(lambda radii: bound(ball_cell(net, region, radii)), net.num_layers, region.radius, max_cells)
+        make = BallCells(net, region)
+        return worst_over_ball(lambda radii: bound(make(radii)), net.num_layers, region.radius, max_cells)
 
     def _dense_is_cheap(self) -> bool:
         cost = dense_cost(self.whole, self.obj.data.num_samples)

@@ -33,6 +33,7 @@ class Block:
     spectral: float  # sup of the spectral norm of W
     affine: float  # sup of the spectral norm of (W, b)
     columns: FloatArray  # sup of the Euclidean norms of the columns of W
+    still: float  # sup of the spectral norm of W without the ball's radius
 
 
 @dataclass(frozen=True)
@@ -76,30 +77,47 @@ def _interval_block(w: Interval, b: Interval) -> Block:
         norm_bound(joined(w.magnitude, b.magnitude)),
         (norm_bound(joined(w.middle, b.middle)) + norm_bound(joined(w.radius, b.radius))) * (1.0 + gamma(4)),
     )
-    return Block(w, b, 0.0, True, spectral, affine, norms(w.magnitude.T))
+    return Block(w, b, 0.0, True, spectral, affine, norms(w.magnitude.T), spectral)
 
 
-def ball_cell(net: MLP, region: Ball, radii: FloatArray, last_bias: Interval | None = None) -> Cell:
-    """{theta : every layer's block lies within radii[l] of the centre}; the output bias in ``last_bias`` (K,) if given.
+class BallCells:
+    """Makes cells of a ball; what belongs to the centre is computed once."""
 
-    Then the last radius is that of the output weights alone.
-    """
-    blocks = []
-    for layer in range(net.num_layers):
-        low = high = region.center
-        apart = layer == net.num_layers - 1 and last_bias is not None
-        if apart:
-            assert last_bias is not None
-            low, high = region.center.copy(), region.center.copy()
-            where = net.layer_slices[layer][1]
-            low[where], high[where] = last_bias.lo, last_bias.hi
-        w, b = _layer_interval(net, layer, low, high)
-        rho = float(radii[layer]) * net.layer_scales[layer] * (1.0 + gamma(8))
-        spectral = (norm_bound(w.middle) + norm_bound(w.radius) + rho) * (1.0 + gamma(8))
-        affine = (norm_bound(joined(w.middle, b.middle)) + norm_bound(joined(w.radius, b.radius)) + rho) * (1.0 + gamma(8))
-        columns = (norms(w.magnitude.T) + rho) * (1.0 + gamma(4))
-        blocks.append(Block(w, b, rho, not apart, spectral, affine, columns))
-    return Cell(net, tuple(blocks))
+    def __init__(self, net: MLP, region: Ball) -> None:
+        self._net = net
+        self._parts = [_layer_interval(net, layer, region.center, region.center) for layer in range(net.num_layers)]
+        self._still = [_still(w) for w, _ in self._parts]
+        self._affine = [norm_bound(joined(w.middle, b.middle)) + norm_bound(joined(w.radius, b.radius)) for w, b in self._parts]
+        self._columns = [norms(w.magnitude.T) for w, _ in self._parts]
+
+    def __call__(self, radii: FloatArray, last_bias: Interval | None = None) -> Cell:
+        """{theta : every layer's block lies within radii[l] of the centre}; the output bias in ``last_bias`` (K,) if given.
+
+        Then the last radius is that of the output weights alone.
+        """
+        net, room = self._net, 1.0 + gamma(8)
+        blocks = []
+        for layer, (w, b) in enumerate(self._parts):
+            scale = net.layer_scales[layer]
+            rho = float(radii[layer]) * scale * room
+            spectral, affine = (self._still[layer] + rho) * room, (self._affine[layer] + rho) * room
+            apart = last_bias is not None and layer == net.num_layers - 1
+            if apart:
+                assert last_bias is not None
+                b = last_bias if scale == 1.0 else Interval(down(down(scale * last_bias.lo)), up(up(scale * last_bias.hi)))
+                affine = float(np.sqrt(spectral**2 + norms(b.magnitude[None])[0] ** 2)) * room + ROOT_TINY
+            columns = (self._columns[layer] + rho) * (1.0 + gamma(4))
+            blocks.append(Block(w, b, rho, not apart, spectral, affine, columns, self._still[layer]))
+        return Cell(net, tuple(blocks))
+
+
+def _still(w: Interval) -> float:
+    return (norm_bound(w.middle) + norm_bound(w.radius)) * (1.0 + gamma(4))
+
+
+def ball_cell(net: MLP, region: Ball, radii: FloatArray) -> Cell:
+    """{theta : every layer's block lies within radii[l] of the centre}."""
+    return BallCells(net, region)(radii)
 
 
 def whole_cell(net: MLP, region: Region) -> Cell:
@@ -245,8 +263,7 @@ class _BallMoves:
             below = np.sqrt(self._steep**2 @ (size**2).T) * (1.0 + gamma(size.shape[1] + 16)) + ROOT_TINY
             move = np.minimum(move, below * self._ds[:, None])
         s = within(at.widened((own[:, None] + move) * room), s)
-        spectral = (norm_bound(block.weight.middle) + norm_bound(block.weight.radius)) * room
-        self._ds = np.minimum(norms(s.distance(at)), (own + spectral * self._da) * room)
+        self._ds = np.minimum(norms(s.distance(at)), (own + block.still * self._da) * room)
         self._at.append(at)
         if layer < net.num_layers - 1:
             name, beta = net.activations[layer], net.betas[layer]
@@ -272,8 +289,7 @@ class _BallMoves:
         own = above.rho * delta_norm
         bar = within(at.widened((own[:, None] + columns[None, :] * ddelta[:, None]) * room), bar)
         steep = derivative_range(net.activations[layer], net.betas[layer], 1, self._at[layer])
-        spectral = (norm_bound(above.weight.middle) + norm_bound(above.weight.radius)) * room
-        move = np.minimum(norms(bar.distance(at)), (own + spectral * ddelta) * room)
+        move = np.minimum(norms(bar.distance(at)), (own + above.still * ddelta) * room)
         turned = norms(slope.distance(steep) * at.magnitude)
         self._ddelta = (slope.magnitude.max(axis=1) * move + turned) * room
         self._delta = at * steep
