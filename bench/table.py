@@ -57,6 +57,8 @@ _METRICS = {
     "reached": "{}",
     "best": "{:.5g}",
     "of_best_known": "{:.1%}",
+    "overhead": "{:.1%}",
+    "start": "{:.1f} s",
 }
 
 

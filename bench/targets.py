@@ -80,6 +80,10 @@ def _fraction(key: str) -> Callable[[Rows], float | None]:
     return lambda rows: next((row.metrics.get(key) for row in rows if row.who == "pyhess"), None)
 
 
+def _most(key: str) -> Callable[[Rows], float | None]:
+    return lambda rows: max((row.metrics[key] for row in rows if key in row.metrics), default=None)
+
+
 def _between(over: str, under: str) -> Callable[[Rows], float | None]:
     """Time of one row of ours by another's."""
 
@@ -141,6 +145,14 @@ TARGETS = (
     Target(
         "curvature jet, by product, each with its linearization", lambda row: row.suite == "products",
         _between("pyhess curvature jet", "pyhess, from scratch"), 2.0, at_least=False,
+    ),
+    Target(
+        "time beside cells of 100 ms, by theirs", lambda row: row.suite == "sweeps" and row.case == "pauses",
+        _most("overhead"), 0.05, at_least=False,
+    ),
+    Target(
+        "ms for a tiny search, of 10,000 in five minutes", lambda row: row.suite == "sweeps" and row.case == "tiny searches",
+        lambda rows: None if (seconds := _ours(rows)) is None else 1e3 * seconds, 30.0, at_least=False,
     ),
     Target("joint L-BFGS-B in JAX or torch, to 99 % of psi", lambda row: row.suite == "threshold", _psi_ratio, 20.0),
 )  # fmt: skip

@@ -60,6 +60,13 @@ def choice(name: str, value: object, allowed: Iterable[str]) -> str:
     return value
 
 
+def described_kind(what: str, maker: str, content: Any, kinds: Iterable[str]) -> str:
+    """Return the kind that a dictionary of ``maker`` names, one of ``kinds``."""
+    if not isinstance(content, dict):
+        raise InputTypeError(f"the {what} is {shown(content)}; allowed is a dictionary as {maker} gives it.")
+    return choice(f"the {what}'s kind", content.get("kind"), kinds)
+
+
 def exact_keys(name: str, content: Any, allowed: Iterable[str]) -> dict[str, Any]:
     """Return ``content`` if it is a mapping with these keys, all of them and no others."""
     keys = list(allowed)

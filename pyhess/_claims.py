@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from os import PathLike
 
-from .errors import InputError, NumericalError
+from .errors import FileError, InputError, NumericalError
 
 
 class Outcome(Enum):
@@ -35,6 +36,13 @@ class Check:
 def judged(name: str, holds: bool, detail: str) -> Check:
     """Return a check that holds or fails."""
     return Check(name, Outcome.HOLDS if holds else Outcome.FAILS, detail)
+
+
+def refuse_altered(path: str | PathLike[str], checks: Iterable[Check]) -> None:
+    """Raise FileError if a file fails one of the checks that it agrees with itself."""
+    for check in checks:
+        if check.outcome is Outcome.FAILS:
+            raise FileError(f"{path} was altered: {check.detail}.")
 
 
 def guarded(name: str, check: Callable[[], Check]) -> Check:

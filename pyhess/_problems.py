@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
 from typing import Any
 
 from ._checks import exact_keys, shown
 from ._claims import Check, judged
 from .data import Dataset
-from .errors import InputError, InputTypeError
+from .errors import FileError, InputError, InputTypeError, MemoryLimitError, PyhessError
 from .model import MLP
 from .objective import Objective
 from .regions import Region
@@ -71,6 +74,17 @@ def described_problem(obj: Objective, region: Region, claim: str) -> dict[str, A
         },
         "region": bound.to_dict(),
     }
+
+
+@contextmanager
+def reading(path: str | PathLike[str], what: str) -> Iterator[None]:
+    """Inside, whatever does not fit is an error of the file: it does not describe a ``what``. A lack of memory stays one."""
+    try:
+        yield
+    except MemoryLimitError:
+        raise
+    except PyhessError as error:
+        raise FileError(f"{path} does not describe a {what}: {error}") from error
 
 
 def objective_from(content: Any) -> tuple[Objective, Check]:

@@ -1,3 +1,3 @@
 """What is compared. Each suite is a module with ``rows(plan) -> list[Row]``."""
 
-NAMES = ("products", "batch", "eigs", "threshold", "scaling")
+NAMES = ("products", "batch", "eigs", "threshold", "scaling", "sweeps")

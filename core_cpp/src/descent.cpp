@@ -10,7 +10,8 @@ namespace pyhess {
 
 namespace {
 
-constexpr double kArmijo = 1e-4;
+constexpr double kArmijo = 1e-4, kLeastCurvature = 2.2e-16;
+constexpr double kLongest = 1e12;  // of u'u, or of its inverse, in a trial step
 constexpr int kMaxBacktracks = 25;
 constexpr int kStalls = 3;
 
@@ -64,7 +65,7 @@ public:
                 count_ = 0;
                 continue;
             }
-            slope = reduce(z_new_, g_new_, d_);
+            reduce(z_new_, g_new_, d_);
             remember(z);
             std::copy(z_new_, z_new_ + n_, z);
             std::swap(g_, g_new_);
@@ -72,7 +73,8 @@ public:
             stalls = rho - rho_new <= limits_.tol * std::abs(rho_new) ? stalls + 1 : 0;
             *value = rho = rho_new;
             if (stalls >= kStalls) break;
-            slope = normalize(z, slope);
+            normalize(z);
+            slope = dot(reduced_, reduced_, n_);
         }
         return stopped() ? Status::cancelled : Status::ok;
     }
@@ -80,7 +82,7 @@ public:
 private:
     bool stopped() const { return cancel_ && *cancel_; }
 
-    // rho at z and its gradient g; NaN where the evaluation was cancelled or overflowed.
+    // rho at z and its gradient g; NaN where the evaluation was cancelled or overflowed, or u is out of range.
     double evaluate(const double* z, double* g) {
         const index_t size = num_params_;
         const double* u = z + size;
@@ -94,8 +96,9 @@ private:
         const Status status =
             jet<T>(problem_, theta_, state_, true, v_, vt_, &q, hv_, grad_, 0, problem_.num_chunks(), work_, cancel_);
         const double norm2 = dot(u, u, size);
-        if (status != Status::ok || !(norm2 > 0.0)) return std::nan("");
+        // A u far from length one would cost digits of q, or all of them.
         const double inverse = 1.0 / norm2, rho = q * inverse;
+        if (status != Status::ok || !(norm2 < kLongest && inverse < kLongest && std::isfinite(rho))) return std::nan("");
         for (index_t i = 0; i < size; ++i) {
             const double hu =
                 region_.scale ? region_.scale[i] * static_cast<double>(hv_[i]) : static_cast<double>(hv_[i]);
@@ -273,25 +276,28 @@ private:
             s[i] = z_new_[i] - z[i];
             y[i] = now[i] - before[i];
         }
-        const double sy = dot(s, y, n_), yy = dot(y, y, n_);
-        if (sy > 1e-10 * yy) {
+        // Free of scale: curvatures of 1e13 beside others of 1 are usual in deep networks (the rule of L-BFGS-B).
+        const double sy = dot(s, y, n_);
+        if (sy > kLeastCurvature * std::abs(dot(before, s, n_))) {
             inverse_sy_[slot] = 1.0 / sy;
             ++count_;
         }
     }
 
-    // rho does not depend on |u|; the pairs do, so they are dropped when u is brought back to length one.
-    double normalize(double* z, double slope) {
+    // rho does not depend on |u|: u goes back to length one, and gradient and pairs go with it.
+    void normalize(double* z) {
         double* u = z + num_params_;
         const double norm2 = dot(u, u, num_params_);
-        if (norm2 <= 4.0 && norm2 >= 0.25) return slope;
-        const double norm = std::sqrt(norm2);
-        for (index_t i = 0; i < num_params_; ++i) {
-            u[i] /= norm;
-            g_[num_params_ + i] *= norm;
+        if (norm2 <= 4.0 && norm2 >= 0.25) return;
+        const double norm = std::sqrt(norm2), inverse = 1.0 / norm;
+        const auto scale = [this](double factor, double* x) {
+            for (index_t i = num_params_; i < n_; ++i) x[i] *= factor;
+        };
+        scale(inverse, z), scale(norm, g_), scale(norm, reduced_);
+        for (index_t k = 0; k < count_; ++k) {
+            const index_t slot = (first_ + k) % limits_.memory;
+            scale(inverse, s_ + slot * n_), scale(norm, y_ + slot * n_);
         }
-        count_ = 0;
-        return reduce(z, g_, reduced_);
     }
 
     const Problem<T>& problem_;

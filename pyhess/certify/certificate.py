@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import NumericalError
 from .subdivision import Cover
+from .unit_cover import UnitLeaves
 
 if TYPE_CHECKING:
     from ..objective import Objective
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 class MethodResult:
     """One method's bound: ``psi_lower`` is -inf where it was cut short, ``cells`` the parts of the region it looked at.
 
-    ``cover`` holds the boxes of a branch and bound method with their bounds, and is None for other methods.
+    ``cover`` holds the boxes of a branch and bound method with their bounds, ``leaves`` the cells of one over a unit's weights;
+    they are None for other methods.
     """
 
     psi_lower: float
     seconds: float
     cells: int
     cover: Cover | None = field(default=None, repr=False, compare=False)
+    leaves: UnitLeaves | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +83,7 @@ class Certificate:
         NumericalError
             If the fresh bound is below the recorded one.
         """
-        from .portfolio import fresh_bound
+        from .again import fresh_bound
 
         if self.method == "none":
             return True

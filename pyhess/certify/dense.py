@@ -21,8 +21,8 @@ from .ranges import derivative_range
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Numbers in one block's largest array, a Jacobian times the activation's slope.
-_BLOCK_NUMBERS = 2**22
+#: Numbers in one block's largest array, a Jacobian times the activation's slope, and its rows at most.
+_BLOCK_NUMBERS, _BLOCK_ROWS = 2**22, 8192
 
 
 def dense_cost(cell: Cell, num_samples: int) -> float:
@@ -37,7 +37,7 @@ def dense_enclosures(
     net = cell.net
     size = net.num_params
     residual, products = _zeros(size), _zeros(size)
-    rows = max(1, _BLOCK_NUMBERS // (max(net.widths[1:]) * size))
+    rows = min(_BLOCK_ROWS, max(1, _BLOCK_NUMBERS // (max(net.widths[1:]) * size)))
     weights = data.normalized_weights
     for begin in range(0, data.num_samples, rows):
         if cancelled[0]:

@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .._checks import as_real, exact_keys, shown
-from .._claims import Check, Outcome, judged
+from .._claims import Check, Outcome, judged, refuse_altered
 from .._files import read_result, write_result
-from .._problems import HEAD, described_problem, finite_number, objective_from
-from ..errors import FileError, InputError, InputTypeError, MemoryLimitError, PyhessError
+from .._problems import HEAD, described_problem, finite_number, objective_from, reading
+from ..errors import FileError, InputError, InputTypeError
+from ..objective import Objective
 from ..regions import region_from_dict
 from ..regions.convex import Convex
 from .certificate import Certificate, MethodResult
 from .subdivision import Cover
+from .unit_cover import UnitLeaves
 
-_ENTRIES = (*HEAD, "method", "psi_lower", "statement", "rounding", "table", "cover")
+_ENTRIES = (*HEAD, "method", "psi_lower", "statement", "rounding", "table", "cover", "leaves")
+#: Cells of a unit's weights that a file holds at most: no check could look at more.
+_MOST_LEAVES = 200_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,15 +41,16 @@ class StoredCertificate:
 def save_certificate(certificate: Certificate, path: str | os.PathLike[str]) -> Path:
     """See `Certificate.save`."""
     row = certificate.table.get(certificate.method)
-    cover = None if row is None else row.cover
-    if cover is not None and cover.low.shape[1] != certificate.obj.num_params:
-        cover = None  # of one unit's parameters: not a cover of the region
+    cover, leaves = (None, None) if row is None else (row.cover, row.leaves)
+    if leaves is not None and len(leaves.cells) > _MOST_LEAVES:
+        leaves = None
     told = certificate.to_dict()
     del told["lam_upper"]  # follows from psi_lower
     content = {
         **described_problem(certificate.obj, certificate.region, claim_of(certificate)),
         **told,
         "cover": None if cover is None else _cover_content(cover),
+        "leaves": None if leaves is None else _leaves_content(leaves),
     }
     return write_result(path, "certificate", content)
 
@@ -52,6 +58,18 @@ def save_certificate(certificate: Certificate, path: str | os.PathLike[str]) -> 
 def _cover_content(cover: Cover) -> dict[str, Any]:
     keys = [list(key) for key in cover.keys]
     return {"low": cover.low, "high": cover.high, "bound": cover.bound, "keys": keys}
+
+
+def _leaves_content(leaves: UnitLeaves) -> dict[str, Any]:
+    return {
+        "cells": leaves.cells,
+        "bound": leaves.bound,
+        "root": leaves.root,
+        "unit": leaves.unit,
+        "twins": leaves.twins.astype(np.int64),
+        "amplitude": leaves.amplitude,
+        "offset": leaves.offset,
+    }
 
 
 def claim_of(certificate: Certificate) -> str:
@@ -94,9 +112,7 @@ def load_certificate(path: str | os.PathLike[str]) -> Certificate:
     (True, True, Ball(center=0.0, radius=1.5, P=2))
     """
     stored = stored_certificate(read_result(path), path)
-    for check in stored.checks:
-        if check.outcome is Outcome.FAILS:
-            raise FileError(f"{path} was altered: {check.detail}.")
+    refuse_altered(path, stored.checks)
     return stored.certificate
 
 
@@ -110,29 +126,28 @@ def stored_certificate(content: dict[str, Any], path: str | os.PathLike[str]) ->
     """
     if content.get("kind") != "certificate":
         raise FileError(f"{path} holds {shown(content.get('kind'))}; allowed is the kind certificate.")
-    try:
+    with reading(path, "certificate"):
         return _read(content)
-    except MemoryLimitError:
-        raise
-    except PyhessError as error:
-        raise FileError(f"{path} does not describe a certificate: {error}") from error
 
 
 def _read(content: dict[str, Any]) -> StoredCertificate:
+    if content["schema_version"] == 1:
+        content = {**content, "leaves": None}  # was not written yet
     exact_keys("the file", content, _ENTRIES)
     obj, data_check = objective_from(content["objective"])
     region = region_from_dict(content["region"], obj.net).bind(obj)
     method, statement, rounding = (_text(content, name) for name in ("method", "statement", "rounding"))
     psi_lower = _bound(content)
     cover = None if content["cover"] is None else _read_cover(content["cover"], obj.num_params)
+    leaves = None if content["leaves"] is None else _read_leaves(content["leaves"], obj)
     entries = content["table"]
     if not isinstance(entries, dict):
         raise InputTypeError(f"table is {shown(entries)}; allowed is a mapping from methods to what they found.")
     table = {}
     for name, entry in entries.items():
         exact_keys(f"table.{name}", entry, ("psi_lower", "seconds", "cells"))
-        own = cover if name == method else None
-        table[name] = MethodResult(_bound(entry), finite_number(entry, "seconds"), int(finite_number(entry, "cells")), own)
+        own = (cover, leaves) if name == method else (None, None)
+        table[name] = MethodResult(_bound(entry), finite_number(entry, "seconds"), int(finite_number(entry, "cells")), *own)
     certificate = Certificate(method, psi_lower, table, rounding, statement, obj, region)
     checks = [data_check]
     row = table.get(method)
@@ -145,6 +160,10 @@ def _read(content: dict[str, Any]) -> StoredCertificate:
         least = float(np.min(cover.bound))
         detail = f"the least of the bounds of {len(cover.bound)} boxes is {least!r}; the claim is {psi_lower!r}"
         checks.append(judged("boxes", least >= psi_lower, detail))
+    if leaves is not None:
+        least = min(0.0, float(np.min(leaves.bound)))
+        detail = f"the least of the bounds of {len(leaves.bound)} cells is {least!r}; the claim is {psi_lower!r}"
+        checks.append(judged("cells", least >= psi_lower, detail))
     if isinstance(region, Convex):
         detail = f"that {region!r} lies in its enclosure was not re-checked: no file can hold its projection"
         checks.append(Check("region", Outcome.OPEN, detail))
@@ -167,6 +186,37 @@ def _read_cover(content: Any, size: int) -> Cover:
     if not places:
         raise InputTypeError(f"cover.keys is {shown(keys)}; allowed is a list of lists of parameters 0 … {size - 1}.")
     return Cover(low, high, bound, tuple(tuple(key) for key in keys))
+
+
+def _read_leaves(content: Any, obj: Objective) -> UnitLeaves:
+    names = ("cells", "bound", "root", "unit", "twins", "amplitude", "offset")
+    fields = exact_keys("leaves", content, names)
+    net = obj.net
+    cells, bound, amplitude, offset = (
+        as_real(f"leaves.{name}", fields[name]) for name in ("cells", "bound", "amplitude", "offset")
+    )
+    root, unit, twins = (_indices(f"leaves.{name}", fields[name]) for name in ("root", "unit", "twins"))
+    dim, outputs = net.widths[0] + int(net.bias), net.widths[-1]
+    shapes = [x.shape for x in (cells, bound, root, unit, twins, amplitude, offset)]
+    count, roots = len(bound), len(unit)
+    fits = shapes == [(count, 2, 2 * dim + outputs), (count,), (count,), (roots,), (roots,), (roots, outputs), (roots, outputs)]
+    if not (fits and count and (cells[:, 0] <= cells[:, 1]).all() and not np.isnan(bound).any()):
+        raise InputError(
+            f"leaves has arrays of the shapes {', '.join(map(str, shapes))}; allowed are cells (C, 2, "
+            f"{2 * dim + outputs}) with low <= high, bound and root (C,), unit and twins (R,), amplitude and offset "
+            f"(R, {outputs}), and no NaN."
+        )
+    for name, x, limit in (("root", root, roots), ("unit", unit, net.widths[1]), ("twins", twins, 2)):
+        if not ((x >= 0) & (x < limit)).all():
+            raise InputError(f"leaves.{name} has numbers from {x.min()} to {x.max()}; allowed are 0 … {limit - 1}.")
+    return UnitLeaves(cells, bound, root, unit, twins.astype(np.bool_), amplitude, offset)
+
+
+def _indices(name: str, value: Any) -> npt.NDArray[np.int64]:
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise InputTypeError(f"{name} is {shown(value)}; allowed is a vector of integers.")
+    return array.astype(np.int64)
 
 
 def _bound(content: dict[str, Any]) -> float:

@@ -30,7 +30,7 @@ FloatArray = npt.NDArray[np.float64]
 #: Pieces of a unit's s and v, numbers in an array over all pieces of s, and the widest layer whose units are told apart.
 _PIECES, _PARTS, _NUMBERS, _UNITS = 24, 16, 2e6, 256
 #: Pairs of pieces up to which v is cut into all parts, not four.
-_WORK = 3e7
+_WORK = 6e6
 _TOUCHES = 6
 #: Numbers beyond this are left alone, so that no product of a few overflows.
 _LARGEST = 1e60

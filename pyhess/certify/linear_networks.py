@@ -1,4 +1,4 @@
-"""Exact values of psi for networks with one hidden layer of linear units and the squared error.
+"""Exact values of psi for networks with one hidden layer of linear units: the squared error (others: `linear_convex`).
 
 With identity activations f = B z + c, B = sum_j v_j w_j' (z the inputs, with a constant one where there are biases), and every
 hidden unit's block of the residual part is [0, G'; G, 0] with G = B S + c m' - C the gradient of the loss in B:
@@ -28,6 +28,7 @@ import numpy.typing as npt
 from ..objective import Objective
 from ..regions import Ball, Box, Region
 from .intervals import TINY, UNIT, Interval, gamma, matmul
+from .linear_convex import exact_scalar
 from .spectral import eigval_max_bound, norm_bound
 
 FloatArray = npt.NDArray[np.float64]
@@ -60,26 +61,29 @@ class _Moments:
 
 
 def exact_linear(obj: Objective, region: Region) -> ExactValue | None:
-    """The exact psi of a two-layer linear network with the squared error; None where no formula is known.
+    """The exact psi of a two-layer linear network; None where no formula is known.
 
     Parameters
     ----------
     obj : Objective
-        One hidden layer of two or more units with the identity as activation.
+        One hidden layer with the identity as activation, in general of two or more units.
     region : Region
         A ball around the origin, or a box with the same ranges for all hidden units.
     """
     net = obj.net
-    if net.num_layers != 2 or net.activations != ("identity",) or obj.loss != "squared_error" or net.widths[1] < 2:
+    if net.num_layers != 2 or net.activations != ("identity",):
         return None
     region = region.bind(obj)
+    if not isinstance(region, Ball | Box):
+        return None
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        if isinstance(region, Ball) and not region.center.any():
-            found = _ball(obj, region.radius)
+        if obj.loss != "squared_error" or net.widths[1] < 2:
+            ends = exact_scalar(obj, region)
+            found = None if ends is None else ExactValue(*ends)
         elif isinstance(region, Box):
             found = _box(obj, region)
         else:
-            return None
+            found = None if region.center.any() else _ball(obj, region.radius)
     if found is None or not (math.isfinite(found.psi_lower) and math.isfinite(found.psi_upper)):
         return None
     return found

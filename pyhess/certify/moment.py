@@ -24,13 +24,13 @@ from .signed import signed_applies, signed_blocks
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Numbers in one block's widest intermediate array.
-_BLOCK_NUMBERS = 2**20
+#: Numbers in one block's widest intermediate array, and its rows at most: between two blocks the work can be cancelled.
+_BLOCK_NUMBERS, _BLOCK_ROWS = 2**20, 8192
 
 
 def data_blocks(cell: Cell, data: Dataset, targets: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
     """(x, y, w) for blocks of rows small enough to keep the intermediate arrays in memory."""
-    rows = max(16, _BLOCK_NUMBERS // max(cell.net.widths))
+    rows = min(_BLOCK_ROWS, max(16, _BLOCK_NUMBERS // max(cell.net.widths)))
     weights = data.normalized_weights
     for begin in range(0, data.num_samples, rows):
         part = slice(begin, begin + rows)

@@ -24,7 +24,6 @@ from .boxes import (
     cells_apply,
     full_applies,
     full_subdivision,
-    recheck,
 )
 from .centre import centre_bounds, centre_of
 from .certificate import Certificate, MethodResult
@@ -35,19 +34,14 @@ from .matrices import comparison_bound, deif_bound, residual_enclosure
 from .moment import moment_bound
 from .propagate import BallCells, Cell, point_cell, whole_cell
 from .schedule import Portfolio
-from .subdivision import Cover, Limits, Progress
+from .subdivision import Progress
+from .texts import ROUNDING, WHAT, does_not_apply
+from .unit_blocks import block_bound, blocks_cost
 from .units import unit_bound, unit_bound_applies
 
-METHODS = ("moment", "centre", "comparison", "deif", "units", "boxes", "cells", "full", "exact")
+METHODS = ("moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "cells", "full", "exact")
 
-_DENSE = ("centre", "comparison", "deif")
-#: Branch and bound methods and what they need.
-_SEARCHES = {
-    "units": "it needs one smooth hidden layer and few inputs and outputs",
-    "boxes": "it needs a box and a network of at most 150 parameters with few data",
-    "cells": "it needs several hidden layers and a network of at most 150 parameters, or a ball and at most 4 outputs",
-    "full": "it needs a smooth activation and at most 6 parameters",
-}
+_DENSE, _SEARCHES = ("centre", "comparison", "deif"), ("units", "boxes", "cells", "full")
 
 #: A lower bound of psi over a cell, or None if it was cancelled.
 Bound = Callable[[Cell], float | None]
@@ -60,22 +54,6 @@ _DENSE_PARAMS_MAX = 8000
 _UNIT_WORK, _UNIT_CELLS, _UNIT_SHARE = 1e8, (256, 6000), 0.8
 #: Multiplications that cutting a ball into cells may use (the joint bounds take most of them), and the number of cells.
 _CELL_COST, _MAX_CELLS = 4e10, 200
-
-_ROUNDING = (
-    "outward: intervals, matrix products with inner-product error bounds, eigenvalues by a Cholesky test or by quotients of "
-    "non-negative vectors; assumes IEEE-754 doubles and library functions accurate to 4 units of the last place"
-)
-_WHAT = {
-    "moment": "layer-wise norm recursion with the data's second moments, the Gauss–Newton part dropped",
-    "centre": "smallest eigenvalue at the region's centre minus a layer-wise bound of the matrix's change",
-    "comparison": "comparison matrix of the residual part's interval enclosure",
-    "deif": "middle of the residual part's interval enclosure less its scaled radius",
-    "units": "branch and bound over the weights of one hidden unit, whatever the others do",
-    "exact": "closed form for a two-layer linear network",
-    "boxes": "branch and bound over the parameters, comparison matrix of the residual part",
-    "cells": "branch and bound with the moment bound, over the parameters of a box or a ball's radius shares and output biases",
-    "full": "branch and bound over the parameters, linear model of the Hessian with enclosed third derivatives",
-}
 
 
 def certify(
@@ -100,7 +78,8 @@ def certify(
     method : str
         ``"moment"``: a recursion in the layers' norms, with intervals for everything else; any size. ``"centre"``: the matrix
         at the centre minus a bound of its change; small networks, tight on small regions. ``"comparison"``, ``"deif"``: two
-        eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"units"``: branch and bound over
+        eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"blocks"``: the residual part's
+        block of one unit of a single hidden layer; any number of inputs. ``"units"``: branch and bound over
         the weights of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the
         parameters of a small network on a box. ``"cells"``: branch and bound with the moment bound, for several hidden layers:
         over the parameters on a box, over the output biases and the layers' shares of the radius in a ball.
@@ -210,7 +189,7 @@ class Certification:
         """The best bound so far."""
         if not self._runs:
             statement = "no certificate knows this region, and no box or ball that contains it was given"
-            return Certificate("none", -math.inf, {}, _ROUNDING, statement, self._obj, self._region)
+            return Certificate("none", -math.inf, {}, ROUNDING, statement, self._obj, self._region)
         best = max((run.certificate() for run in self._runs), key=lambda certificate: certificate.psi_lower)
         if isinstance(self._region, Box | Ball) or best.method == "none":
             return replace(best, _region=self._region)
@@ -218,28 +197,11 @@ class Certification:
         return replace(best, statement=statement, _region=self._region)
 
 
-def fresh_bound(obj: Objective, region: Region, method: str, cells: int, cover: Cover | None) -> float:
-    """The bound of a method, computed again: over the boxes of a cover if there is one, with as many cells as before."""
-    region = as_region(region).bind(obj)
-    parts = (region,) if isinstance(region, Box | Ball) else region.enclosures()
-    if method == "units":
-        found = (unit_bound(obj, part, max_cells=cells) for part in parts if isinstance(part, Box | Ball))
-        return max((one.psi_lower for one in found if one is not None), default=-math.inf)
-    if method == "cells" and cover is None:
-        # The worst leaves are cut in a fixed order, so as many cells give the same bound.
-        searches = (cell_subdivision(obj, part) for part in parts if isinstance(part, Ball))
-        limits = Limits(np.zeros(1, dtype=np.int32), max_cells=cells)
-        return max((search.run(limits) for search in searches), default=-math.inf)
-    if cover is None:
-        return certify(obj, region, "auto" if method == "linear" else method).psi_lower
-    return max((recheck(obj, part, method, cover) for part in parts if isinstance(part, Box | Ball)), default=-math.inf)
-
-
 def _linear(obj: Objective, region: Region) -> Certificate:
     """No hidden layer: the loss is convex in theta, and nothing has to be computed."""
     statement = "the network has no hidden layer, so the loss is convex in theta: no Hessian has a negative eigenvalue"
     table = {"linear": MethodResult(0.0, 0.0, 1)}
-    return Certificate("linear", 0.0, table, _ROUNDING, statement, obj, region)
+    return Certificate("linear", 0.0, table, ROUNDING, statement, obj, region)
 
 
 class _Run:
@@ -253,6 +215,7 @@ class _Run:
         self.whole = whole_cell(obj.net, region)
         self.table: dict[str, MethodResult] = {}
         self.formula = ""
+        self._enclosed: tuple[Cell, Interval] | None = None  # for both bounds that need it
         self._portfolio: Portfolio | None = None
 
     def roots(self, method: str) -> None:
@@ -260,13 +223,27 @@ class _Run:
         if method in ("auto", "exact") and self._exact(asked=method == "exact"):
             return
         bounds: dict[str, Bound] = {}
-        names = [method] if method != "auto" else ["moment", *(_DENSE if self._dense_is_cheap() else ())]
-        makers = {"moment": lambda: self._moment, "centre": self._centre, "comparison": self._comparison, "deif": self._deif}
+        names = [method] if method != "auto" else self._auto()
+        if method == "blocks" and self.obj.net.num_layers != 2:
+            raise does_not_apply(method)
+        makers = {
+            "moment": lambda: self._moment,
+            "centre": self._centre,
+            "comparison": self._comparison,
+            "deif": self._deif,
+            "blocks": lambda: self._blocks,
+        }
         for name in (name for name in names if name in makers):
             self._record(name, lambda name=name: self._whole(name, makers[name], bounds))  # type: ignore[misc]
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
             self._record(best, lambda: self._over_cells(best, bounds[best]))
+        self._enclosed = None
+
+    def _auto(self) -> list[str]:
+        """The bounds of the whole region that are cheap enough."""
+        blocks = self.obj.net.num_layers == 2 and blocks_cost(self.whole, self.obj.data.num_samples) <= _DENSE_COST
+        return ["moment", *(["blocks"] if blocks else []), *(_DENSE if self._dense_is_cheap() else ())]
 
     def searches(self) -> list[str]:
         """The branch and bound methods that apply."""
@@ -281,7 +258,7 @@ class _Run:
         """Branch and bound by the method, or by all that apply."""
         applying = self.searches()
         if method != "auto" and method in _SEARCHES and method not in applying:
-            raise InputError(f"method={method!r} does not apply to this problem: {_SEARCHES[method]}. Use method='auto'.")
+            raise does_not_apply(method)
         chosen = [name for name in applying if method in ("auto", name)]
         if not chosen or self.stop[0]:
             return
@@ -314,10 +291,7 @@ class _Run:
             self.formula = value.formula
             self.table["exact"] = MethodResult(value.psi_lower, perf_counter() - began, 1)
         elif asked:
-            raise InputError(
-                "method='exact' does not apply to this problem: closed forms are known for two-layer linear networks with the "
-                "squared error. Use method='auto'."
-            )
+            raise does_not_apply("exact")
         return value is not None
 
     def _units(self, time_limit: float | None, psi_upper: float | None) -> None:
@@ -335,7 +309,8 @@ class _Run:
             self.obj, self.region, psi_upper=psi_upper, deadline=deadline, max_cells=most, stop=self.stop, progress=tell
         )
         if found is not None:
-            self.table["units"] = MethodResult(found.psi_lower, found.seconds, found.cells)
+            leaves = found.cover.leaves(self.obj, self.region)
+            self.table["units"] = MethodResult(found.psi_lower, found.seconds, found.cells, leaves=leaves)
 
     def _record(self, name: str, method: Callable[[], tuple[float, int] | None]) -> None:
         if self.stop[0]:
@@ -361,8 +336,9 @@ class _Run:
         net, region = self.obj.net, self.region
         assert isinstance(region, Ball)
         samples = self.obj.data.num_samples
-        dense = name in ("comparison", "deif")
-        cost = 30.0 * dense_cost(self.whole, samples) if dense else 600.0 * samples * net.num_params
+        cost = 600.0 * samples * net.num_params + (300.0 * blocks_cost(self.whole, samples) if name == "blocks" else 0.0)
+        if name in ("comparison", "deif"):
+            cost = 30.0 * dense_cost(self.whole, samples)
         max_cells = int(np.clip(_CELL_COST / cost, 4, _MAX_CELLS))
         make = BallCells(net, region)
         return worst_over_ball(lambda radii: bound(make(radii)), net.num_layers, region.radius, max_cells)
@@ -388,6 +364,10 @@ class _Run:
 
         return bound
 
+    def _blocks(self, cell: Cell) -> float | None:
+        obj = self.obj
+        return block_bound(cell, obj.data, obj.targets, obj.loss, self.stop)
+
     def _comparison(self) -> Bound:
         return lambda cell: self._by_enclosure(cell, comparison_bound)
 
@@ -396,8 +376,10 @@ class _Run:
 
     def _by_enclosure(self, cell: Cell, bound: Callable[[Interval], float]) -> float | None:
         obj = self.obj
-        found = residual_enclosure(cell, obj.data, obj.targets, obj.loss, self.stop)
-        return None if found is None else bound(found)
+        if self._enclosed is None or self._enclosed[0] is not cell:
+            found = residual_enclosure(cell, obj.data, obj.targets, obj.loss, self.stop)
+            self._enclosed = None if found is None else (cell, found)
+        return None if self._enclosed is None else bound(self._enclosed[1])
 
     def certificate(self) -> Certificate:
         finished = {name: row for name, row in self.table.items() if row.psi_lower > -math.inf}
@@ -407,12 +389,12 @@ class _Run:
                 if self.table and not self.stop[0]
                 else "stopped before any bound was finished"
             )
-            return Certificate("none", -math.inf, self.table, _ROUNDING, statement, self.obj, self.region)
+            return Certificate("none", -math.inf, self.table, ROUNDING, statement, self.obj, self.region)
         method = max(finished, key=lambda name: finished[name].psi_lower)
         row = finished[method]
         almost = "almost-everywhere " if "relu" in self.obj.net.activations else ""
         cells = f", worst of {row.cells} cells" if row.cells > 1 else ""
-        what = f"{_WHAT[method]}: {self.formula}" if method == "exact" else _WHAT[method]
+        what = f"{WHAT[method]}: {self.formula}" if method == "exact" else WHAT[method]
         how = f"{what}{cells}; rounded outwards"
         statement = f"no {almost}Hessian on the region has an eigenvalue below {row.psi_lower:.7g} ({how})"
-        return Certificate(method, row.psi_lower, self.table, _ROUNDING, statement, self.obj, self.region)
+        return Certificate(method, row.psi_lower, self.table, ROUNDING, statement, self.obj, self.region)

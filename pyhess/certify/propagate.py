@@ -42,6 +42,7 @@ class Cell:
 
     net: MLP
     blocks: tuple[Block, ...]
+    point: bool = False  # a single point, up to the rounding of the scales
 
 
 def _layer_interval(net: MLP, layer: int, low: FloatArray, high: FloatArray) -> tuple[Interval, Interval]:
@@ -68,7 +69,8 @@ def box_cell(net: MLP, region: Box) -> Cell:
 
 def point_cell(net: MLP, theta: FloatArray) -> Cell:
     """A single point as a cell; its intervals are as wide as the rounding of the scales."""
-    return Cell(net, tuple(_interval_block(*_layer_interval(net, layer, theta, theta)) for layer in range(net.num_layers)))
+    blocks = (_interval_block(*_layer_interval(net, layer, theta, theta)) for layer in range(net.num_layers))
+    return Cell(net, tuple(blocks), point=True)
 
 
 def _interval_block(w: Interval, b: Interval) -> Block:
@@ -115,11 +117,6 @@ def _still(w: Interval) -> float:
     return (norm_bound(w.middle) + norm_bound(w.radius)) * (1.0 + gamma(4))
 
 
-def ball_cell(net: MLP, region: Ball, radii: FloatArray) -> Cell:
-    """{theta : every layer's block lies within radii[l] of the centre}."""
-    return BallCells(net, region)(radii)
-
-
 def whole_cell(net: MLP, region: Region) -> Cell:
     """The region as one cell.
 
@@ -131,7 +128,7 @@ def whole_cell(net: MLP, region: Region) -> Cell:
     if isinstance(region, Box):
         return box_cell(net, region)
     if isinstance(region, Ball):
-        return ball_cell(net, region, np.full(net.num_layers, region.radius))
+        return BallCells(net, region)(np.full(net.num_layers, region.radius))
     raise InputTypeError(f"certificates know Box and Ball, not {type(region).__name__}; enclose the region in one of them.")
 
 
@@ -225,7 +222,7 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
         if layer == last - 1:
             unknown = np.full_like(steepest, np.inf)
             joint = Last(bent, turned, turned_norm, residual_norm * steepest * (1.0 + gamma(4)), unknown, unknown)
-            if loss == "squared_error" and net.widths[-1] == 1:
+            if loss == "squared_error" and net.widths[-1] == 1 and not cell.point:
                 joint = _joint(cell, pre[layer], (pre_norm[layer], a_norm), residual, targets, joint)
             bent, turned, turned_norm = joint.curved, joint.delta, joint.delta_norm
         curved.insert(0, bent)

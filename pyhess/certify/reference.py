@@ -5,15 +5,19 @@ and cut in two where none does:
 
     the residual part of the Hessian, or the whole Hessian, entry by entry, as a comparison matrix or as a middle and radii;
     derivatives up to the third, where there are few parameters;
-    the recursion in the layers' norms.
+    the recursion in the layers' norms;
+    the blocks of single hidden units, over cells of one unit's weights that the certificate brings along;
+    the closed form for two-layer linear networks.
 
 So what is checked is the number, not the way it was found. A search's cover is where the cutting starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from time import monotonic
 from typing import Any
 
@@ -21,25 +25,33 @@ import numpy as np
 
 from ..objective import Objective
 from ..regions import Ball, Box, Region
+from .reference_arithmetic import arithmetic
 from .reference_centre import CentreBound
 from .reference_cover import is_covered, target_of, without_canonical
 from .reference_hessian import Cells, Problem, ball_cells, box_cells, enclosures
-from .reference_interval import UNIT, Range, Wide, down, up, wide
+from .reference_interval import UNIT, Range, Wide, down, up, wide, zeros
+from .reference_linear import prove_linear
 from .reference_moment import moment_bound, with_norms
 from .reference_taylor import small_boxes
 from .reference_tests import Flags, not_below
+from .reference_units import prove_units, units_seconds
 from .subdivision import Cover
+from .unit_cover import UnitLeaves
 
 #: What is proved may be this much less than what is claimed, relative to it.
 SLACK = 1e-9
 #: Methods with a proof here.
-METHODS = ("linear", "moment", "centre", "comparison", "deif", "boxes", "full")
+METHODS = ("linear", "exact", "moment", "centre", "comparison", "deif", "units", "boxes", "full")
 #: Parameters up to which the second-order test is tried, and up to which whole matrices are written out.
 _TAYLOR_PARAMS, _DENSE_PARAMS = 6, 200
 #: Numbers that one batch of boxes may take.
 _BATCH_NUMBERS = 200_000
-#: Nanoseconds that one datum's part of one entry of one matrix takes, and the norm recursion per datum and weight, for estimates.
+#: Seconds that one datum's part of one entry of one matrix takes, and the norm recursion per datum and weight, for estimates.
 _ENTRY_SECONDS, _WEIGHT_SECONDS = 2.5e-6, 2e-6
+#: Time that the joint bounds take per datum and unit of the last hidden layer, and parts of a ball, roughly.
+_JOINT_SECONDS, _PARTS = 2e-3, 30
+#: Share of the time that may be spent on Arb's arithmetic.
+_ARB_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -54,11 +66,14 @@ class Proof:
         The claim less ``SLACK`` of it.
     detail : str
         What was done, or why it was not.
+    broken : bool
+        Whether what the certificate brings along cannot prove anything: cells that leave out a part of the region.
     """
 
     proved: bool
     value: float
     detail: str
+    broken: bool = False
 
 
 def estimated_seconds(obj: Objective, cells: int) -> float:
@@ -67,7 +82,14 @@ def estimated_seconds(obj: Objective, cells: int) -> float:
 
 
 def prove(
-    obj: Objective, region: Region, method: str, psi_lower: float, cover: Cover | None = None, *, time_limit: float = 60.0
+    obj: Objective,
+    region: Region,
+    method: str,
+    psi_lower: float,
+    cover: Cover | None = None,
+    leaves: UnitLeaves | None = None,
+    *,
+    time_limit: float = 60.0,
 ) -> Proof:
     """Prove again, from the problem alone, that no Hessian of the loss on the region has an eigenvalue below ``psi_lower``.
 
@@ -83,6 +105,8 @@ def prove(
         The claim.
     cover : Cover, optional
         The boxes of a branch and bound.
+    leaves : UnitLeaves, optional
+        The cells of one over a unit's weights.
     time_limit : float
         Seconds.
 
@@ -100,14 +124,44 @@ def prove(
         return Proof(False, value, f"there is no independent check of the method {method!r}")
     parts = [part for part in ((bound,) if isinstance(bound, Box | Ball) else bound.enclosures()) if isinstance(part, Box | Ball)]
     deadline = monotonic() + time_limit
-    detail = "no box or ball that contains the region is known"
+    detail, broken = "no box or ball that contains the region is known", False
     with np.errstate(all="ignore"):
         for part in parts:
-            proved, detail = _Check(obj, part, value, deadline).run(method, cover)
-            if proved:
-                note = "" if part is bound else f", on {part!r}, which contains the region"
-                return Proof(True, value, f"psi >= {value!r} was proved independently{note}: {detail}")
-    return Proof(False, value, detail)
+            for context, end in _arithmetics(_seconds(obj, part, method, cover, leaves), time_limit, deadline):
+                with context:
+                    check = _Check(obj, part, value, end)
+                    proved, detail = check.run(method, cover, leaves)
+                    how = arithmetic().name
+                if proved:
+                    note = "" if part is bound else f", on {part!r}, which contains the region"
+                    return Proof(True, value, f"psi >= {value!r} was proved independently, in {how}{note}: {detail}")
+                detail = f"{detail} (in {how})"
+                broken |= check.broken and part is bound
+                if check.broken:
+                    break
+    return Proof(False, value, detail, broken)
+
+
+def _seconds(obj: Objective, region: Region, method: str, cover: Cover | None, leaves: UnitLeaves | None) -> float:
+    """Time that the check takes in long doubles, roughly."""
+    if method == "units" and leaves is not None:
+        return units_seconds(obj.data.num_samples, leaves)
+    seconds = estimated_seconds(obj, 1 if cover is None else len(cover.low))
+    if obj.loss == "squared_error" and obj.net.widths[-1] == 1 and cover is None and method != "exact":
+        parts = _PARTS if isinstance(region, Ball) else 1
+        seconds += parts * _JOINT_SECONDS * obj.data.num_samples * obj.net.widths[-2]
+    return seconds
+
+
+def _arithmetics(seconds: float, time_limit: float, deadline: float) -> Iterator[tuple[AbstractContextManager[None], float]]:
+    """Arb's for small work, where it is installed, with a share of the time; NumPy's for all work."""
+    if find_spec("flint") is not None:
+        from .reference_arb import ArbBalls, in_balls
+
+        share = _ARB_SHARE * time_limit
+        if ArbBalls.cost * seconds <= share:
+            yield in_balls(), min(deadline, monotonic() + share)
+    yield nullcontext(), deadline
 
 
 class _Check:
@@ -117,9 +171,15 @@ class _Check:
         self._obj, self._region, self._claim, self._deadline = obj, region, claim, deadline
         self._problem = Problem.of(obj)
         self._count = 0
+        self.broken = False
 
-    def run(self, method: str, cover: Cover | None) -> tuple[bool, str]:
+    def run(self, method: str, cover: Cover | None, leaves: UnitLeaves | None) -> tuple[bool, str]:
         obj, region = self._obj, self._region
+        if method == "exact":
+            ends = (wide(region.low), wide(region.high)) if isinstance(region, Box) else (wide(region.center), region.radius)
+            return prove_linear(self._problem, ends, self._claim, self._deadline)
+        if method == "units":
+            return self._units(leaves)
         dense = obj.num_params <= _DENSE_PARAMS
         cells = 1 if cover is None else len(cover.low)
         needed = estimated_seconds(obj, cells) if dense and method != "moment" else 0.0
@@ -154,6 +214,15 @@ class _Check:
         elif self._dense(whole, gauss=False):
             return True, "the residual part's enclosure over the whole box"
         return self._boxes(region, None)
+
+    def _units(self, leaves: UnitLeaves | None) -> tuple[bool, str]:
+        if leaves is None:
+            return False, "the certificate holds no cells of one unit's weights: an older pyhess wrote it, or there were too many"
+        if self._problem.layers != 2 or self._problem.activations[0] == "relu":
+            return False, "the cells of one unit's weights prove something for one smooth hidden layer only"
+        found = prove_units(self._problem, self._region, self._claim, leaves, self._deadline)
+        self.broken = found.broken
+        return found.proved, found.detail
 
     def _boxes(self, box: Box, cover: Cover | None) -> tuple[bool, str]:
         """Prove it on the boxes of a cover, or on the whole box, cutting where needed."""
@@ -214,7 +283,7 @@ class _Check:
         """Cut a ball by the shares rho_l²/R² of its radius that the layers take."""
         assert isinstance(self._region, Ball)
         layers = self._problem.layers
-        work = [(np.zeros(layers, dtype=np.longdouble), np.ones(layers, dtype=np.longdouble))]
+        work = [(zeros(layers), wide(np.ones(layers)))]
         centre, radius = wide(self._region.center), wide(self._region.radius)
         tests: list[Callable[[Cells], bool]] = []
         if method == "moment":

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from .reference_hessian import Cells, Pass, Problem, box_cells, enclosures, passes
-from .reference_interval import Range, Wide, down, length, up, wide
+from .reference_interval import Range, Wide, down, length, up, wide, zeros
 from .reference_moment import block_norms, largest_form, product, tangents, with_norms
 from .reference_tests import largest_eigenvalue
 
@@ -52,7 +52,7 @@ class CentreBound:
         """Bounds (N,) of |da| entering each layer, |df|, and |ddelta| of each layer."""
         last = self._problem.layers - 1
         point, moves = self._along, self._moves(cells)
-        da = [np.zeros(len(self._problem.x), dtype=np.longdouble)]
+        da = [zeros(len(self._problem.x))]
         ds = da[0]
         for layer in range(last + 1):
             step = up(product(moves[layer][1], along.a_norm[layer]) + product(self._cells.norms[layer][0], da[-1]))
@@ -75,14 +75,14 @@ class CentreBound:
         """E and the Gauss–Newton part's share (N, D, D)."""
         problem, point, fixed = self._problem, self._along, self._tangent
         layers, count = problem.layers, len(problem.x)
-        mass = np.ones(count, dtype=np.longdouble)
+        mass = wide(np.ones(count))
         if problem.loss == "cross_entropy":
             mass = Range(problem.y).sum(1).hi
         da, df, ddelta = self._changes(cells, along, mass)
         moves = self._moves(cells)
         tangent = tangents(problem, cells, along)
-        shift = [np.zeros((count, layers), dtype=np.longdouble)]
-        total = np.zeros((count, layers, layers), dtype=np.longdouble)
+        shift = [zeros((count, layers))]
+        total = zeros((count, layers, layers))
         for layer in range(1, layers):
             bent = _apart(along.slope[layer - 1], point.slope[layer - 1]).max(axis=1)
             steepest = _steepest(along, layer - 1)
@@ -114,7 +114,7 @@ def _apart(one: Range, other: Range) -> Wide:
 
 
 def _steepest(along: Pass, layer: int) -> Wide:
-    return np.asarray(along.slope[layer].size().max(axis=1))
+    return wide(along.slope[layer].size().max(axis=1))
 
 
 def _pair(a: Wide, b: Wide) -> Wide:

@@ -19,7 +19,8 @@ from itertools import pairwise
 import numpy as np
 
 from ..objective import Objective
-from .reference_interval import Range, Wide, down, length, up, wide
+from .reference_interval import Range, Wide, down, length, up, wide, zeros
+from .reference_joint import Last, LastLayer, joint_last
 from .reference_ranges import activation, logistic_derivative, loss_gradient, softmax
 
 _ONE = Range(wide(1.0))
@@ -90,7 +91,7 @@ class Cells:
 
 def box_cells(problem: Problem, low: Wide, high: Wide) -> Cells:
     """Boxes (B, P)."""
-    return _cells(problem, low, high, [np.zeros(len(low), dtype=np.longdouble)] * problem.layers)
+    return _cells(problem, low, high, [zeros(len(low))] * problem.layers)
 
 
 def ball_cells(problem: Problem, centre: Wide, radii: Wide) -> Cells:
@@ -127,6 +128,14 @@ class Pass:
     delta: list[Range]  # dL/ds
     a_norm: list[Wide]  # |(a, 1)| entering layer l
     delta_norm: list[Wide]
+    last: Last | None  # the residual and the last hidden layer together, where that is known
+
+    def of(self, data: slice) -> Pass:
+        """Those of some data."""
+        a, slope, pre, bar, curved, delta = ([x[data] for x in kind] for kind in
+                                             (self.a, self.slope, self.s, self.bar, self.curved, self.delta))  # fmt: skip
+        a_norm, delta_norm = ([x[data] for x in kind] for kind in (self.a_norm, self.delta_norm))
+        return Pass(a, pre, slope, bar, curved, delta, a_norm, delta_norm, None)
 
 
 def with_one(problem: Problem, norm: Wide) -> Wide:
@@ -145,6 +154,7 @@ def passes(problem: Problem, cells: Cells, x: Wide, y: Wide) -> Pass:
     a, s, slope = [Range(x)], [], []
     a_norm = [with_one(problem, length(np.abs(x)))]
     s_norm = a_norm[0]
+    hidden_norm, bare_norm = s_norm, s_norm  # |s| of the last hidden layer, |phi(s)|
     for layer in range(last + 1):
         s.append(_moved((cells.w[layer] * a[-1][:, None, :]).sum(-1) + cells.b[layer], cells.rho[layer], a_norm[-1]))
         s_norm = length(s[-1].size())
@@ -157,11 +167,13 @@ def passes(problem: Problem, cells: Cells, x: Wide, y: Wide) -> Pass:
             at_zero, steepest = _GROWTH.get(name, (0.0, 1.0))
             offset = up(up(up(at_zero) / beta) * Range(wide(problem.widths[layer + 1])).root().hi)
             grown = up(up(up(steepest) * s_norm) + offset)
-            a_norm.append(with_one(problem, np.minimum(length(a[-1].size()), grown)))
+            hidden_norm, bare_norm = s_norm, np.minimum(length(a[-1].size()), grown)
+            a_norm.append(with_one(problem, bare_norm))
     delta = [loss_gradient(problem.loss, s[-1], Range(y))]
     delta_norm = [_gradient_norm(problem, delta[0], s_norm, y)]
     bar: list[Range] = []
     curved: list[Range] = []
+    together: Last | None = None
     for layer in range(last - 1, -1, -1):
         above, rho = cells.w[layer + 1], cells.rho[layer + 1]
         value = _moved((above * delta[0][:, :, None]).sum(1), rho, delta_norm[0])
@@ -174,7 +186,26 @@ def passes(problem: Problem, cells: Cells, x: Wide, y: Wide) -> Pass:
         if cells.norms:
             norm = np.minimum(norm, up(up(cells.norms[layer + 1][0] * delta_norm[0]) * slope[layer].size().max(axis=1)))
         delta_norm.insert(0, norm)
-    return Pass(a, s, slope, bar, curved, delta, a_norm, delta_norm)
+        if layer == last - 1 and cells.norms and problem.loss == "squared_error" and problem.widths[-1] == 1:
+            together = _together(
+                problem, cells, y, (s[layer], hidden_norm, bare_norm), slope[layer], curved[0], delta, delta_norm
+            )
+            curved[0], delta[0], delta_norm[0] = together.curved, together.delta, together.delta_norm
+    return Pass(a, s, slope, bar, curved, delta, a_norm, delta_norm, together)
+
+
+def _together(
+    problem: Problem, cells: Cells, y: Wide, s: tuple[Range, Wide, Wide], slope: Range, curved: Range, delta: list[Range],
+    delta_norm: list[Wide],
+) -> Last:  # fmt: skip
+    pre, pre_norm, entering = s
+    name, beta = problem.activations[-1], problem.betas[-1]
+    below = up(length(cells.w[-2].size()) + cells.rho[-2][:, None])
+    constant = cells.b[-1] - Range(y)
+    layer = LastLayer(name, beta, problem.bias, cells.w[-1][:, 0], constant, cells.rho[-1], entering, below)
+    unknown = np.full_like(delta_norm[1], np.inf)
+    peak = up(delta_norm[1] * slope.size().max(axis=1))
+    return joint_last(layer, pre, pre_norm, delta[1], Last(curved, delta[0], delta_norm[0], peak, unknown, unknown))
 
 
 def _moved(value: Range, rho: Wide, norm: Wide) -> Range:
@@ -202,8 +233,10 @@ def enclosures(problem: Problem, cells: Cells, *, gauss: bool) -> tuple[Range, R
     """(R, H) over the cells, (B, P, P); H only if asked for."""
     size, boxes = problem.num_params, len(cells.rho[0])
     residual, whole = _Sum(problem, boxes), _Sum(problem, boxes)
+    together = passes(problem, cells, problem.x, problem.y) if boxes == 1 else None
     for i in range(len(problem.x)):
-        along = passes(problem, cells, problem.x[i : i + 1], problem.y[i : i + 1])
+        one = slice(i, i + 1)
+        along = passes(problem, cells, problem.x[one], problem.y[one]) if together is None else together.of(one)
         mass = problem.mass[i]
         jacobians = _jacobians(problem, cells, along)
         for m, layer, block in _residual_blocks(problem, cells, along, jacobians, mass):
@@ -224,7 +257,7 @@ class _Sum:
     def __init__(self, problem: Problem, boxes: int) -> None:
         self._problem = problem
         shape = (boxes, problem.num_params, problem.num_params)
-        self._lo, self._hi = np.zeros(shape, dtype=np.longdouble), np.zeros(shape, dtype=np.longdouble)
+        self._lo, self._hi = zeros(shape), zeros(shape)
         self._places = []
         for layer, (fan_in, fan_out) in enumerate(pairwise(problem.widths)):
             rows = problem.weight_at[layer] + np.arange(fan_in * fan_out).reshape(fan_out, fan_in)
@@ -254,7 +287,7 @@ def _extended(problem: Problem, a: Range) -> Range:
     """(a, 1), without biases a."""
     if not problem.bias:
         return a
-    one = np.ones((*a.lo.shape[:-1], 1), dtype=np.longdouble)
+    one = wide(np.ones((*a.lo.shape[:-1], 1)))
     return Range(np.concatenate([a.lo, one], axis=-1), np.concatenate([a.hi, one], axis=-1))
 
 
@@ -269,7 +302,7 @@ def _jacobians(problem: Problem, cells: Cells, along: Pass) -> dict[tuple[int, i
     found = {}
     boxes = len(cells.rho[0])
     for m in range(problem.layers):
-        unit = np.broadcast_to(np.eye(problem.widths[m + 1], dtype=np.longdouble), (boxes,) + (problem.widths[m + 1],) * 2)
+        unit = np.broadcast_to(wide(np.eye(problem.widths[m + 1])), (boxes,) + (problem.widths[m + 1],) * 2)
         found[m, m] = Range(unit)
         for layer in range(m + 1, problem.layers):
             step = _weights(cells, layer) * along.slope[layer - 1][:, None, :]

@@ -16,7 +16,8 @@ from dataclasses import replace
 import numpy as np
 
 from .reference_hessian import Cells, Pass, Problem, passes
-from .reference_interval import Range, Wide, length, up, wide
+from .reference_interval import Range, Wide, length, up, wide, zeros
+from .reference_joint import Last, steep_and_curved
 from .reference_tests import largest_eigenvalue
 
 
@@ -63,7 +64,7 @@ def block_norms(cells: Cells, layer: int) -> tuple[Wide, Wide]:
 
 def tangents(problem: Problem, cells: Cells, along: Pass) -> list[Wide]:
     """P_l (N, D), rounded up."""
-    forms = [np.zeros((len(along.a_norm[0]), problem.layers), dtype=np.longdouble)]
+    forms = [zeros((len(along.a_norm[0]), problem.layers))]
     forms[0][:, 0] = 1.0
     for layer in range(1, problem.layers):
         steepest = along.slope[layer - 1].size().max(axis=1)
@@ -77,17 +78,64 @@ def residual_forms(problem: Problem, cells: Cells, along: Pass) -> Wide:
     """M (N, D, D), rounded up."""
     layers = problem.layers
     tangent = tangents(problem, cells, along)
-    total = np.zeros((len(tangent[0]), layers, layers), dtype=np.longdouble)
+    total = zeros((len(tangent[0]), layers, layers))
     for layer in range(1, layers):
         steepest = along.slope[layer - 1].size().max(axis=1)
         mixed = product(tangent[layer - 1], product(along.delta_norm[layer], steepest)[:, None])
+        if layer == layers - 1 and along.last is not None:
+            mixed = _last_mixed(cells, along, along.last, tangent)
         total[:, layer, :] = up(total[:, layer, :] + mixed)
         total[:, :, layer] = up(total[:, :, layer] + mixed)
     for layer in range(layers - 1):
         sharpest = np.maximum(wide(0.0), -along.curved[layer].lo).max(axis=1)
         outer = product(tangent[layer][:, :, None], tangent[layer][:, None, :], sharpest[:, None, None])
+        if layer == layers - 2 and layer > 0 and along.last is not None:
+            outer = _last_curved(cells, along, along.last, sharpest, tangent)
         total = up(total + outer)
+    if layers > 2:
+        _first_together(problem, along, total)
     return total
+
+
+def _own_and_below(along: Pass, tangent: list[Wide], layer: int) -> tuple[Wide, Wide]:
+    """|(a, 1)| e_l and the form of |adot| entering the layer: |sdot| is at most the first plus |W| times the second."""
+    own = zeros(tangent[layer].shape)
+    own[:, layer] = along.a_norm[layer]
+    return own, product(along.slope[layer - 1].size().max(axis=1)[:, None], tangent[layer - 1])
+
+
+def _last_mixed(cells: Cells, along: Pass, last: Last, tangent: list[Wide]) -> Wide:
+    """|r| |phi' sdot| in the last hidden layer; of W adot's part the root of sum_j (phi'_j |W_j|)² |adot|²."""
+    layer = len(tangent) - 2
+    if layer == 0:
+        return product(last.peak[:, None], tangent[0])
+    own, below = _own_and_below(along, tangent, layer)
+    through = np.minimum(product(last.peak, cells.norms[layer][0]), last.steep)
+    return up(product(last.peak[:, None], own) + product(through[:, None], below))
+
+
+def _last_curved(cells: Cells, along: Pass, last: Last, sharpest: Wide, tangent: list[Wide]) -> Wide:
+    """sum_j kap_j (V_j . (a, 1) + W_j . adot)² with kap_j = (-r v_j phi''_j)_+; Cauchy and Schwarz for the mixed part."""
+    layer = len(tangent) - 2
+    own, below = _own_and_below(along, tangent, layer)
+    norm = cells.norms[layer][0]
+    through = np.minimum(product(sharpest, norm, norm), last.bent)
+    between = Range(product(sharpest, through)).root().hi[:, None, None]
+    mixed = product(own[:, :, None], below[:, None, :], between)
+    form = product(own[:, :, None], own[:, None, :], sharpest[:, None, None])
+    form = up(form + up(mixed + np.swapaxes(mixed, 1, 2)))
+    return up(form + product(below[:, :, None], below[:, None, :], through[:, None, None]))
+
+
+def _first_together(problem: Problem, along: Pass, total: Wide) -> None:
+    """Lower the first layer's entry with itself: sup_k (-bar_k phi''_k)_+ plus a multiple of sup phi'², not both in one unit."""
+    own = np.maximum(wide(0.0), -along.curved[0].lo).max(axis=1)
+    steepest = along.slope[0].size().max(axis=1)
+    rest = np.maximum(wide(0.0), up(total[:, 0, 0] - own))
+    large = steepest > 1e-100
+    coefficient = (Range(rest) / Range(np.where(large, steepest, wide(1.0))).square()).hi
+    found = steep_and_curved(problem.activations[0], problem.betas[0], along.s[0], along.bar[0], coefficient)
+    total[:, 0, 0] = np.where(large & (found < total[:, 0, 0]), found, total[:, 0, 0])
 
 
 def largest_form(problem: Problem, forms: Wide) -> Wide:

@@ -3,8 +3,9 @@
 With t = tanh s:      phi' = 1 - t²,   phi'' = -2t(1 - t²),         phi''' = (1 - t²)(6t² - 2);
 with p = logistic s:  phi' = p(1 - p), phi'' = p(1 - p)(1 - 2p),    phi''' = p(1 - p)(1 - 6p(1 - p)),
 
-and a softplus's derivatives are those of p a step higher. The range of a polynomial is spanned by the two ends and the critical
-points in between. GELU's derivatives are Phi + s pdf, pdf (2 - s²) and pdf s (s² - 4), with critical points in s.
+phi'''' = 8t(1 - t²)(2 - 3t²) and p(1 - p)(1 - 2p)(1 - 12p(1 - p)), and a softplus's derivatives are those of p a step higher. The
+range of a polynomial is spanned by the two ends and the critical points in between. GELU's derivatives are Phi + s pdf,
+pdf (2 - s²), pdf s (s² - 4) and pdf (7s² - s⁴ - 4), with critical points in s.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from .reference_interval import Range, down, exp, logistic, normal, normal_densi
 
 Function = Callable[[Range], Range]
 
-_ONE, _TWO, _SIX = (Range(wide(k)) for k in (1.0, 2.0, 6.0))
+_ONE, _TWO, _THREE, _FOUR, _SIX, _SEVEN, _EIGHT, _TWELVE = (Range(wide(k)) for k in (1.0, 2.0, 3.0, 4.0, 6.0, 7.0, 8.0, 12.0))
 #: Critical points are known to more digits than this.
 _NEAR = 1e-15
 
 
 def activation(name: str, beta: float, order: int, s: Range) -> Range:
-    """Phi (order 0) or its derivative of the order 1, 2 or 3 over s; a ReLU's slope at the kink is anything in [0, 1]."""
+    """Phi (order 0) or its derivative of the order 1, 2, 3 or 4 over s; a ReLU's slope at the kink is anything in [0, 1]."""
     if name == "identity":
         return s if order == 0 else _constant(s, 1.0 if order == 1 else 0.0)
     if name == "relu":
@@ -31,27 +32,39 @@ def activation(name: str, beta: float, order: int, s: Range) -> Range:
             return Range(np.maximum(s.lo, 0.0), np.maximum(s.hi, 0.0))
         slope = Range(np.where(s.lo > 0.0, 1.0, 0.0), np.where(s.hi < 0.0, 0.0, 1.0))
         return slope if order == 1 else _constant(s, 0.0)
+    return activations(name, beta, (order,), s)[0]
+
+
+def activations(name: str, beta: float, orders: Sequence[int], s: Range) -> list[Range]:
+    """Several derivatives of a smooth activation at once."""
+    if name == "identity":
+        return [activation(name, beta, order, s) for order in orders]
+    if name == "gelu":
+        return [_span(_GELU[order][0], s, _GELU[order][1]) for order in orders]
     if name == "tanh":
         t = tanh(s)
-        return t if order == 0 else _span(_TANH[order][0], t, _TANH[order][1])
+        return [t if order == 0 else _span(_TANH[order][0], t, _TANH[order][1]) for order in orders]
     if name == "sigmoid":
-        return logistic_derivative(order, s)
-    if name == "softplus":
-        sharp = Range(wide(beta))
-        z = s * sharp
-        if order == 0:
-            return softplus(z) / sharp
-        value = logistic_derivative(order - 1, z)
+        p = logistic(s)
+        return [_logistic_of(p, order) for order in orders]
+    sharp = Range(wide(beta))
+    z = s * sharp
+    p = logistic(z)
+    found = []
+    for order in orders:
+        value = softplus(z) / sharp if order == 0 else _logistic_of(p, order - 1)
         for _ in range(order - 1):
             value = value * sharp
-        return value
-    function, places = _GELU[order]
-    return _span(function, s, places)
+        found.append(value)
+    return found
 
 
 def logistic_derivative(order: int, s: Range) -> Range:
-    """The logistic function or its derivative of the order 1, 2 or 3 over s."""
-    p = logistic(s)
+    """The logistic function or its derivative of the order 1, 2, 3 or 4 over s."""
+    return _logistic_of(logistic(s), order)
+
+
+def _logistic_of(p: Range, order: int) -> Range:
     return p if order == 0 else _span(_LOGISTIC[order][0], p, _LOGISTIC[order][1])
 
 
@@ -102,10 +115,16 @@ def _logistic_slope(p: Range) -> Range:
 
 
 _THIRD = 0.57735026918962576451  # 1/sqrt 3
+_FOURTH = (0.39803891044618997257, 0.91736853310546611541)
 _TANH: dict[int, tuple[Function, tuple[float, ...]]] = {
     1: (_tanh_slope, (0.0,)),
     2: (lambda t: -(_TWO * t * _tanh_slope(t)), (-_THIRD, _THIRD)),
     3: (lambda t: _tanh_slope(t) * (_SIX * t.square() - _TWO), (0.0, -0.81649658092772603273, 0.81649658092772603273)),
+    # 15 t⁴ - 15 t² + 2 = 0.
+    4: (
+        lambda t: _EIGHT * t * _tanh_slope(t) * (_TWO - _THREE * t.square()),
+        tuple(sign * root for sign in (-1.0, 1.0) for root in _FOURTH),
+    ),
 }
 _LOGISTIC: dict[int, tuple[Function, tuple[float, ...]]] = {
     1: (_logistic_slope, (0.5,)),
@@ -113,6 +132,10 @@ _LOGISTIC: dict[int, tuple[Function, tuple[float, ...]]] = {
     3: (
         lambda p: _logistic_slope(p) * (_ONE - _SIX * _logistic_slope(p)),
         (0.5, 0.5 - 0.40824829046386301637, 0.5 + 0.40824829046386301637),
+    ),
+    4: (
+        lambda p: _logistic_slope(p) * (_ONE - _TWO * p) * (_ONE - _TWELVE * _logistic_slope(p)),
+        tuple(0.5 + 0.5 * sign * root for sign in (-1.0, 1.0) for root in _FOURTH),
     ),
 }
 _ROOT2 = 1.41421356237309504880
@@ -122,7 +145,11 @@ _GELU: dict[int, tuple[Function, tuple[float, ...]]] = {
     2: (lambda s: normal_density(s) * (_TWO - s.square()), (-2.0, 0.0, 2.0)),
     # s⁴ - 7 s² + 4 = 0.
     3: (
-        lambda s: normal_density(s) * s * (s.square() - Range(wide(4.0))),
+        lambda s: normal_density(s) * s * (s.square() - _FOUR),
         tuple(sign * root for sign in (-1.0, 1.0) for root in (0.79228699139326127774, 2.52433779896213857132)),
+    ),
+    4: (
+        lambda s: normal_density(s) * (_SEVEN * s.square() - s.square().square() - _FOUR),
+        (0.0, -_ROOT2, _ROOT2, -3.0, 3.0),
     ),
 }

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .reference_hessian import Problem
-from .reference_interval import Range, Wide, down, up, wide
+from .reference_interval import Range, Wide, down, up, wide, zeros
 from .reference_ranges import activation, logistic_derivative, loss_gradient, softmax
 from .reference_tests import Flags, positive_pivots
 
@@ -77,7 +77,7 @@ def _add_at(array: Range, where: Any, more: Range) -> None:
 def _constant(value: Wide, boxes: int, size: int) -> _Jet:
     return _Jet(
         Range(np.broadcast_to(wide(value), boxes).copy()),
-        *(Range(np.zeros((boxes,) + (size,) * order, dtype=np.longdouble)) for order in (1, 2, 3)),
+        *(Range(zeros((boxes,) + (size,) * order)) for order in (1, 2, 3)),
     )
 
 
@@ -186,7 +186,7 @@ def _symmetric(matrix: Range) -> Range:
 def _half_space(c: Wide, ball: tuple[Wide, Wide] | None) -> tuple[Wide, Wide]:
     """(room, normal): the ball's points c + delta satisfy normal . delta <= room, infinite without a ball."""
     if ball is None:
-        return np.full(len(c), np.inf, dtype=np.longdouble), np.zeros_like(c)
+        return wide(np.full(len(c), np.inf)), np.zeros_like(c)
     centre, radius = ball
     offset = Range(c) - Range(np.broadcast_to(centre, c.shape))
     normal = 0.5 * (offset.lo + offset.hi)
@@ -200,7 +200,7 @@ def _corners(c: Wide, h: Wide, normal: Wide, room: Wide) -> list[tuple[Wide, Fla
     size = c.shape[1]
     found = []
     for corner in range(2**size):
-        signs = np.array([1.0 if corner >> k & 1 else -1.0 for k in range(size)], dtype=np.longdouble)
+        signs = wide([1.0 if corner >> k & 1 else -1.0 for k in range(size)])
         delta = signs * h
         height = (Range(normal) * Range(delta)).sum(1)
         inside = height.lo <= room

@@ -35,7 +35,7 @@ def _comparison(matrix: Range) -> Wide:
     size: Any = np.maximum(matrix.size(), np.swapaxes(matrix.size(), 1, 2))
     places = np.arange(size.shape[-1])
     size[:, places, places] = -matrix.lo[:, places, places]
-    return np.asarray(size)
+    return wide(size)
 
 
 def _by_comparison(minus: Wide, claim: float) -> Flags:

@@ -26,7 +26,8 @@ from ..linearization import network_arguments
 from ..objective import Objective
 from ..regions import Ball, Box, Region
 from .intervals import gamma, norms
-from .unit_cells import ACTIVATIONS, CellBounds, UnitCells
+from .unit_cells import ACTIVATIONS, TWINS, CellBounds, UnitCells
+from .unit_cover import UnitLeaves
 from .unit_rest import Roots, describe, find_roots
 
 FloatArray = npt.NDArray[np.float64]
@@ -66,6 +67,15 @@ class UnitCover:
     models: IntArray
     weights: FloatArray
     starts: Roots
+
+    def leaves(self, obj: Objective, region: Box | Ball) -> UnitLeaves:
+        """What a certificate keeps of it."""
+        types = describe(obj, region).types
+        models: dict[str, npt.NDArray[Any]] = self.starts.rest
+        unit = np.array([types[t][0] for t in self.starts.types], dtype=np.int64)
+        return UnitLeaves(
+            self.cells, self.bounds, self.roots, unit, models["kinds"] == TWINS, models["amplitude"], models["offset"]
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -174,7 +174,7 @@ def _print_status(content: dict[str, Any]) -> None:
 
 
 def _status_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from .sweep_progress import axes_text, span_text
+    from .sweep_progress import axes_text, outlook_text
 
     counts = content["counts"]
     yield "sweep", f"{content['name']} ({content['store']}): {content['state'] or 'not begun'}"
@@ -185,7 +185,7 @@ def _status_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "time limit", f"ended {content['time_limited']} cells"
     live = content["live"]
     if live is not None:
-        yield "running", f"{live['workers']} workers ({live['engine']}), ETA {span_text(live['eta_seconds'])}"
+        yield "running", f"{live['workers']} workers ({live['engine']}), {outlook_text(live)}"
         for one in live["running"]:
             more = f" and {one['cells'] - 1} more" if one["cells"] > 1 else ""
             yield "", f"{one['seconds']:8.1f} s  {axes_text(one['axes'])}{more}"

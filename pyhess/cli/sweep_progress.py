@@ -48,12 +48,19 @@ def progress_text(state: dict[str, Any]) -> str:
         f"{state['seconds']:8.1f} s",
         f"{100.0 * state['fraction']:5.1f} %",
         f"{counts['done']} done, {counts['failed'] + counts['crashed']} failed, {counts['pending']} to do",
-        "stopping" if state["stopping"] else f"ETA {span_text(state['eta_seconds'])}",
+        outlook_text(state),
     ]
     if running:
         oldest = min(running, key=lambda one: one["since"])
         parts.append(f"longest running {max(0.0, state['updated'] - oldest['since']):.0f} s: {axes_text(oldest['axes'])}")
     return "  ".join(parts)
+
+
+def outlook_text(state: dict[str, Any]) -> str:
+    """What is to come: the end of the run, and when."""
+    if state["stopping"]:
+        return "stopping"
+    return "loading and compiling" if state["compiling"] else f"ETA {span_text(state['eta_seconds'])}"
 
 
 def span_text(span: list[float]) -> str:

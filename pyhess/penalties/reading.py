@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._checks import choice, exact_keys, shown
-from ..errors import InputTypeError
+from .._checks import described_kind, exact_keys
 from .base import Penalty
 from .geometric import GeometricL2
 from .quadratic import L2, ShiftedL2, WeightedL2
@@ -39,9 +38,7 @@ def penalty_from_dict(content: Any) -> Penalty:
     >>> penalty_from_dict(ph.ShiftedL2([0.5, -0.5]).to_dict()) == ph.ShiftedL2([0.5, -0.5])
     True
     """
-    if not isinstance(content, dict):
-        raise InputTypeError(f"the penalty is {shown(content)}; allowed is a dictionary as Penalty.to_dict gives it.")
-    kind = choice("the penalty's kind", content.get("kind"), _KINDS)
+    kind = described_kind("penalty", "Penalty.to_dict", content, _KINDS)
     penalty, names = _KINDS[kind]
     exact_keys(f"the penalty of kind {kind!r}", content, ("kind", *names))
     return penalty(**{name: content[name] for name in names})

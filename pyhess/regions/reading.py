@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .._checks import choice, exact_keys, shown
+from .._checks import described_kind, exact_keys, shown
 from .._region import Region
 from ..errors import InputError, InputTypeError
 from ..model import MLP
@@ -44,9 +44,7 @@ def region_from_dict(content: Any, net: MLP | None = None) -> Region:
     >>> region_from_dict(region.to_dict()) == region
     True
     """
-    if not isinstance(content, dict):
-        raise InputTypeError(f"the region is {shown(content)}; allowed is a dictionary as Region.to_dict gives it.")
-    kind = choice("the region's kind", content.get("kind"), _READERS)
+    kind = described_kind("region", "Region.to_dict", content, _READERS)
     return _READERS[kind](content, net)
 
 

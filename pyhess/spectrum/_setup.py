@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from .._checks import choice, positive_float, positive_int
-from .._native import compiling
+from .._native import address, compiling
 from ..errors import InputError, MemoryLimitError
 from ..kernels import run as codes
 from ..kernels.lanczos import attach
@@ -124,9 +124,9 @@ class Runs:
         record["size"], record["capacity"], record["blocks"] = size, capacity, blocks
         record["width"], record["turned"] = width, turned
         for name, array in {**self._scratch, "basis": self.basis, "product": self.product}.items():
-            record[name] = [row.ctypes.data for row in array]
+            record[name] = [address(row) for row in array]
         for name in ("state", "vectors", "values", "residuals"):
-            record[name] = getattr(self, name)[0].ctypes.data
+            record[name] = address(getattr(self, name)[0])
 
     def compile(self, spread: bool) -> Any:
         """Attach the compiled code for one core, or for all on each vector, and return the step."""

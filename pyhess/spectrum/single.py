@@ -149,9 +149,12 @@ def _run_native(A: CurvatureOperator, request: Request, seed: int, start: AnyArr
 def _solve(lin: Linearization, operation: int, runs: Runs) -> None:
     """Carry the only run to its end inside one kernel, on all cores if a step is long enough."""
     engine, size, w = lin.engine, lin.engine.num_params, runs.product[0]
-    tasks = 1
+    tasks, flops = 1, np.inf
     if engine.hvp_flops + 8.0 * _TYPICAL_BASIS * size > _PARALLEL_FLOPS:
         tasks = max(engine.num_chunks, -(-size // BLOCK))
+    elif runs.basis.shape[1] == size and runs.vectors.shape[1] == 1:
+        # A basis of the whole space: nearly always over after as many products.
+        flops = 2.0 * size * (engine.hvp_flops + 4.0 * size * size)
     step = runs.compile(spread=num_workers(tasks) > 1)
     with engine.buffers() as buffers:
 
@@ -168,7 +171,7 @@ def _solve(lin: Linearization, operation: int, runs: Runs) -> None:
             )  # fmt: skip
             return status
 
-        engine.run(kernel, tasks, np.inf, "eigenvalues")
+        engine.run(kernel, tasks, flops, "eigenvalues")
 
 
 def _run_operator(

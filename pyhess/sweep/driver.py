@@ -23,7 +23,7 @@ from .engines import Engine
 from .forecast import Forecast
 from .plan import Cell, Plan
 from .store import Store
-from .worker import run_batch
+from .worker import COMPILED_FOR, prepare, run_batch
 from .workqueue import WorkQueue
 
 #: A batch of small cells should take about so long, and is cut off at twice that: little is lost with it.
@@ -42,7 +42,7 @@ Progress = Callable[[dict[str, Any]], object]
 
 @dataclass(eq=False)
 class _Flight:
-    """A batch on its way."""
+    """A batch on its way; one without cells loads and compiles what they need."""
 
     cells: list[Cell]
     suspected: bool
@@ -68,7 +68,7 @@ class Driver:
         self._tried: dict[str, int] = {}
         self._flights: dict[Future[Any], _Flight] = {}
         self._events: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-        self._careful = False
+        self._careful = self._compiling = False
         self._began = monotonic()
         self._next_live = 0.0
         self._predicted_total = sum(cell.predicted_seconds for cell in plan.cells)
@@ -109,7 +109,7 @@ class Driver:
             If the engine is beyond repair.
         """
         with self._signals():
-            self._tell(force=True)
+            self._prepare()
             while self.queue.unfinished and self.stopped_by is None:
                 self._refill()
                 self._collect(_TICK_SECONDS)
@@ -117,6 +117,17 @@ class Driver:
             if self._flights:
                 self._drain()
             self._tell(force=True)
+
+    def _prepare(self) -> None:
+        """Have every worker compile before it is given cells, so that it can be told what takes a minute the first time."""
+        wanted: dict[tuple[Any, ...], Cell] = {}
+        for cell in self.queue:
+            wanted.setdefault(tuple(cell.problem[name] for name in COMPILED_FOR), cell)
+        tasks = [self._described(cell) for cell in wanted.values()]
+        self._compiling = bool(tasks)
+        self._tell(force=True)
+        for _ in range(self.engine.workers if tasks else 0):
+            self._submit([], False, prepare, tasks, self.threads)
 
     def _refill(self) -> None:
         """Keep the engine supplied; after a shared pool broke, one suspect at a time and nothing else."""
@@ -127,18 +138,18 @@ class Driver:
                 return
             elif len(self._flights) < _WINDOW * self.engine.workers:
                 self._careful = False
-                cells, suspected = self.queue.take(_BATCH_SECONDS, self.forecast.ratio), False
+                cells, suspected = self.queue.take(_BATCH_SECONDS, self.forecast.ratio, self.engine.workers), False
             else:
                 return
             if not cells:
                 return
-            self._submit(cells, suspected)
+            tasks = [self._task(cell) for cell in cells]
+            self._submit(cells, suspected, run_batch, tasks, self.threads, 2.0 * _BATCH_SECONDS)
 
-    def _submit(self, cells: list[Cell], suspected: bool) -> None:
-        tasks = [self._task(cell) for cell in cells]
+    def _submit(self, cells: list[Cell], suspected: bool, function: Callable[..., Any], *arguments: Any) -> None:
         flight = _Flight(cells, suspected)
         try:
-            future = self.engine.submit(run_batch, tasks, self.threads, 2.0 * _BATCH_SECONDS)
+            future = self.engine.submit(function, *arguments)
         except PyhessError:
             raise
         except Exception:  # whatever the engine of a caller says when it is broken or shut down
@@ -158,11 +169,15 @@ class Driver:
             if start == WARM:
                 parent = {"problem": self.plan.by_key[cell.parent].problem, "theta": arrays["theta"], "v": arrays["v"]}
         keep = self.queue.has_children(cell) or (self.witnesses and cell.num_params <= _KEEP_PARAMS)
-        spec = self.plan.spec
         return {
-            "key": cell.key, "kind": cell.kind, "module": spec.kind.run.__module__, "options": cell.work["options"],
-            "problem": cell.problem, "time_limit": spec.time_limit, "start": start, "parent": parent, "keep": keep,
+            **self._described(cell), "key": cell.key, "time_limit": self.plan.spec.time_limit, "start": start, "parent": parent,
+            "keep": keep,
         }  # fmt: skip
+
+    def _described(self, cell: Cell) -> dict[str, Any]:
+        """What a cell computes."""
+        kind = self.plan.spec.kind
+        return {"kind": cell.kind, "module": kind.run.__module__, "options": cell.work["options"], "problem": cell.problem}
 
     def _collect(self, timeout: float) -> None:
         """Wait for news, and write all there is in one transaction."""
@@ -199,6 +214,7 @@ class Driver:
         for future in done:
             self.engine.settle(future)
             self._flights.pop(future, None)
+        self._compiling = self._compiling and any(not flight.cells for flight in self._flights.values())
         for cell in left:
             self.queue.put(cell)
         for cell, result in finished:
@@ -221,7 +237,7 @@ class Driver:
     ) -> None:
         """A batch came to no end: find out which of its cells ends its worker."""
         flight = self._flights[future]
-        if isinstance(error, CancelledError) or not self.engine.blamed(future):
+        if isinstance(error, CancelledError) or not self.engine.blamed(future) or not flight.cells:
             left.extend(flight.cells)
         elif len(flight.cells) > 1 or (not flight.suspected and not self.engine.isolates):
             self.queue.put_suspects(flight.cells)
@@ -279,7 +295,7 @@ class Driver:
             future.cancel()
         deadline = monotonic() + self.grace
         with suppress(KeyboardInterrupt):
-            while self._flights and monotonic() < deadline:
+            while any(flight.cells for flight in self._flights.values()) and monotonic() < deadline:
                 self._collect(_TICK_SECONDS)
                 self._tell()
 
@@ -312,6 +328,8 @@ class Driver:
             "running": [
                 {"axes": flight.cells[0].axes, "cells": len(flight.cells), "since": flight.since}
                 for flight in flights[: self.engine.workers]
+                if flight.cells
             ],
+            "compiling": self._compiling,
             "stopping": self.stopped_by is not None,
         }

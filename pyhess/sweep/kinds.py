@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +15,7 @@ from .._checks import choice, positive_float, positive_int
 from ..model import MLP
 
 if TYPE_CHECKING:
+    from ..threshold.steps import Steps
     from ..threshold.warm import CheckedPairs
     from .problem import Problem
 
@@ -50,6 +51,9 @@ class Kind:
         ``flops(net, num_samples, options)``: predicted arithmetic of a cell, for the plan.
     warm : bool
         Whether the search may start from the arrays ``theta`` and ``v`` of another cell.
+    run_together : callable, optional
+        ``run_together(problems, options, warms) -> list``: the same for several small cells without a time limit, with the same
+        answers; in place of an Outcome the exception, where there was one.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Kind:
     run: Callable[[Problem, Any, float | None, CheckedPairs], Outcome]
     flops: Callable[[MLP, int, Any], float]
     warm: bool
+    run_together: Callable[[Sequence[Problem], Any, Sequence[CheckedPairs]], list[Outcome | Exception]] | None = None
 
 
 KINDS: dict[str, Kind] = {}
@@ -134,13 +139,29 @@ def _witness_answer(witness: Any) -> tuple[dict[str, Any], dict[str, npt.NDArray
 
 def _search(problem: Problem, options: SearchOptions, time_limit: float | None, warm: CheckedPairs) -> Outcome:
     """The lower end alone: psi_upper and lam_lower with their witness."""
-    from ..threshold.search import search
+    from ..threshold.steps import conduct
+
+    return conduct(_search_steps(problem, options, time_limit, warm))
+
+
+def _searches(problems: Sequence[Problem], options: SearchOptions, warms: Sequence[CheckedPairs]) -> list[Outcome | Exception]:
+    """The descents of all searches in common native calls."""
+    from ..threshold.steps import conduct_together
+
+    steps = [_search_steps(problem, options, None, warm) for problem, warm in zip(problems, warms, strict=True)]
+    share = 1.0 / len(steps)  # each is under way all the time
+    return [
+        one if isinstance(one, Exception) else replace(one, timing={name: share * time for name, time in one.timing.items()})
+        for one in conduct_together(steps)
+    ]
+
+
+def _search_steps(problem: Problem, options: SearchOptions, time_limit: float | None, warm: CheckedPairs) -> Steps[Outcome]:
+    from ..threshold.search import search_steps
     from ..threshold.witness import make_witness
 
     obj, region, penalty = problem.obj, problem.region.bind(problem.obj), problem.penalty.bind(problem.obj)
-    found = search(
-        obj, region, penalty=penalty, rng=problem.seed, time_limit=time_limit, starts=options.starts, warm=warm or None
-    )
+    found = yield from search_steps(obj, region, penalty, problem.seed, time_limit, options.starts, warm or None)
     answer, arrays = _witness_answer(make_witness(obj, region, found.theta, found.v, penalty))
     answer |= {
         "best_family": found.best_family,
@@ -236,6 +257,6 @@ def _eigvals(problem: Problem, options: EigvalsOptions, time_limit: float | None
     return Outcome(answer, arrays, {"eigvals": monotonic() - began}, eigval_min.size < options.samples)
 
 
-register(Kind("search", 1, SearchOptions, _search, _search_flops, warm=True))
+register(Kind("search", 1, SearchOptions, _search, _search_flops, warm=True, run_together=_searches))
 register(Kind("bracket", 1, BracketOptions, _bracket, _bracket_flops, warm=True))
 register(Kind("eigvals", 1, EigvalsOptions, _eigvals, _eigvals_flops, warm=False))

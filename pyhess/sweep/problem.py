@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 REGIONS = ("box", "ball", "box_scaled")
 PENALTIES = ("l2", "l2-weights", "shifted", "geometric")
-#: Data sets and objectives that a worker keeps.
-_KEPT = 8
+#: Data sets that a worker keeps, and objectives, as far as they are small.
+_KEPT, _KEPT_BYTES = 8, 2**24
 
 _datasets: OrderedDict[tuple[Any, ...], Dataset] = OrderedDict()
+_objectives: OrderedDict[tuple[Any, ...], Objective] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,6 @@ def make_problem(described: Mapping[str, Any]) -> Problem:
     FileError
         If the data are other ones here than where the sweep was planned.
     """
-    from ..objective import Objective
-
     data = load_dataset(described["data"])
     if data.content_hash != described["data"]["content_hash"]:
         raise FileError(
@@ -156,5 +155,20 @@ def make_problem(described: Mapping[str, Any]) -> Problem:
             f"{described['data']['content_hash']}): another version of scikit-learn, or another file on this machine."
         )
     net = make_net(described, data)
-    obj = Objective(net, data, loss=outputs_and_loss(data, described["loss"])[1])
+    obj = _objective(net, data, outputs_and_loss(data, described["loss"])[1])
     return Problem(obj, make_region(described, net), make_penalty(described), described["seed"])
+
+
+def _objective(net: MLP, data: Dataset, loss: str) -> Objective:
+    from ..objective import Objective
+
+    key = (net, data.content_hash, loss)
+    if key in _objectives:
+        _objectives.move_to_end(key)
+        return _objectives[key]
+    made = Objective(net, data, loss=loss)
+    if made.plan.total_bytes <= _KEPT_BYTES:
+        while len(_objectives) >= _KEPT:
+            _objectives.popitem(last=False)
+        _objectives[key] = made
+    return made

@@ -59,6 +59,7 @@ def status_of(path: str | os.PathLike[str]) -> dict[str, Any]:
         running = [{**one, "seconds": now - one["since"]} for one in told["running"]]
         content["live"] = {
             **{name: told[name] for name in ("engine", "workers", "eta_seconds", "stopping", "seconds")},
+            "compiling": told.get("compiling", False),
             "updated_seconds_ago": now - told["updated"],
             "running": running,
         }

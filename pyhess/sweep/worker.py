@@ -9,8 +9,8 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib import import_module
 from multiprocessing import connection, parent_process
@@ -25,6 +25,13 @@ from ..errors import PyhessError
 _MOST_TEXT = 20_000
 #: Part of a time limit that must have passed for it to be what ended a cell early.
 _LIMIT_SHARE = 0.5
+#: Most cells that are carried out together.
+_TOGETHER = 16
+
+#: Of a problem: what decides which code a cell runs, beside its kind.
+COMPILED_FOR = ("activation", "region", "penalty", "ordered", "loss")
+#: Seed of the tiny problems that are run to compile; the cells' own may be what goes wrong with them.
+_TINY_SEED = 20261
 
 _warmed: set[tuple[Any, ...]] = set()
 
@@ -51,6 +58,14 @@ def hello() -> dict[str, str]:
     return {"pyhess": version(), "host": socket.gethostname()}
 
 
+def prepare(tasks: Sequence[Mapping[str, Any]], threads: int) -> list[dict[str, Any]]:
+    """Load and compile what these cells need, before any of them; no results."""
+    with _limited(threads), suppress(Exception, KeyboardInterrupt):  # the cells themselves say what is wrong with them
+        for task in tasks:
+            _compile(task)
+    return []
+
+
 def run_batch(tasks: Sequence[Mapping[str, Any]], threads: int, budget: float) -> list[dict[str, Any]]:
     """Work through cells for about ``budget`` seconds; at least the first is done, those not reached are not in the answer.
 
@@ -69,46 +84,107 @@ def run_batch(tasks: Sequence[Mapping[str, Any]], threads: int, budget: float) -
     list of dict
         Per cell ``key``, ``result`` (columns of the store; status "done", "failed" or "interrupted") and ``arrays``.
     """
-    import numba
-    import threadpoolctl
-
     began = monotonic()
-    # Per thread, so at every batch: some engines call from threads of their own.
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     results = []
-    with threadpoolctl.threadpool_limits(threads):
-        for task in tasks:
-            results.append(run_cell(task, threads))
+    with _limited(threads):
+        for group in _groups(tasks):
+            results += run_cells(group, threads)
             if monotonic() - began > budget:
                 break
     return results
 
 
-def run_cell(task: Mapping[str, Any], threads: int) -> dict[str, Any]:
-    """One cell, whatever happens in it."""
-    result: dict[str, Any] = {"threads": threads, "host": _host(), "start": task["start"]}
-    arrays: dict[str, Any] = {}
+def _groups(tasks: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Which cells are carried out together: some of one shape on the same data, where their kind can, without a time limit."""
+    groups: dict[str, list[list[Mapping[str, Any]]]] = {}
+    for task in tasks:
+        same = [task["kind"], task["options"], task["problem"]["data"], task["problem"]["hidden"]]
+        mine = groups.setdefault(str(same) if _joins(task) else task["key"], [])
+        if not mine or len(mine[-1]) == _TOGETHER:
+            mine.append([])
+        mine[-1].append(task)
+    return [group for mine in groups.values() for group in mine]
+
+
+def _joins(task: Mapping[str, Any]) -> bool:
+    try:
+        return task["time_limit"] is None and _kind(task).run_together is not None
+    except Exception:  # said by the cell itself
+        return False
+
+
+@contextmanager
+def _limited(threads: int) -> Iterator[None]:
+    """Threads for Numba and BLAS."""
+    import numba
+    import threadpoolctl
+
+    # Per thread, so at every call: some engines call from threads of their own.
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    with threadpoolctl.threadpool_limits(threads):
+        yield
+
+
+def run_cells(tasks: Sequence[Mapping[str, Any]], threads: int) -> list[dict[str, Any]]:
+    """One cell, or several of a group together, whatever happens in them."""
+    found: dict[str, Any] = {}
+    ready = []
+    for task in tasks:
+        try:
+            ready.append((task, *_prepared(task)))
+        except (Exception, KeyboardInterrupt) as error:
+            found[task["key"]] = error
     began, began_cpu = monotonic(), process_time()
     try:
-        problem, warm = _prepared(task)
-        result |= {"num_params": problem.obj.num_params, "num_samples": problem.obj.data.num_samples}
-        began, began_cpu = monotonic(), process_time()
-        outcome = _kind(task).run(problem, _options(task), task["time_limit"], warm)
-        result |= {"status": "done", **outcome.answer, "timing": outcome.timing, "time_limited": outcome.stopped_early}
-        limit = task["time_limit"]
-        if outcome.stopped_early and (limit is None or monotonic() - began < _LIMIT_SHARE * limit):
-            result = {"status": "interrupted"}  # by a signal to this worker: no answer
-        arrays = {name: array for name, array in outcome.arrays.items() if task["keep"] or name not in ("theta", "v")}
-    except KeyboardInterrupt:
-        result = {"status": "interrupted"}
-    except Exception as error:
-        result |= {
+        outcomes = _outcomes(ready)
+    except (Exception, KeyboardInterrupt) as error:
+        outcomes = [error] * len(ready)
+    share = 1.0 / max(1, len(ready))
+    measured = {
+        "threads": threads, "host": _host(), "seconds": share * (monotonic() - began),
+        "cpu_seconds": share * (process_time() - began_cpu), "peak_bytes": _peak_bytes(),
+    }  # fmt: skip
+    sizes = {}
+    for (task, problem, _), outcome in zip(ready, outcomes, strict=True):
+        found[task["key"]] = outcome
+        sizes[task["key"]] = {"num_params": problem.obj.num_params, "num_samples": problem.obj.data.num_samples}
+    return [
+        _answer(task, found[task["key"]], {**measured, "start": task["start"], **sizes.get(task["key"], {})}) for task in tasks
+    ]
+
+
+def _outcomes(ready: Sequence[tuple[Mapping[str, Any], Any, Any]]) -> list[Any]:
+    """What comes of cells that are prepared: outcomes and exceptions."""
+    if not ready:
+        return []
+    task = ready[0][0]
+    kind, options = _kind(task), _kind(task).options(**task["options"])
+    if len(ready) == 1:
+        return [kind.run(ready[0][1], options, task["time_limit"], ready[0][2])]
+    outcomes: list[Any] = kind.run_together([problem for _, problem, _ in ready], options, [warm for _, _, warm in ready])
+    return outcomes
+
+
+def _answer(task: Mapping[str, Any], outcome: Any, measured: dict[str, Any]) -> dict[str, Any]:
+    """Columns and arrays of a cell from its outcome, or from the exception in its place."""
+    result: dict[str, Any] = {"status": "interrupted"}
+    arrays: dict[str, Any] = {}
+    if isinstance(outcome, Exception):
+        result = {
+            **measured,
             "status": "failed",
-            "error_type": type(error).__name__,
-            "error": str(error)[:_MOST_TEXT],
-            "traceback": traceback.format_exc()[-_MOST_TEXT:],
+            "error_type": type(outcome).__name__,
+            "error": str(outcome)[:_MOST_TEXT],
+            "traceback": "".join(traceback.format_exception(outcome))[-_MOST_TEXT:],
         }
-    result |= {"seconds": monotonic() - began, "cpu_seconds": process_time() - began_cpu, "peak_bytes": _peak_bytes()}
+    elif not isinstance(outcome, KeyboardInterrupt):
+        limit = task["time_limit"]
+        # Ended early by what is no time limit: a signal to this worker, and no answer.
+        if not outcome.stopped_early or (limit is not None and measured["seconds"] >= _LIMIT_SHARE * limit):
+            result = {
+                **measured, "status": "done", **outcome.answer, "timing": outcome.timing, "time_limited": outcome.stopped_early,
+            }  # fmt: skip
+            arrays = {name: array for name, array in outcome.arrays.items() if task["keep"] or name not in ("theta", "v")}
     return {"key": task["key"], "result": _plain(result), "arrays": arrays}
 
 
@@ -117,10 +193,6 @@ def _kind(task: Mapping[str, Any]) -> Any:
 
     import_module(task["module"])  # where the kind is registered, which is not always in pyhess
     return KINDS[task["kind"]]
-
-
-def _options(task: Mapping[str, Any]) -> Any:
-    return _kind(task).options(**task["options"])
 
 
 def _prepared(task: Mapping[str, Any]) -> tuple[Any, list[tuple[Any, Any]]]:
@@ -153,8 +225,7 @@ def _compile(task: Mapping[str, Any]) -> None:
     from .problem import Problem, make_penalty, make_region
 
     described = task["problem"]
-    names = ("activation", "region", "penalty", "ordered", "loss")
-    what = (task["kind"], *(described[name] for name in names))
+    what = (task["kind"], *(described[name] for name in COMPILED_FOR))
     if what in _warmed:
         return
     _warmed.add(what)
@@ -171,7 +242,7 @@ def _compile(task: Mapping[str, Any]) -> None:
     cheap = {"starts": 2, "samples": 2, "certificate": "moment"}
     options = {name: value for name, value in cheap.items() if name in task["options"]}
     kind = _kind(task)
-    problem = Problem(Objective(net, tiny, loss=loss), make_region(described, net), make_penalty(described), described["seed"])
+    problem = Problem(Objective(net, tiny, loss=loss), make_region(described, net), make_penalty(described), _TINY_SEED)
     with suppress(PyhessError):  # what is wrong with the tiny problem is none of the cell's business
         kind.run(problem, kind.options(**{**task["options"], **options}), None, [])
 

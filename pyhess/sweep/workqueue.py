@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from .plan import Cell
 
@@ -29,13 +29,19 @@ class WorkQueue:
         self._ready: list[tuple[float, int, Cell]] = []
         self._suspects: deque[list[Cell]] = deque()
         self._unfinished = dict(todo)
+        self._waiting = 0.0
         self._left = sum(cell.predicted_seconds for cell in todo.values())
         for cell in todo.values():
             if cell.parent not in todo:
                 self.put(cell)
 
+    def __iter__(self) -> Iterator[Cell]:
+        """Cells without a result."""
+        return iter(self._unfinished.values())
+
     def put(self, cell: Cell) -> None:
         """Make a cell ready."""
+        self._waiting += cell.predicted_seconds
         heapq.heappush(self._ready, (-self._weight[cell.key], cell.position, cell))
 
     def put_suspects(self, cells: list[Cell]) -> None:
@@ -56,8 +62,9 @@ class WorkQueue:
         """The next suspects, or none."""
         return self._suspects.popleft() if self._suspects else []
 
-    def take(self, seconds: float, ratio: float) -> list[Cell]:
-        """The next cells that take about so long, at least one if any is ready."""
+    def take(self, seconds: float, ratio: float, workers: int) -> list[Cell]:
+        """The next cells that take about so long, at least one if any is ready; fewer when little is left to share out."""
+        seconds = min(seconds, ratio * self._waiting / (2.0 * workers))
         batch: list[Cell] = []
         total, size = 0.0, 0.0
         while self._ready and len(batch) < _MOST_CELLS:
@@ -67,6 +74,7 @@ class WorkQueue:
             if batch and (total > seconds or size > _MOST_BYTES):
                 break
             batch.append(heapq.heappop(self._ready)[2])
+            self._waiting = self._waiting - cell.predicted_seconds if self._ready else 0.0
         return batch
 
     def has_children(self, cell: Cell) -> bool:

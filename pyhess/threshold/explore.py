@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from .search_run import Effort, IntArray, Run
+from .steps import Descent, Steps
 
 #: The waves, as shares of the starts that have begun at their ends.
 _WAVES = (0.125, 0.25, 0.5, 1.0)
@@ -27,13 +28,13 @@ _ROUNDS = 3  # of Lanczos for v and renewed descent
 EVALS_PER_START = _FIRST.evals + _SECOND_SHARE * _SECOND.evals + _HOPS * _HOP_SHARE * _HOP.evals
 
 
-def explore(run: Run, rng: np.random.Generator) -> None:
+def explore(run: Run, rng: np.random.Generator) -> Steps[None]:
     """All waves, from the first starts to the last Lanczos step."""
-    scout(run, rng)
-    polish(run, finalists(run), rng)
+    yield from scout(run, rng)
+    yield from polish(run, finalists(run), rng)
 
 
-def scout(run: Run, rng: np.random.Generator) -> None:
+def scout(run: Run, rng: np.random.Generator) -> Steps[None]:
     """All waves: the best values are those of float32, next to their minima."""
     count, begin = run.values.size, 0
     for number, share in enumerate(_WAVES, start=1):
@@ -41,13 +42,14 @@ def scout(run: Run, rng: np.random.Generator) -> None:
         if end == begin or run.stopped():
             continue
         wave, name = np.arange(begin, end), f"wave {number}/{len(_WAVES)}"
-        run.descend(wave, _FIRST, f"{name}, starts")
+        yield Descent(run, wave, _FIRST, f"{name}, starts")
         better = wave[np.argsort(run.values[wave], kind="stable")[: int(np.ceil(_SECOND_SHARE * wave.size))]]
-        run.descend(better, _SECOND, f"{name}, better ones")
+        yield Descent(run, better, _SECOND, f"{name}, better ones")
         for hop in range(1, _HOPS + 1):
-            run.hop(rng, end, int(np.ceil(_HOP_SHARE * wave.size)), _HOP, f"{name}, hop {hop}/{_HOPS}")
+            changed = run.hop(rng, end, int(np.ceil(_HOP_SHARE * wave.size)))
+            yield Descent(run, changed, _HOP, f"{name}, hop {hop}/{_HOPS}")
         best = run.distinct(_CLOSE_COUNT)
-        run.descend(best, _CLOSE, f"{name}, best ones")
+        yield Descent(run, best, _CLOSE, f"{name}, best ones")
         for start in best[:1]:
             run.best_direction(int(start), rng)
         begin = end
@@ -58,9 +60,9 @@ def finalists(run: Run) -> IntArray:
     return run.distinct(_LAST_COUNT)
 
 
-def polish(run: Run, tasks: IntArray, rng: np.random.Generator) -> None:
+def polish(run: Run, tasks: IntArray, rng: np.random.Generator) -> Steps[None]:
     """Descent to the end, then Lanczos for the direction and renewed descent in turn, while that helps."""
-    run.descend(tasks, _LAST, "last")
+    yield Descent(run, tasks, _LAST, "last")
     for number in range(1, _ROUNDS + 1):
         before = run.values[tasks].copy()
         for start in tasks:
@@ -69,4 +71,4 @@ def polish(run: Run, tasks: IntArray, rng: np.random.Generator) -> None:
         tasks = tasks[run.values[tasks] < before - 1e-9 * np.abs(before)]
         if run.interrupted or tasks.size == 0:
             break
-        run.descend(tasks, _LAST, f"last {number}/{_ROUNDS}")
+        yield Descent(run, tasks, _LAST, f"last {number}/{_ROUNDS}")

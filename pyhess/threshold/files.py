@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from .._checks import as_vector, exact_keys, shown
-from .._claims import Check, Outcome, judged
+from .._claims import Check, judged, refuse_altered
 from .._files import read_result, write_result
-from .._problems import HEAD, described_problem, finite_number, objective_from
-from ..errors import FileError, InputError, InputTypeError, MemoryLimitError, PyhessError
+from .._problems import HEAD, described_problem, finite_number, objective_from, reading
+from ..errors import FileError, InputError, InputTypeError
 from ..objective import Objective
 from ..penalties import Penalty, penalty_from_dict
 from ..regions import Region, as_region, region_from_dict
@@ -129,9 +129,7 @@ def load_witness(path: str | os.PathLike[str], *, region: Region | None = None) 
     (True, True, Ball(center=0.0, radius=1.5, P=2))
     """
     stored = stored_witness(read_result(path), path)
-    for check in stored.checks:
-        if check.outcome is Outcome.FAILS:
-            raise FileError(f"{path} was altered: {check.detail}.")
+    refuse_altered(path, stored.checks)
     witness = stored.witness
     if region is None:
         return witness
@@ -154,12 +152,8 @@ def stored_witness(content: dict[str, Any], path: str | os.PathLike[str]) -> Sto
     kind = content.get("kind")
     if not isinstance(kind, str) or kind not in READERS:
         raise FileError(f"{path} holds {shown(kind)}; allowed are the kinds {', '.join(READERS)}.")
-    try:
+    with reading(path, kind.replace("_", " ")):
         return READERS[kind](content)
-    except MemoryLimitError:
-        raise
-    except PyhessError as error:
-        raise FileError(f"{path} does not describe a {kind.replace('_', ' ')}: {error}") from error
 
 
 def _read_witness(content: dict[str, Any]) -> Stored:

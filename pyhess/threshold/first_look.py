@@ -17,6 +17,7 @@ from ..kernels import descent
 from ..objective import Objective
 from .search_run import Effort, FloatArray, NativeRun
 from .starts import sow
+from .steps import Descent, Steps
 
 #: Starts, those that go on, and what the two stages may do.
 _COUNT, _BETTER = 4, 2
@@ -40,7 +41,7 @@ class Early:
 def first_look(
     obj: Objective, placed: tuple[int, FloatArray, FloatArray], scale: FloatArray | None, count: int, rng: np.random.Generator,
     deadline: float | None, progress: Callable[[dict[str, Any]], object] | None, cancel: npt.NDArray[np.int32],
-) -> list[Early]:  # fmt: skip
+) -> Steps[list[Early]]:  # fmt: skip
     """Explore a few starts; ``placed`` is (kind, mid, half), ``scale`` the diagonal of S, ``count`` the starts of the search."""
     if count < _LEAST_STARTS:
         return []
@@ -50,9 +51,9 @@ def first_look(
     run.scale = scale
     try:
         run.compile(_COUNT)
-        run.descend(np.arange(_COUNT), _FIRST, "first look")
+        yield Descent(run, np.arange(_COUNT), _FIRST, "first look")
         better = run.distinct(_BETTER)
-        run.descend(better, _SECOND, "first look, better ones")
+        yield Descent(run, better, _SECOND, "first look, better ones")
     except KeyboardInterrupt:
         run.interrupted = True
     best = run.distinct(_BETTER)

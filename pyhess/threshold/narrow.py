@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from time import monotonic
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,7 @@ from .explore import scout
 from .first_look import Early
 from .search_run import FloatArray, NativeRun
 from .starts import sow
+from .steps import Steps
 from .widening import carried
 
 #: Units that every hidden layer of the narrow networks has at most. Two suffice for odd activations more often than not; where
@@ -37,6 +40,10 @@ _STARTS = {1: (1.0, 0.5), 2: (2.0, 1.0), 3: (6.0, 3.0), 4: (12.0, 4.0)}
 _LEAST_SCALE = 1e-6
 #: Of a time limit, for each.
 _TIME_SHARE = 0.2
+#: For the next search of the same network, its maps and the objectives of narrow networks are kept, if they are as small as this.
+_KEPT_PARAMS, _KEPT_BYTES = 2**16, 2**24
+
+_narrow_objectives: WeakKeyDictionary[Objective, dict[MLP, Objective]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,10 @@ class Widening:
 
 def narrowed(net: MLP, most: int) -> Widening | None:
     """The map from the network with at most so many units a hidden layer; None if that is the network itself."""
+    return _narrowed_again(net, most) if net.num_params <= _KEPT_PARAMS else _narrowed(net, most)
+
+
+def _narrowed(net: MLP, most: int) -> Widening | None:
     hidden = [min(width, most) for width in net.widths[1:-1]]
     widths = [net.widths[0], *hidden, net.widths[-1]]
     if widths == list(net.widths):
@@ -76,6 +87,9 @@ def narrowed(net: MLP, most: int) -> Widening | None:
     factor = carried(small, net, np.ones(small.num_params))
     source = np.rint(carried(small, net, np.arange(small.num_params, dtype=np.float64)) / factor).astype(np.int64)
     return Widening(small, source, factor)
+
+
+_narrowed_again = lru_cache(maxsize=16)(_narrowed)
 
 
 def narrow_region(widening: Widening, region: Region) -> tuple[int, FloatArray, FloatArray] | None:
@@ -97,7 +111,7 @@ def narrow_region(widening: Widening, region: Region) -> tuple[int, FloatArray, 
 def search_narrow(
     obj: Objective, region: Region, scale: FloatArray | None, count: int, rng: np.random.Generator, time_limit: float | None,
     progress: Callable[[dict[str, Any]], object] | None, cancel: npt.NDArray[np.int32],
-) -> list[Early]:  # fmt: skip
+) -> Steps[list[Early]]:  # fmt: skip
     """Search networks of few units a layer, if there are any that are narrower than this and fit the region.
 
     ``scale`` is the diagonal of S in the wide network, ``count`` the number of its starts. ``cancel`` is left as it is.
@@ -113,17 +127,28 @@ def search_narrow(
             continue
         limit = None if time_limit is None else _TIME_SHARE * time_limit
         starts = max(2, round(share * count))
-        found.append(_search_one(obj, widening, placed, scale, starts, rng.spawn(1)[0], limit, progress, cancel))
+        found.append((yield from _search_one(obj, widening, placed, scale, starts, rng.spawn(1)[0], limit, progress, cancel)))
     return found
+
+
+def _objective(net: MLP, obj: Objective) -> Objective:
+    """That of a narrow network on the same data."""
+    known = _narrow_objectives.get(obj, {})
+    if net in known:
+        return known[net]
+    made = Objective(net, obj.data, obj.loss)
+    if obj.plan.total_bytes <= _KEPT_BYTES:
+        _narrow_objectives.setdefault(obj, {})[net] = made
+    return made
 
 
 def _search_one(
     obj: Objective, widening: Widening, placed: tuple[int, FloatArray, FloatArray], scale: FloatArray | None, count: int,
     rng: np.random.Generator, limit: float | None, progress: Callable[[dict[str, Any]], object] | None,
     cancel: npt.NDArray[np.int32],
-) -> Early:  # fmt: skip
+) -> Steps[Early]:  # fmt: skip
     kind, mid, half = placed
-    small = Objective(widening.net, obj.data, obj.loss)
+    small = _objective(widening.net, obj)
     zs, names = sow(small, count, kind == descent.BALL, rng)
     flag = np.zeros(1, dtype=np.int32)  # of its own: at the end of its share of the time it is set
 
@@ -137,7 +162,7 @@ def _search_one(
     run.scale = 1.0 / np.sqrt(widening.weights(scale))
     try:
         run.compile(count)
-        scout(run, rng)
+        yield from scout(run, rng)
     except KeyboardInterrupt:
         run.interrupted = True
     in_time = deadline is None or monotonic() < deadline

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from .._checks import as_rng, positive_int
 from ..errors import InputError
 from ..kernels import descent
-from ..linearization import Engine, Linearization
+from ..linearization import Linearization
 from ..objective import Objective
 from ..operators import Hessian
 from ..penalties import L2, Penalty, as_penalty
@@ -31,8 +31,9 @@ from .explore import EVALS_PER_START
 from .first_look import Early, first_look
 from .narrow import search_narrow
 from .projected import ProjectedRun
-from .search_run import FloatArray, NativeRun, Run
+from .search_run import FloatArray, NativeRun, Run, evaluation_flops
 from .starts import FAMILIES, into_ball, sow
+from .steps import Steps, conduct
 from .strategies import Found, hunt
 from .warm import CheckedPairs, Warm, as_warm, warm_rows
 
@@ -89,12 +90,11 @@ class SearchResult:
         return self.penalty.strength(self.psi_upper, self.v)
 
 
-def _effort(obj: Objective, engine: Engine, starts: int | None, native: bool) -> int:
+def _effort(obj: Objective, starts: int | None, native: bool) -> int:
     """How many starts; depends on the sizes alone, so that the answer does."""
     if starts is not None:
         return max(2, positive_int("starts", starts))
-    per_eval = 2.6 * engine.hvp_flops + 100.0 * obj.data.num_samples * sum(obj.net.widths) + 200.0 * obj.num_params + 2e5
-    per_eval += 0.0 if native else _LOOP_FLOPS
+    per_eval = evaluation_flops(obj) + (0.0 if native else _LOOP_FLOPS)
     evals = float(np.clip(_BUDGET_FLOPS / per_eval, _MIN_EVALS, _MAX_EVALS))
     return int(np.clip(evals / EVALS_PER_START, _MIN_STARTS, _MAX_STARTS))
 
@@ -105,7 +105,7 @@ def _map_of(frame: Region) -> tuple[int, FloatArray, FloatArray]:
         low, high = np.asarray(frame.low, dtype=np.float64), np.asarray(frame.high, dtype=np.float64)
         return descent.BOX, 0.5 * (low + high), 0.5 * (high - low)
     assert isinstance(frame, Ball)
-    center = np.array(frame.center, dtype=np.float64)  # writable, as a box gives it: one compiled signature
+    center = np.array(frame.center, dtype=np.float64)
     return descent.BALL, center, np.full(center.size, float(frame.radius))
 
 
@@ -208,6 +208,15 @@ def search(
     >>> larger.num_starts, round(larger.psi_upper, 6)
     (3, -3.0)
     """
+    return conduct(search_steps(obj, region, penalty, rng, time_limit, starts, warm, progress, cancel))
+
+
+def search_steps(
+    obj: Objective, region: Region, penalty: Penalty | None = None, rng: int | np.random.Generator | None = None,
+    time_limit: float | None = None, starts: int | None = None, warm: Warm | None = None,
+    progress: Callable[[dict[str, Any]], object] | None = None, cancel: npt.NDArray[np.int32] | None = None,
+) -> Steps[SearchResult]:  # fmt: skip
+    """`search`, as something that asks for its descents."""
     asked = as_penalty(L2() if penalty is None else penalty).bind(obj)
     bound = as_region(region).bind(obj)
     generator = as_rng(rng)
@@ -220,23 +229,23 @@ def search(
     twins = isinstance(bound, Ordered) and bound.region.is_permutation_symmetric(obj) and asked.is_permutation_symmetric(obj)
     searched = bound.region if isinstance(bound, Ordered) and twins else bound
     native = isinstance(searched, Box | Ball)
-    count = _effort(obj, obj.engine, starts, native)
+    count = _effort(obj, starts, native)
     flag = np.zeros(1, dtype=np.int32) if cancel is None else cancel
     deadline = None if time_limit is None else began + time_limit
     early: list[Early] = []
     if native and not asked.depends_on_strength and not asked.leaves_out(obj.num_params).any():
         progress = None if progress is None else _best_so_far(progress)
         scale, streams = asked.scale(1.0, obj.num_params), generator.spawn(2)
-        early = first_look(obj, _map_of(searched), scale, count, streams[1], deadline, progress, flag)
+        early = yield from first_look(obj, _map_of(searched), scale, count, streams[1], deadline, progress, flag)
         if not any(found.interrupted for found in early):
-            early += search_narrow(obj, searched, scale, count, streams[0], time_limit, progress, flag)
+            early += yield from search_narrow(obj, searched, scale, count, streams[0], time_limit, progress, flag)
     run = _make_run(obj, searched, asked, count, pairs, early, generator, deadline=deadline, progress=progress, cancel=flag)
     try:
         run.compile(run.values.size)
     except KeyboardInterrupt:
         run.interrupted = True
     run.interrupted |= any(found.interrupted for found in early)
-    found = hunt(run, asked, generator)
+    found = yield from hunt(run, asked, generator)
     theta, v = searched.project(found.theta), found.v
     if twins:
         orders = unit_orders(obj.net, theta)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -15,24 +15,29 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
-from .._native import CAPI, address, compiling, descent_scratch_size, raise_for_status, run_interruptible
-from .._threads import PARALLEL_LOCK, blas_single_thread, num_workers
+from .._native import address, compiling
+from .._threads import PARALLEL_LOCK, num_workers
 from ..kernels import descent
 from ..linearization import Engine, Linearization
 from ..objective import Objective
 from ..operators import Hessian
 from ..spectrum import eigsh
+from .jobs import Job, Part
 from .starts import changed
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-_MEMORY_BYTES = 2**30  # of all workers' BFGS pairs together
 #: Products of fewer flops are explored in float64: there the rest of an evaluation takes as long.
 _SINGLE_FLOPS = 2e5
 
 #: Values closer than this, relatively, count as the same optimum.
 _SAME = 1e-4
+
+
+def evaluation_flops(obj: Objective) -> float:
+    """What an evaluation of the descent takes, in flops of matrix products."""
+    return 2.6 * obj.engine.hvp_flops + 100.0 * obj.data.num_samples * sum(obj.net.widths) + 200.0 * obj.num_params + 2e5
 
 
 @dataclass(frozen=True)
@@ -176,13 +181,14 @@ class Run(ABC):
                 chosen.append(int(start))
         return np.array(chosen, dtype=np.int64)
 
-    def hop(self, rng: np.random.Generator, explored: int, slots: int, effort: Effort, stage: str) -> None:
-        """Replace the worst of the first ``explored`` starts by changed copies of the best ones and let those descend."""
+    def hop(self, rng: np.random.Generator, explored: int, slots: int) -> IntArray:
+        """Replace the worst of the first ``explored`` starts by changed copies of the best ones, and say which."""
         parents = self.distinct(max(2, slots // 4))
         worst = np.argsort(self.values[:explored], kind="stable")[::-1][:slots]
-        worst = worst[~np.isin(worst, parents)]
+        kept = set(parents.tolist())
+        worst = np.array([slot for slot in worst if slot not in kept], dtype=np.int64)
         if self.interrupted or parents.size == 0 or worst.size == 0:
-            return
+            return np.zeros(0, dtype=np.int64)
         size = self.size
         for i, slot in enumerate(worst):
             parent = int(parents[i % parents.size])
@@ -191,21 +197,22 @@ class Run(ABC):
             self.zs[slot, size:] = u + 0.3 * self.random_direction(rng) / np.sqrt(size)
             self.values[slot] = np.inf
             self.names[slot] = self.names[parent]
-        self.descend(worst, effort, stage)
+        return worst
 
     def best_direction(self, start: int, rng: np.random.Generator) -> None:
         """Put the eigenvector of the smallest eigenvalue of SHS under theta where it improves on u."""
         if self.stopped():
             return
         try:
-            operator: LinearOperator = Hessian(Linearization(self.engine, self.theta(start)))
+            hessian = Hessian(Linearization(self.engine, self.theta(start)))
+            operator: LinearOperator = hessian
             # A start close to u converges fast; the random part finds what u does not see.
             u0 = self.zs[start, self.size :] / np.linalg.norm(self.zs[start, self.size :])
             noise = self.random_direction(rng)
             reached: Any = slice(None)
             if self.scale is not None:
                 reached = np.flatnonzero(self.scale)
-                operator = scaled(operator, self.scale[reached], reached)
+                operator = scaled(hessian, self.scale[reached], reached)
             mixed = u0 + noise / np.linalg.norm(noise)
             u0 = (mixed if mixed[reached].any() else noise)[reached]  # opposite in one dimension
             pair = eigsh(operator, v0=u0, rng=rng, tol=1e-9, on_failure="return")
@@ -220,20 +227,17 @@ class Run(ABC):
         self.matvecs += int(pair.num_matvecs)
 
 
-def scaled(hessian: LinearOperator, scale: FloatArray, reached: IntArray) -> LinearOperator:
-    """The symmetric operator S H S on the coordinates that S reaches."""
-    wide = np.zeros(hessian.shape[0])
+def scaled(hessian: Hessian, scale: FloatArray, reached: IntArray) -> LinearOperator:
+    """The symmetric operator S H S on the coordinates that S reaches; H in float64."""
+    wide, product = np.zeros((2, hessian.shape[0]))
 
     def multiply(u: FloatArray) -> FloatArray:
         wide[reached] = scale * u.reshape(-1)
-        product: FloatArray = scale * (hessian @ wide)[reached]
-        return product
+        hessian._matvec_into(wide, product)
+        result: FloatArray = scale * product[reached]
+        return result
 
     return LinearOperator((reached.size, reached.size), matvec=multiply, rmatvec=multiply, dtype=np.float64)
-
-
-def _addresses(rows: npt.NDArray[Any]) -> IntArray:
-    return np.array([address(row) for row in rows], dtype=np.int64)
 
 
 @dataclass
@@ -242,50 +246,39 @@ class NativeRun(Run):
 
     kind: int = descent.BOX
 
-    def _kernel(self, workers: int, effort: Effort) -> Callable[[IntArray, IntArray], object]:
-        """The compiled descent of so many workers, with its memory, as a function of the tasks and their counter."""
-        engine, size = self.obj.engine.in_float32() if effort.single else self.engine, self.size
-        memory = int(np.clip(_MEMORY_BYTES // (workers * 4 * size * 8), 3, 10))
-        scratch = np.zeros((workers, descent_scratch_size(size, memory)))
-        turned, work = engine.rows(workers, 2 * engine.transposed_size), engine.rows(workers, engine.work_size)
-        scale = np.zeros(0) if self.scale is None else self.scale
-
-        def kernel(tasks: IntArray, counter: IntArray) -> None:
-            limits = np.zeros(tasks.size, dtype=descent.LIMITS)
-            limits["max_evals"], limits["tol"], limits["memory"] = effort.evals, effort.tol, memory
-            # Every other start, so that neither kind of first step decides alone.
-            limits["vertex_steps"][1::2], limits["flips"] = effort.vertex_steps, effort.flips
-            status = descent.descend[workers > 1](
-                CAPI["ph_descend"], CAPI["ph_fetch_add"], engine.problem.address, self.kind, self.mid, self.half, scale, tasks,
-                limits, self.zs, self.values, self.evals, scratch, _addresses(turned), _addresses(work), counter, self.cancel,
-            )  # fmt: skip
-            raise_for_status(status, "search")
-
-        return kernel
-
     def compile(self, num_tasks: int) -> None:
-        kernel = self._kernel(num_workers(num_tasks), Effort(1, 1.0))
+        none = Job([], num_workers(num_tasks))
         with compiling(), PARALLEL_LOCK:
-            kernel(np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
+            none.run(np.zeros(1, dtype=np.int32))
+
+    def part(self, tasks: IntArray, effort: Effort) -> Part:
+        """The tasks for the core; the starts will have values of that kind."""
+        single = effort.single and self.engine.hvp_flops > _SINGLE_FLOPS
+        engine = self.obj.engine.in_float32() if single else self.engine
+        self.exact[tasks] = not single
+        records = np.zeros(tasks.size, dtype=descent.TASK)
+        records["max_evals"], records["tol"] = effort.evals, effort.tol
+        # Every other start, so that neither kind of first step decides alone.
+        records["vertex_steps"][1::2], records["flips"] = effort.vertex_steps, effort.flips
+        records["reach"], records["problem"] = self.kind, engine.problem.address
+        records["mid"], records["half"] = address(self.mid), address(self.half)
+        records["scale"] = 0 if self.scale is None else address(self.scale)
+        for name, array in (("z", self.zs), ("value", self.values), ("evals", self.evals)):
+            records[name] = address(array) + tasks * array.strides[0]
+        return Part(engine, self.size, records, evaluation_flops(self.obj) * effort.evals * tasks.size)
 
     def descend(self, tasks: IntArray, effort: Effort, stage: str) -> None:
         if self.interrupted or tasks.size == 0:
             return
-        counter = np.zeros(1, dtype=np.int64)
-        workers = num_workers(tasks.size)
-        effort = replace(effort, single=effort.single and self.engine.hvp_flops > _SINGLE_FLOPS)
-        kernel = self._kernel(workers, effort)
-        self.exact[tasks] = not effort.single
-
-        def call() -> None:
-            with blas_single_thread(), PARALLEL_LOCK:
-                kernel(tasks, counter)
+        job = Job([self.part(tasks, effort)], num_workers(tasks.size))
 
         def tick() -> None:
-            self.report(stage, max(0, min(int(counter[0]), tasks.size) - workers), int(tasks.size))
+            self.report(stage, max(0, min(int(job.counter[0]), tasks.size) - job.workers), int(tasks.size))
 
         try:
-            outcome = run_interruptible(call, self.cancel, deadline=self.deadline, on_tick=tick)
+            job.carry_out(self.cancel, self.deadline, tick)
         except KeyboardInterrupt:
-            outcome = "interrupted"
-        self.interrupted = outcome != "done" or bool(self.cancel[0])
+            self.interrupted = True
+        if self.deadline is not None and monotonic() >= self.deadline:
+            self.cancel[0] = 1
+        self.interrupted |= bool(self.cancel[0])

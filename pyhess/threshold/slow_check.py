@@ -36,10 +36,13 @@ def _proof(certificate: Certificate, time_limit: float) -> Check:
     if certificate.psi_lower == -math.inf:
         return Check("proof", Outcome.HOLDS, "nothing is claimed")
     row = certificate.table.get(certificate.method)
-    cover = None if row is None else row.cover
-    proof = prove(certificate.obj, certificate.region, certificate.method, certificate.psi_lower, cover, time_limit=time_limit)
+    cover, leaves = (None, None) if row is None else (row.cover, row.leaves)
+    claim = (certificate.obj, certificate.region, certificate.method, certificate.psi_lower)
+    proof = prove(*claim, cover, leaves, time_limit=time_limit)
     if proof.proved:
         return Check("proof", Outcome.HOLDS, proof.detail)
+    if proof.broken:
+        return Check("proof", Outcome.FAILS, proof.detail)
     try:
         certificate.verify()
     except PyhessError as error:

@@ -23,6 +23,7 @@ from ..penalties import Penalty
 from ..spectrum import eigsh
 from .explore import explore, finalists, polish
 from .search_run import Effort, FloatArray, IntArray, Run, scaled
+from .steps import Descent, Steps
 from .witness import rayleigh_bound
 
 #: Rounds in which the weights follow the strength, those with all stages, and the relative gain at which the rounds end.
@@ -46,15 +47,15 @@ class Found:
     quotients: FloatArray
 
 
-def hunt(run: Run, penalty: Penalty, rng: np.random.Generator) -> Found:
+def hunt(run: Run, penalty: Penalty, rng: np.random.Generator) -> Steps[Found]:
     """Search with the strategy that suits the penalty."""
     left_out = penalty.leaves_out(run.size)
     if left_out.any():
-        return _biases_left_out(run, penalty, left_out, rng)
+        return (yield from _biases_left_out(run, penalty, left_out, rng))
     if penalty.depends_on_strength:
-        return _weights_follow(run, penalty, rng)
+        return (yield from _weights_follow(run, penalty, rng))
     run.scale = penalty.scale(1.0, run.size)
-    explore(run, rng)
+    yield from explore(run, rng)
     return _best_of(run, penalty)
 
 
@@ -70,8 +71,8 @@ def _best_of(run: Run, penalty: Penalty, tasks: IntArray | None = None) -> Found
     return Found(run.theta(best), run.direction(best), run.quotient(best), max(strengths), run.names[best], quotients)
 
 
-def _weights_follow(run: Run, penalty: Penalty, rng: np.random.Generator) -> Found:
-    explore(run, rng)
+def _weights_follow(run: Run, penalty: Penalty, rng: np.random.Generator) -> Steps[Found]:
+    yield from explore(run, rng)
     best = _best_of(run, penalty)
     for number in range(_LAM_ROUNDS):
         if run.interrupted or not best.strength > 0.0:
@@ -84,10 +85,10 @@ def _weights_follow(run: Run, penalty: Penalty, rng: np.random.Generator) -> Fou
             break
         run.rescale(penalty.scale(best.strength, run.size))
         if number < _FULL_ROUNDS:
-            explore(run, rng)
+            yield from explore(run, rng)
         else:
-            run.descend(tasks, Effort(200, 1e-12), "strength")
-            polish(run, tasks, rng)
+            yield Descent(run, tasks, Effort(200, 1e-12), "strength")
+            yield from polish(run, tasks, rng)
         if not np.isfinite(run.values).any():
             break
         found = _best_of(run, penalty)
@@ -157,12 +158,12 @@ def _settle_strength(run: Run, penalty: Penalty, start: int, best: Found, rng: n
     return best
 
 
-def _biases_left_out(run: Run, penalty: Penalty, left_out: npt.NDArray[np.bool_], rng: np.random.Generator) -> Found:
+def _biases_left_out(run: Run, penalty: Penalty, left_out: npt.NDArray[np.bool_], rng: np.random.Generator) -> Steps[Found]:
     size = run.size
     first = run.zs.copy()
     run.scale = left_out.astype(np.float64)
     run.zs[:, size:][:, ~left_out] = 0.0
-    explore(run, rng)
+    yield from explore(run, rng)
     best = _best_of(run, penalty)
     if run.interrupted or (best.quotient < 0.0 and rayleigh_bound(run.obj, best.theta, best.v)[0] < 0.0):
         return best
@@ -177,9 +178,9 @@ def _biases_left_out(run: Run, penalty: Penalty, left_out: npt.NDArray[np.bool_]
         tasks = finalists(run)
         run.rescale(np.where(left_out, reach, 1.0))
         if number == 0:
-            explore(run, rng)
+            yield from explore(run, rng)
         else:
-            run.descend(tasks, Effort(400, 1e-12), "biases")
+            yield Descent(run, tasks, Effort(400, 1e-12), "biases")
         tasks = finalists(run)
         for candidate in [_best_of(run, penalty)] if tasks.size else []:
             candidate.quotients = np.minimum(candidate.quotients, best.quotients)

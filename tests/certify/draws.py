@@ -54,12 +54,13 @@ def draw(rng: np.random.Generator) -> tuple[ph.Objective, ph.Box | ph.Ball]:
 
 
 def draw_region(rng: np.random.Generator, size: int) -> ph.Box | ph.Ball:
-    """About the origin or a point, with sizes from 1e-12 to 1e3, and sometimes far out where everything saturates."""
+    """About the origin or a point, with sizes from 1e-12 to 1e3, and sometimes far out: huge weights, saturated units."""
     radius = float(10.0 ** rng.choice([-12, -6, -2, -1, -0.5, 0, 0.5, 1, 3]))
-    centre = rng.standard_normal(size) * rng.choice([0.0, 0.5, 2.0, 30.0], p=[0.4, 0.3, 0.2, 0.1])
+    centre = rng.standard_normal(size) * rng.choice([0.0, 0.5, 2.0, 30.0, 1e6], p=[0.4, 0.3, 0.2, 0.06, 0.04])
     if rng.random() < 0.5:
         return ph.Ball(centre, radius)
     wide = radius * (1.0 if rng.random() < 0.7 else rng.uniform(0.1, 1.0, size))
+    wide = np.maximum(wide, 4.0 * np.spacing(np.abs(centre)))  # a box has an interior
     return ph.Box(centre - wide, centre + wide)
 
 

@@ -1,7 +1,8 @@
 """A kind of work for tests of the driver: real numbers in a few milliseconds, and accidents on request.
 
 The seed of a cell is what happens to it: 666 ends its worker whenever it is tried, 777 raises an error that cannot be pickled,
-888 ends its worker the first time (a file remembers); all others wait a moment and return the loss and the gradient's norm.
+888 ends its worker the first time (a file in ``folder`` remembers); all others wait a moment and return the loss and the
+gradient's norm. With ``folder`` the first tiny problem that is run to compile ends its worker, too.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def _run(problem: Any, options: ChaosOptions, _time_limit: float | None, warm: l
         os.kill(os.getpid(), signal.SIGKILL)
     if problem.seed == 777:
         raise UnpicklableError(needed=3)
-    if problem.seed == 888:
-        mark = Path(options.folder) / "died"
+    if problem.seed == 888 or (options.folder and problem.obj.data.num_samples == 2):
+        mark = Path(options.folder) / f"died with {problem.obj.data.num_samples}"
         if not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -112,11 +112,12 @@ def test_status_from_another_process_while_a_run_is_live(tmp_path: Path) -> None
 def test_progress_lines() -> None:
     state = {
         "updated": 100.0, "seconds": 12.0, "counts": {"done": 3, "failed": 1, "crashed": 0, "pending": 6}, "fraction": 0.25,
-        "eta_seconds": [3000.0, 9000.0], "stopping": False,
+        "eta_seconds": [3000.0, 9000.0], "stopping": False, "compiling": False,
         "running": [{"axes": {"data": "[red]x", "width": 8}, "cells": 1, "since": 70.0}],
     }  # fmt: skip
     text = progress_text(state)
     assert (
         "25.0 %" in text and "3 done, 1 failed, 6 to do" in text and "0.8-2.5 h" in text and "30 s: data=[red]x width=8" in text
     )
+    assert "compiling" in progress_text({**state, "compiling": True})
     assert span_text([1.0, 2.0]) == "1-2 s" and "stopping" in progress_text({**state, "stopping": True})

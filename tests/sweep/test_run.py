@@ -17,7 +17,8 @@ import pytest
 
 import pyhess as ph
 from pyhess import InputError, InputTypeError, PyhessError
-from pyhess.sweep import Store, SweepSpec, make_plan
+from pyhess.sweep import Store, Sweep, SweepSpec, make_plan
+from pyhess.sweep.workqueue import WorkQueue
 
 from .conftest import HERE, answers, chaos_spec, finished, python
 
@@ -111,6 +112,26 @@ def test_threads_per_cell_do_not_change_answers(tmp_path: Path, expected: dict[s
         assert {row["threads"] for row in store.rows()} == {2}
 
 
+def test_cells_carried_out_together_have_the_answers_of_cells_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = {"data": "xor", "n": 24, "width": [2, 3], "radius": [0.7, 1e200], "activation": "gelu", "seed": [11, 12, 13]}
+    spec = {"compute": {"kind": "search", "starts": 2}, "grid": grid}
+    found = {}
+    for together, threads in ((1, 1), (2, 1), (16, 2)):
+        monkeypatch.setattr("pyhess.sweep.worker._TOGETHER", together)
+        path = tmp_path / f"{together}.db"
+        assert ph.sweep(spec, path, 0, threads_per_cell=threads).counts == {"done": 6, "failed": 6, "crashed": 0, "pending": 0}
+        found[together] = answers(path)
+        with Store.open(path, readonly=True) as store:
+            arrays = [store.arrays(row["key"]) for row in store.rows("done")]
+        found[together]["witnesses"] = tuple(array.tobytes() for pair in arrays for array in pair.values())
+    assert found[1] == found[2] == found[16]
+    rows = Sweep(tmp_path / "16.db", {}).rows()
+    row = next(row for row in rows if row["status"] == "done" and (row["axes"]["width"], row["axes"]["seed"]) == (3, 12))
+    obj = ph.Objective(ph.MLP([2, 3, 1], activation="gelu"), ph.datasets.load("xor", n=24), "logistic")
+    direct = ph.search(obj, ph.Box(-0.7, 0.7), rng=12, starts=2)
+    assert row["num_jets"] == direct.num_jets and row["lam_lower"] == pytest.approx(direct.lam_lower, rel=1e-9)
+
+
 def test_the_witness_is_kept_and_checks(tmp_path: Path) -> None:
     ph.sweep({**SEARCHES, "grid": {**SEARCHES["grid"], "activation": "tanh", "radius": 0.7}}, tmp_path / "run.db", 0)
     with Store.open(tmp_path / "run.db", readonly=True) as store:
@@ -157,6 +178,14 @@ def test_a_time_limit_that_bites_is_marked(tmp_path: Path) -> None:
     assert ph.sweep(spec, tmp_path / "run.db", 0).counts["done"] == 1
 
 
+def test_batches_shrink_when_little_is_left() -> None:
+    queue = WorkQueue(make_plan(SweepSpec.from_dict(chaos_spec(40, pause=0.09))).cells)  # predicted to take 0.1 s each
+    sizes = []
+    while cells := queue.take(0.5, 1.0, 2):
+        sizes.append(len(cells))
+    assert sum(sizes) == 40 and sizes[0] == 5 and sizes[-4:] == [1, 1, 1, 1] and sorted(sizes, reverse=True) == sizes
+
+
 # --- accidents --------------------------------------------------------------------------------------------------------------
 
 
@@ -187,9 +216,14 @@ def test_a_poison_cell_is_named_and_the_others_are_done(tmp_path: Path, engine: 
     assert finished(path) == before
 
 
-def test_a_cell_that_dies_once_is_done(tmp_path: Path) -> None:
+def test_a_worker_that_dies_once_with_a_cell_and_once_before(tmp_path: Path) -> None:
     spec = chaos_spec(seeds=[11, 888], compute={"folder": str(tmp_path)}, grid={"width": [2]})
-    assert ph.sweep(spec, tmp_path / "run.db", 2).counts["done"] == 2
+    states: list[dict[str, Any]] = []
+    assert ph.sweep(spec, tmp_path / "run.db", 2, progress=states.append).counts["done"] == 2
+    assert {path.name for path in tmp_path.glob("died*")} == {"died with 2", "died with 16"}
+    assert states[0]["compiling"] and not states[-1]["compiling"]
+    with Store.open(tmp_path / "run.db", readonly=True) as store:
+        assert sorted(row["attempts"] for row in store.rows()) == [1, 2]
 
 
 def test_children_of_a_failed_parent_run_cold_and_again_when_it_is_mended(tmp_path: Path) -> None:
@@ -241,14 +275,29 @@ def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
     assert done.returncode != 0 and "if __name__ == '__main__'" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+#: The command line, with the chaos kind.
+_CLI = "import chaos_kind; from pyhess.cli import main; main()"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGTERM])
 def test_signals_drain_and_save(tmp_path: Path, number: signal.Signals) -> None:
     spec, path = tmp_path / "spec.json", tmp_path / "run.db"
     spec.write_text(json.dumps(chaos_spec(120, pause=0.2)))
-    process = subprocess.Popen(python(str(HERE / "chaos_run.py"), "2", str(path), str(spec)), start_new_session=True)
+    command = python(str(HERE / "chaos_run.py"), "2", str(path), str(spec))
+    if number == signal.SIGTERM:
+        toml = tmp_path / "run.toml"
+        toml.write_text(
+            '[compute]\nkind = "chaos"\npause = 0.2\n[grid]\ndata = "xor"\nn = 16\nradius = 0.5\nwidth = [1, 2, 3, 4]\n'
+            "seed = { first = 11, count = 30 }\n"
+        )
+        command = python("-c", _CLI, "sweep", "run", str(toml), "--workers", "2", "-q")
+    process = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 120.0
     while not finished(path) and time.monotonic() < deadline:
         time.sleep(0.1)
+    if number == signal.SIGTERM:  # a second driver is sent away, and disturbs nothing
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert second.returncode == 5 and f"process {process.pid}" in second.stderr
     os.killpg(process.pid, number)  # to all of them, as a terminal and Slurm do
     assert process.wait(60) == 128 + number
     done = finished(path)

@@ -9,6 +9,7 @@ import pytest
 
 import pyhess as ph
 from pyhess.threshold.narrow import narrow_region, narrowed, search_narrow
+from pyhess.threshold.steps import conduct
 
 
 @pytest.fixture(params=["standard", "ntk"])
@@ -31,7 +32,7 @@ def test_pairs_lie_in_the_region_and_have_their_quotients(obj: ph.Objective, reg
     bound = region.bind(obj)
     scale = 1.0 / np.sqrt(np.random.default_rng(4).uniform(0.3, 3.0, obj.num_params)) if weighted else None
     flag = np.zeros(1, dtype=np.int32)
-    found = search_narrow(obj, bound, scale, 16, np.random.default_rng(5), None, None, flag)
+    found = conduct(search_narrow(obj, bound, scale, 16, np.random.default_rng(5), None, None, flag))
     assert [one.pairs[0][0].size for one in found] == [obj.num_params] * 2
     for one in found:
         assert not one.interrupted

@@ -1,0 +1,243 @@
+"""Whether one hidden unit's block has no eigenvalue below a number, over cells of its weights; for checking certificates.
+
+With M_0 + sum_m xi_m E_m + (remainders) the block, N >= the remainders and the E_m of a few symbols at most, it is enough that
+
+    M_0 - N + sum of ±E_m over the other symbols, at most `_VERTICES` of them,
+
+are above the number for all signs, as the smallest eigenvalue is concave. In a direction (p, q), y = z.p, for any weights,
+
+    2 |y q| <= tau y² + q²/tau,
+    |a y² + 2 b y q| <= n11 y² + 2 n12 y q + n22 q²          where (n11 ∓ a) n22 >= (n12 ∓ b)², n11 > |a|,
+    |sum_l xi_l x'E_l x| <= gamma |eta|² (z.x)² + 2 sum_l eta_l (z.x)(f_l.x) + 2/gamma sum_l (f_l.x)² + F (|x|² - (z.x)²)
+
+for |z| = 1, |xi| <= 1 <= |eta|, E_l = gamma eta_l zz' + z f_l' + f_l z' + C_l, F² >= sum |C_l|²: for w = eta - xi,
+w'eta >= |w|²/2. Floating point only guesses z, tau and so on; what they prove is computed in ranges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .reference_interval import Range, dot, down, up, wide, zeros
+from .reference_tests import Flags, positive_pivots
+from .reference_unit_block import Block, UnitProblem
+
+FloatArray = npt.NDArray[np.float64]
+
+_VERTICES, _STEPS = 8, 8
+#: Share of the norm below which the form at z does not pay.
+_SMALL = 0.02
+
+
+@dataclass(frozen=True)
+class _Guess:
+    """Floating-point numbers of the blocks, and what the majorants are made for."""
+
+    middle: FloatArray  # (B, S, S)
+    moves: FloatArray  # (B, L, S, S)
+    signs: npt.NDArray[np.int64]  # (B, V) symbols whose signs are all tried
+    others: npt.NDArray[np.int64]  # (B, L') the other symbols that are alone
+    groups: list[npt.NDArray[np.int64]]  # symbols of the balls
+
+
+def no_eigenvalue_below(problem: UnitProblem, block: Block, claim: float) -> tuple[Flags, FloatArray]:
+    """For cells (B,): whether it is proved, and how much the symbols s, v_k and t take, datum by datum (B, n, 2 + K)."""
+    count = len(block.middle.lo)
+    usable: Flags = np.ones(count, dtype=np.bool_)
+    for x in (block.middle.size(), block.moves.size(), block.curved, block.mixed, block.pair_a, block.pair_b):
+        usable &= np.asarray(np.isfinite(x).reshape(count, -1).all(axis=1))
+    guess = _guess(block, usable)
+    z, weight, likely = _direction(problem, block, guess, claim)
+    proved = np.zeros(count, dtype=np.bool_)
+    chosen = np.flatnonzero(usable & likely)
+    if chosen.size:
+        proved[chosen] = _proof(problem, block, guess, chosen, z[chosen], weight[chosen], claim)
+    dim, inputs = problem.dim, problem.z.astype(np.float64)
+    y2 = np.maximum(np.einsum("nd,bde,ne->bn", inputs, weight[:, :dim, :dim], inputs), 0.0)
+    q2 = np.trace(weight[:, dim:, dim:], axis1=1, axis2=2)[:, None]
+    mass = problem.mass.hi.astype(np.float64)
+    return proved, block.shares * ((y2 + np.sqrt(y2 * q2)) * mass)[:, :, None]
+
+
+def _guess(block: Block, usable: Flags) -> _Guess:
+    middle = np.where(usable[:, None, None], 0.5 * (block.middle.lo + block.middle.hi), 0.0).astype(np.float64)
+    moves = np.where(usable[:, None, None, None], 0.5 * (block.moves.lo + block.moves.hi), 0.0).astype(np.float64)
+    alone = np.flatnonzero(block.groups < 0)
+    order = alone[np.argsort(-np.linalg.norm(moves[:, alone], axis=(2, 3)), axis=1, kind="stable")]
+    balls = [np.flatnonzero(block.groups == code) for code in range(int(block.groups.max(initial=-1)) + 1)]
+    return _Guess(middle, moves, order[:, :_VERTICES], order[:, _VERTICES:], balls)
+
+
+def _direction(problem: UnitProblem, block: Block, guess: _Guess, claim: float) -> tuple[FloatArray, FloatArray, Flags]:
+    """A direction z (B, S), a mixture Z of directions that the majorants serve, and whether they seem to prove the claim."""
+    dim, size = problem.dim, guess.middle.shape[1]
+    rows = np.arange(len(guess.middle))[:, None]
+    turned = guess.moves[rows, guess.signs]
+    z = np.linalg.eigh(guess.middle)[1][:, :, 0]
+    share = np.r_[np.full(dim, 0.25 / dim), np.full(size - dim, 0.25 / (size - dim))]
+    weight = 0.5 * z[:, :, None] * z[:, None, :] + np.diag(share)
+    best = np.full(len(z), -np.inf)
+    best_z, best_weight = z, weight
+    for step in range(_STEPS):
+        reduced = guess.middle - _float_majorant(problem, block, guess, z, weight)
+        signs = np.sign(np.einsum("bi,bvij,bj->bv", z, turned, z))
+        reduced = reduced - (np.where(signs >= 0.0, 1.0, -1.0)[:, :, None, None] * turned).sum(axis=1)
+        values, vectors = np.linalg.eigh(np.nan_to_num(reduced, nan=0.0, posinf=0.0, neginf=0.0))
+        better = values[:, 0] > best
+        best = np.where(better, values[:, 0], best)
+        best_z, best_weight = np.where(better[:, None], z, best_z), np.where(better[:, None, None], weight, best_weight)
+        z = vectors[:, :, 0]
+        weight = weight + (z[:, :, None] * z[:, None, :] - weight) / (step + 2.0)
+    return best_z, best_weight, best >= claim
+
+
+def _moments(problem: UnitProblem, weight: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """y² (B, n), y q_k and q_k² (B, n, K) in the mixture, kept from degenerating."""
+    dim = problem.dim
+    z = problem.z.astype(np.float64)
+    norm = (z * z).sum(axis=1)
+    y2 = np.maximum(np.einsum("nd,bde,ne->bn", z, weight[:, :dim, :dim], z), 1e-6 * norm) + 1e-200
+    q2 = np.diagonal(weight[:, dim:, dim:], axis1=1, axis2=2)[:, None, :] + 1e-8
+    limit = (1.0 - 1e-6) * np.sqrt(y2[:, :, None] * q2)
+    yq = np.clip(np.einsum("nd,bdk->bnk", z, weight[:, :dim, dim:]), -limit, limit)
+    return y2, yq, np.broadcast_to(q2, yq.shape)
+
+
+def _pairs(
+    a: FloatArray, b: FloatArray, y2: FloatArray, yq: FloatArray, q2: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """n11, n12, n22 of least n11 y² + 2 n12 y q + n22 q² in the mixture: Z^-1/2 |Z^1/2 G Z^1/2| Z^-1/2 for G = [a, b; b, 0]."""
+    det = y2 * q2 - yq * yq
+    root = np.sqrt((a * y2 + 2.0 * b * yq) ** 2 + 4.0 * b * b * det)
+    root = np.where(root > 0.0, root, 1.0)
+    # G Z G + det(G) det(Z) Z^-1 with its sign turned.
+    n11 = (a * a * y2 + 2.0 * a * b * yq + 2.0 * b * b * q2) / root
+    n12 = (a * b * y2) / root
+    n22 = 2.0 * b * b * y2 / root
+    straight = b == 0.0
+    return np.where(straight, np.abs(a), n11), np.where(straight, 0.0, n12), np.where(straight, 0.0, n22)
+
+
+def _float_majorant(problem: UnitProblem, block: Block, guess: _Guess, z: FloatArray, weight: FloatArray) -> FloatArray:
+    dim, size = problem.dim, z.shape[1]
+    y2, yq, q2 = _moments(problem, weight)
+    curved, mixed, pair_a, pair_b = (x.astype(np.float64) for x in (block.curved, block.mixed, block.pair_a, block.pair_b))
+    tau = np.sqrt(q2 / y2[:, :, None])
+    n11, n12, n22 = _pairs(pair_a, pair_b, y2[:, :, None], yq, q2)
+    outer, cross, mass = (0.5 * (x.lo + x.hi) for x in (problem.outer, problem.cross, problem.mass))
+    total = np.zeros((len(z), size, size))
+    total[:, :dim, :dim] = np.einsum("bn,nde->bde", curved + (tau * mixed + n11).sum(axis=2), outer.astype(np.float64))
+    side = np.einsum("bnk,nd->bdk", n12, cross.astype(np.float64))
+    total[:, :dim, dim:], total[:, dim:, :dim] = side, np.swapaxes(side, 1, 2)
+    places = np.arange(dim, size)
+    total[:, places, places] += np.einsum("bnk,n->bk", mixed / tau + n22, mass.astype(np.float64))
+    for symbols in _balls(guess):
+        moves = guess.moves[np.arange(len(z))[:, None], symbols]
+        eta, length, f, rest, tangent, norm = _tangents(moves, z)
+        form = length[:, None, None] * z[:, :, None] * z[:, None, :]
+        turn = np.einsum("bl,bli->bi", eta, f)[:, :, None] * z[:, None, :]
+        form = form + turn + np.swapaxes(turn, 1, 2) + np.einsum("bli,blj->bij", f, f) * (2.0 / length)[:, None, None]
+        form = form + rest[:, None, None] * (np.eye(size) - z[:, :, None] * z[:, None, :])
+        total += np.where(tangent[:, None, None], form, norm[:, None, None] * np.eye(size))
+    return total
+
+
+def _balls(guess: _Guess) -> list[npt.NDArray[np.int64]]:
+    """The symbols (B, L) of every ball; one that is alone is a ball of its own."""
+    boxes = len(guess.middle)
+    singles = [guess.others[:, k : k + 1] for k in range(guess.others.shape[1])]
+    return [*singles, *(np.broadcast_to(members, (boxes, members.size)) for members in guess.groups if members.size)]
+
+
+def _tangents(moves: FloatArray, z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, Flags, FloatArray]:
+    """Eta (B, L), gamma, f (B, L, S), F, whether they are better than a multiple of the identity, and that multiple."""
+    image = np.einsum("blij,bj->bli", moves, z)
+    g = np.einsum("bli,bi->bl", image, z)
+    f = image - g[:, :, None] * z[:, None, :]
+    length = np.linalg.norm(g, axis=1)
+    norm = np.sqrt((moves**2).sum(axis=(1, 2, 3)))
+    bend = (f * f).sum(axis=(1, 2))
+    rest = np.sqrt(np.maximum(norm * norm - length * length - 2.0 * bend, 0.0))
+    tangent = length > _SMALL * norm
+    length = np.where(tangent, length, 1.0)
+    tangent &= 2.0 * bend / length + rest < 3.0 * norm
+    return np.where(tangent[:, None], g / length[:, None], 0.0), length, f, rest, tangent, norm
+
+
+def _proof(problem: UnitProblem, block: Block, guess: _Guess, chosen: npt.NDArray[np.int64], z: FloatArray, weight: FloatArray,
+           claim: float) -> Flags:  # fmt: skip
+    majorant = _data_majorant(problem, block, chosen, weight)
+    part = _Guess(guess.middle[chosen], guess.moves[chosen], guess.signs[chosen], guess.others[chosen], guess.groups)
+    for symbols in _balls(part):
+        majorant = majorant + _ball_majorant(
+            block.moves[chosen[:, None], symbols], part.moves[np.arange(len(z))[:, None], symbols], z
+        )
+    base = (block.middle[chosen] - majorant)[:, None]
+    turned = block.moves[chosen[:, None], part.signs][:, :, None]
+    # Symbols that no cell needs are no vertices.
+    used = turned.size().reshape(*part.signs.shape, -1).max(axis=2).max(axis=0) > 0.0
+    for k in np.flatnonzero(used):
+        below, above = base - turned[:, k], base + turned[:, k]
+        base = Range(np.concatenate([below.lo, above.lo], 1), np.concatenate([below.hi, above.hi], 1))
+    size = base.lo.shape[-1]
+    return np.asarray(positive_pivots(base.reshape(-1, size, size), claim).reshape(len(z), -1).all(axis=1))
+
+
+def _data_majorant(problem: UnitProblem, block: Block, chosen: npt.NDArray[np.int64], weight: FloatArray) -> Range:
+    dim, size = problem.dim, weight.shape[1]
+    y2, yq, q2 = _moments(problem, weight)
+    mixed, a, b = block.mixed[chosen], block.pair_a[chosen], block.pair_b[chosen]
+    tau = wide(np.sqrt(q2 / y2[:, :, None]))
+    n11, n12, _ = (wide(x) for x in _pairs(a.astype(np.float64), b.astype(np.float64), y2[:, :, None], yq, q2))
+    straight = b == 0.0
+    n11 = np.where(straight, np.abs(a), np.maximum(n11, up(np.abs(a) * (1.0 + 1e-9))))
+    n12 = np.where(straight, wide(0.0), n12)
+    n22 = zeros(n11.shape)
+    for sign in (-1.0, 1.0):
+        gap = Range(np.where(straight, wide(1.0), down(n11 - sign * a)))
+        n22 = np.maximum(n22, ((Range(n12) - Range(sign * b)).square() / gap).hi)
+    n22 = np.where(straight, wide(0.0), n22)
+    shrunk = (Range(mixed) / Range(tau)).hi
+    square = up(block.curved[chosen] + (Range(tau) * Range(mixed) + Range(n11)).sum(2).hi)
+    lo, hi = zeros((len(chosen), size, size)), zeros((len(chosen), size, size))
+    top = dot(Range(square)[:, :, None, None], problem.outer[None], 1)
+    lo[:, :dim, :dim], hi[:, :dim, :dim] = top.lo, top.hi
+    for k in range(size - dim):
+        side = dot(Range(n12[:, :, k])[:, :, None], problem.cross[None], 1)
+        lo[:, :dim, dim + k] = lo[:, dim + k, :dim] = side.lo
+        hi[:, :dim, dim + k] = hi[:, dim + k, :dim] = side.hi
+        own = ((Range(shrunk[:, :, k]) + Range(n22[:, :, k])) * problem.mass[None]).sum(1)
+        lo[:, dim + k, dim + k], hi[:, dim + k, dim + k] = own.lo, own.hi
+    return Range(lo, hi)
+
+
+def _ball_majorant(moves: Range, rough: FloatArray, direction: FloatArray) -> Range:
+    """Of sum_l xi_l E_l with |xi| <= 1, for E (B, L, S, S)."""
+    size = direction.shape[1]
+    unit = Range(wide(np.eye(size)))
+    eta_f, length, f_f, _, tangent, _ = _tangents(rough, direction)
+    norm = Range(moves.size().reshape(len(direction), -1)).square().sum(1).root()
+    z, eta, gamma = Range(wide(direction)), Range(wide(eta_f * (1.0 + 1e-14))), Range(wide(length))[:, None, None]
+    f = Range(wide(f_f))
+    outer = z[:, :, None] * z[:, None, :]
+    mixed = f[:, :, :, None] * z[:, None, None, :]
+    mixed = mixed + _transposed(mixed)
+    left = moves - (eta[:, :, None, None] * gamma[:, None]) * outer[:, None] - mixed
+    # x'Cx <= F |p|² + 2 |Cz| |x|² for x = p + (its part along z), and |z| is one up to rounding.
+    rest = Range(left.size().reshape(len(direction), -1)).square().sum(1).root().hi
+    along = (left * z[:, None, None, :]).sum(-1)
+    along_norm = Range(along.size().reshape(len(direction), -1)).square().sum(1).root().hi
+    blur = up(up(3.0 * along_norm) + up(rest * 1e-14))
+    form = gamma * eta.square().sum(1)[:, None, None] * outer + (eta[:, :, None, None] * mixed).sum(1)
+    form = form + (f[:, :, :, None] * f[:, :, None, :]).sum(1) * Range(wide(2.0)) / gamma
+    form = form + Range(rest)[:, None, None] * (unit - outer) + Range(blur)[:, None, None] * unit
+    plain = Range(norm.hi)[:, None, None] * unit
+    choice = tangent[:, None, None]
+    return Range(np.where(choice, form.lo, plain.lo), np.where(choice, form.hi, plain.hi))
+
+
+def _transposed(x: Range) -> Range:
+    return Range(np.swapaxes(x.lo, -1, -2), np.swapaxes(x.hi, -1, -2))

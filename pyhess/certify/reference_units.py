@@ -1,0 +1,251 @@
+"""The bound of one hidden layer's units proved again, cell by cell; for checking certificates.
+
+With one hidden layer the residual part of the Hessian is block diagonal over the hidden units, so its smallest eigenvalue is that
+of a unit's block, or zero. Units with the same ranges are alike. For one of each kind, and for every model of the other units
+that has to be looked at, the file's cells must contain all weights that the unit can have, and on each of them the block must
+have no eigenvalue below the claim; cells on which that is not proved at once are cut in two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+import numpy.typing as npt
+
+from ..regions import Ball, Box
+from .reference_arithmetic import arithmetic
+from .reference_cover import Target, is_covered
+from .reference_hessian import Problem
+from .reference_interval import Range, Wide, wide
+from .reference_majorants import no_eigenvalue_below
+from .reference_unit_block import Rest, UnitProblem, enclosed
+from .reference_unit_rest import Units, box_rest, range_rest, twin_rest
+from .unit_cover import UnitLeaves
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Numbers that one batch of cells may take.
+_NUMBERS = 300_000
+#: Relative difference of a file's corners from those computed here.
+_SAME = 1e-9
+#: Seconds that one number of one datum's part of one cell's matrices takes, roughly, and one of the matrices at the vertices.
+_DATUM_SECONDS, _VERTEX_SECONDS = 1e-6, 1e-6
+#: Share of the claim by which a block at a point has to miss it, for its eigenvalue in floating point to count.
+_MISSED = 1e-7
+#: Seconds after which the rest of the work is estimated.
+_LOOK = 3.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Whether it is proved; whether the file's cells are not what they have to be; what was done."""
+
+    proved: bool
+    broken: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Cells (C, 2, …) of one unit, and the models of the others over some of them, the better ones first.
+
+    ``exact`` says that a model leaves nothing open where a cell is a point.
+    """
+
+    cells: FloatArray
+    models: list[Callable[[FloatArray], Rest]]
+    exact: bool
+
+
+def units_seconds(num_data: int, leaves: UnitLeaves) -> float:
+    """Time that the check of so many cells takes in long doubles, roughly."""
+    size = int(leaves.cells.shape[2] + leaves.amplitude.shape[1]) // 2
+    symbols = int(leaves.cells.shape[2])
+    vertices = 1 << min(symbols, 8)
+    return len(leaves.cells) * float(size * size) * (num_data * symbols * _DATUM_SECONDS + vertices * _VERTEX_SECONDS)
+
+
+def prove_units(problem: Problem, region: Box | Ball, claim: float, leaves: UnitLeaves, deadline: float) -> Outcome:
+    """Prove that no block has an eigenvalue below the claim for parameters in the region."""
+    if not isinstance(region, Box):
+        return Outcome(False, False, "the cells of one unit's weights are checked for boxes only")
+    low, high = region.low, region.high
+    if claim > 0.0:
+        return Outcome(False, False, "the residual part always has an eigenvalue of at most zero")
+    unit_problem = UnitProblem.of(problem)
+    units = Units.of(problem, wide(low), wide(high))
+    tasks: list[_Task] = []
+    for unit in sorted(set(units.kinds)):
+        found = _tasks(unit_problem, units, unit, leaves)
+        if isinstance(found, str):
+            return Outcome(False, True, found)
+        tasks += found
+    return _Work(unit_problem, claim, deadline).run(tasks)
+
+
+def _tasks(problem: UnitProblem, units: Units, unit: int, leaves: UnitLeaves) -> list[_Task] | str:
+    size = problem.dim + problem.outputs
+    own = units.own(unit)
+    mine = np.array([units.kinds[j] == unit for j in leaves.unit]) if leaves.unit.size else np.zeros(0, dtype=np.bool_)
+    if (mine & ~leaves.twins).any():
+        cells = leaves.cells[(mine & ~leaves.twins)[leaves.root]][:, :, :size]
+        if not _contains(cells, *own):
+            return f"the cells do not contain all weights of hidden unit {unit + 1}"
+        rests = [box_rest(problem, units, unit), range_rest(problem, units, unit)]
+        return [_Task(cells, [lambda cells, rest=rest: _repeated(rest, len(cells)) for rest in rests], exact=False)]  # type: ignore[misc]
+    choices = units.twin_choices(unit) if problem.loss == "squared_error" else None
+    if choices is None:
+        return f"the file has no cells for hidden unit {unit + 1}"
+    first = units.others(unit)[0]
+    low, high = np.concatenate([own[0], units.u[0].lo[first]]), np.concatenate([own[1], units.u[1].hi[first]])
+    tasks = []
+    for amplitude, offset in choices:
+        roots = leaves.twins & _near(leaves.amplitude, amplitude) & _near(leaves.offset, offset)
+        cells = leaves.cells[roots[leaves.root]]
+        if not _contains(cells, low, high):
+            return f"the cells do not contain all weights of hidden unit {unit + 1} and of another, for every corner of its v"
+        tasks.append(_Task(cells, [_twins(problem, amplitude, offset)], exact=True))
+    return tasks
+
+
+def _near(given: FloatArray, x: Range) -> npt.NDArray[np.bool_]:
+    middle = (0.5 * (x.lo + x.hi)).astype(np.float64)
+    return np.asarray((np.abs(given - middle) <= _SAME * (1.0 + np.abs(middle))).all(axis=1))
+
+
+def _contains(cells: FloatArray, low: Wide, high: Wide) -> bool:
+    if not len(cells):
+        return False
+    # Outwards to doubles: the cells' ends are doubles.
+    ends = [np.nextafter(end.astype(np.float64), side) for end, side in ((low, -np.inf), (high, np.inf))]
+    exact = [
+        np.where(end == end.astype(np.float64), end.astype(np.float64), out) for end, out in zip((low, high), ends, strict=True)
+    ]
+    return is_covered(cells[:, 0], cells[:, 1], Target(exact[0], exact[1]))
+
+
+def _repeated(rest: Rest, count: int) -> Rest:
+    def over(x: Wide) -> Wide:
+        return wide(np.broadcast_to(x, (count, *x.shape[1:])))
+
+    middle, columns = (Range(over(x.lo), over(x.hi)) for x in (rest.middle, rest.columns))
+    return Rest(middle, columns, over(rest.slack), rest.groups)
+
+
+def _twins(problem: UnitProblem, amplitude: Range, offset: Range) -> Callable[[FloatArray], Rest]:
+    size = problem.dim + problem.outputs
+
+    def model(cells: FloatArray) -> Rest:
+        further = wide(cells[:, :, size:])
+        return twin_rest(problem, further[:, 0], further[:, 1], amplitude[None], offset[None])
+
+    return model
+
+
+class _Work:
+    """Proves cell after cell."""
+
+    def __init__(self, problem: UnitProblem, claim: float, deadline: float) -> None:
+        self._problem, self._claim, self._deadline = problem, claim, deadline
+        self._began = monotonic()
+        self._tested, self._cut = 0, 0
+
+    def run(self, tasks: list[_Task]) -> Outcome:
+        total = sum(len(task.cells) for task in tasks)
+        size = self._problem.dim + self._problem.outputs
+        batch = max(1, min(512, _NUMBERS // (len(self._problem.z) * size * size + 256 * size * size)))
+        left = total
+        for task in tasks:
+            work = [task.cells[begin : begin + batch] for begin in range(0, len(task.cells), batch)]
+            while work:
+                reason = self._out_of_time(left, total)
+                if reason is not None:
+                    return Outcome(False, False, reason)
+                cells = work.pop()
+                left -= min(len(cells), left)
+                proved, scores = self._test(task, cells)
+                self._tested += len(cells)
+                if proved.all():
+                    continue
+                if task.exact and self._missed(task, cells[~proved]):
+                    return Outcome(False, True, "a unit's block has an eigenvalue below the claim")
+                halves = _halves(cells[~proved], scores[~proved])
+                if halves is None:
+                    return Outcome(False, False, f"a cell too small to be cut is not proved, after {self._tested} cells")
+                self._cut += int((~proved).sum())
+                left += len(halves)
+                work += [halves[begin : begin + batch] for begin in range(0, len(halves), batch)]
+        cut = f", {self._cut} of them cut" if self._cut else ""
+        return Outcome(
+            True, False, f"{self._tested} cells of one unit's weights tested{cut}; they contain all that a unit can be"
+        )
+
+    def _out_of_time(self, left: int, total: int) -> str | None:
+        now = monotonic()
+        if now > self._deadline:
+            return f"time ran out after {self._tested} of some {self._tested + left} cells of one unit's weights"
+        needed = (now - self._began) / max(self._tested, 1) * left
+        if now - self._began > _LOOK and now + needed > self._deadline and self._tested >= 64:
+            n, size = len(self._problem.z), self._problem.dim + self._problem.outputs
+            return (
+                f"too large for the independent check: {total} cells, {n} data and {size} weights of a unit would take some "
+                f"{now - self._began + needed:.0f} s; allowed are {self._deadline - self._began:.0f} s"
+            )
+        return None
+
+    def _test(self, task: _Task, cells: FloatArray) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+        proved = np.zeros(len(cells), dtype=np.bool_)
+        scores = np.zeros((len(cells), cells.shape[2]))
+        size = self._problem.dim + self._problem.outputs
+        for number, model in enumerate(task.models):
+            rest = np.flatnonzero(~proved)
+            if not rest.size:
+                break
+            ends = wide(cells[rest][:, :, :size])
+            block = enclosed(self._problem, ends[:, 0], ends[:, 1], model(cells[rest]))
+            proved[rest], shares = no_eigenvalue_below(self._problem, block, self._claim)
+            if number == 0:
+                scores[rest] = self._scores(cells[rest], shares)
+        return proved, scores
+
+    def _missed(self, task: _Task, cells: FloatArray) -> bool:
+        """Whether a block at the middle of a cell has an eigenvalue clearly below the claim."""
+        if arithmetic().cost > 1.0:
+            return False  # it is looked for in floating point
+        size = self._problem.dim + self._problem.outputs
+        points = np.repeat(0.5 * (cells[:, :1] + cells[:, 1:]), 2, axis=1)
+        ends = wide(points[:, :, :size])
+        block = enclosed(self._problem, ends[:, 0], ends[:, 1], task.models[0](points)).middle
+        matrices = (0.5 * (block.lo + block.hi)).astype(np.float64)
+        return bool((np.linalg.eigvalsh(np.nan_to_num(matrices))[:, 0] < self._claim - _MISSED * abs(self._claim)).any())
+
+    def _scores(self, cells: FloatArray, shares: FloatArray) -> FloatArray:
+        """How much of the remainders each coordinate makes."""
+        dim, size = self._problem.dim, self._problem.dim + self._problem.outputs
+        half = 0.5 * (cells[:, 1] - cells[:, 0])
+        reach = np.abs(self._problem.z.astype(np.float64))
+        scores = np.zeros(half.shape)
+        shares = np.nan_to_num(shares, nan=1e300, posinf=1e300)
+        for begin, share in ((0, shares[:, :, 0]), (size, shares[:, :, -1])):
+            if begin < half.shape[1]:
+                part = half[:, None, begin : begin + dim] * reach[None]
+                whole = np.maximum(part.sum(axis=2, keepdims=True), 1e-300)
+                scores[:, begin : begin + dim] = (part / whole * share[:, :, None]).sum(axis=1)
+        scores[:, dim:size] = shares[:, :, 1:-1].sum(axis=1)
+        return scores
+
+
+def _halves(cells: FloatArray, scores: FloatArray) -> FloatArray | None:
+    """Every cell cut in two; None if one cannot be."""
+    middle = 0.5 * (cells[:, 0] + cells[:, 1])
+    possible = (cells[:, 0] < middle) & (middle < cells[:, 1])
+    if not possible.any(axis=1).all():
+        return None
+    side = np.where(possible, np.nan_to_num(scores, nan=0.0), -1.0).argmax(axis=1)
+    rows = np.arange(len(cells))
+    below, above = cells.copy(), cells.copy()
+    below[rows, 1, side] = above[rows, 0, side] = middle[rows, side]
+    return np.concatenate([below, above])

@@ -1,0 +1,40 @@
+"""The cells of a branch and bound over one unit's weights, as a certificate keeps them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class UnitLeaves:
+    """Cells that cover what one hidden unit of each kind can be, and what is proved on each.
+
+    Attributes
+    ----------
+    cells : (C, 2, 2 D + K) array
+        Low and high ends of (u, v), and for twins of the further unit's u; effective parameters (NTK scales folded in). D counts
+        the inputs and the constant one, where there are biases.
+    bound : (C,) array
+        No Hessian's block of the unit has an eigenvalue below this on the cell.
+    root : (C,) int array
+        Row of the arrays that follow.
+    unit : (R,) int array
+        Hidden unit that the cells are about, and all others with the same ranges.
+    twins : (R,) bool array
+        Whether the other units are all taken equal, with v at a corner of its range, so that one further unit is left.
+    amplitude, offset : (R, K) array
+        Of twins: the number of other units times that v, and the output bias.
+    """
+
+    cells: FloatArray
+    bound: FloatArray
+    root: npt.NDArray[np.int64]
+    unit: npt.NDArray[np.int64]
+    twins: npt.NDArray[np.bool_]
+    amplitude: FloatArray
+    offset: FloatArray
