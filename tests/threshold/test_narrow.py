@@ -33,7 +33,7 @@ def test_pairs_lie_in_the_region_and_have_their_quotients(obj: ph.Objective, reg
     scale = 1.0 / np.sqrt(np.random.default_rng(4).uniform(0.3, 3.0, obj.num_params)) if weighted else None
     flag = np.zeros(1, dtype=np.int32)
     found = conduct(search_narrow(obj, bound, scale, 16, np.random.default_rng(5), None, None, flag))
-    assert [one.pairs[0][0].size for one in found] == [obj.num_params] * 2
+    assert [one.pairs[0][0].size for one in found] == [obj.num_params] * 4
     for one in found:
         assert not one.interrupted
         for (theta, v), value in zip(one.pairs, one.values, strict=True):
@@ -44,9 +44,10 @@ def test_pairs_lie_in_the_region_and_have_their_quotients(obj: ph.Objective, reg
     assert min(one.values.min() for one in found) < -0.05
 
 
-def test_every_point_of_the_narrow_region_is_one_of_the_wide(obj: ph.Objective) -> None:
+@pytest.mark.parametrize("lone", [False, True])
+def test_every_point_of_the_narrow_region_is_one_of_the_wide(obj: ph.Objective, lone: bool) -> None:
     rng = np.random.default_rng(6)
-    widening = narrowed(obj.net, 2)
+    widening = narrowed(obj.net, 2, lone)
     assert widening is not None
     low = rng.uniform(-1.0, -0.1, obj.num_params)
     box = ph.Box(low, low + 1.5).bind(obj)
@@ -86,14 +87,12 @@ def test_no_narrow_network_where_there_is_none(problem: Any) -> None:
         assert found.num_starts == 6
 
 
-def test_it_finds_what_many_starts_miss() -> None:
+def test_rugged_landscapes_have_one_answer() -> None:
     rng = np.random.default_rng(9)
     X = rng.standard_normal((60, 3))
     data = ph.Dataset(X, np.sin(X @ np.array([1.0, -2.0, 0.5])))
     obj = ph.Objective(ph.MLP([3, 5, 5, 5, 5, 1]), data)
-    found = ph.search(obj, ph.Box(-1.0, 1.0), rng=11, starts=40)
-    assert "narrow" in found.families
-    others = min(entry["psi_upper"] for name, entry in found.families.items() if name != "narrow")
-    assert found.psi_upper <= others
-    again = ph.search(obj, ph.Box(-1.0, 1.0), rng=12, starts=40)
+    found = ph.search(obj, ph.Box(-1.0, 1.0), rng=11, starts=8)
+    assert found.best_family == "narrow"
+    again = ph.search(obj, ph.Box(-1.0, 1.0), rng=12, starts=8)
     assert again.psi_upper == pytest.approx(found.psi_upper, rel=5e-3)
