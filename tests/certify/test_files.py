@@ -17,7 +17,6 @@ from pyhess.cli.app import app
 from pyhess.errors import FileError
 from pyhess.threshold import verify_file
 
-
 #: Seconds that no proof of these tests comes near, on a slow machine either.
 AMPLE = 600.0
 
