@@ -142,7 +142,7 @@ def test_large_problems_are_left_open(tmp_path: Path) -> None:
     # The slow check knows the norm recursion alone, which is what `moment` is for this loss.
     obj = problem([20, 12, 1], "logistic", count=8)
     path = certify(obj, ph.Box(-0.01, 0.01), "moment").save(tmp_path / "m.npz")
-    assert verify_file(path, time_limit=10.0).verdict == "verified"
+    assert verify_file(path, time_limit=AMPLE).verdict == "verified"
     unknown = certify(problem([2, 2, 1]), ph.Box(-0.1, 0.1), "moment")
     assert not prove(unknown.obj, unknown.region, "oracle", unknown.psi_lower).proved
 
@@ -200,4 +200,4 @@ def test_threshold_writes_what_verify_reads(tmp_path: Path) -> None:
         "-q", "--certificate", "comparison", "--save-certificate", str(path),
     )  # fmt: skip
     assert result.exit_code == 0 and "certificate written to" in result.stderr, result.output
-    assert run("verify", str(path)).exit_code == 0
+    assert run("verify", str(path), "--time-limit", str(AMPLE)).exit_code == 0
