@@ -233,8 +233,6 @@ class _Check:
         return False, "the blocks of the hidden units, written out anew, do not give as much"
 
     def _units(self, leaves: UnitLeaves | None) -> tuple[bool, str]:
-        if leaves is None:
-            return False, "the certificate holds no cells of one unit's weights: an older pyhess wrote it, or there were too many"
         if self._problem.layers != 2 or self._problem.activations[0] == "relu":
             return False, "the cells of one unit's weights prove something for one smooth hidden layer only"
         found = prove_units(self._problem, self._region, self._claim, leaves, self._deadline)
