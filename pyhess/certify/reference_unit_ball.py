@@ -9,9 +9,9 @@ psi = (phi(s) - phi(s0)) / ds. The first-order terms are J delta with |delta| <=
 psi = kappa ± dev for one kappa, and kappa sum dv du' = kappa E with |E| <= ku kv rho²/2; what is left is at most
 a |x|² + 2 b |x| |y| <= lambda_max([a, b; b, 0]) (|x|² + |y|²) for every unit.
 
-Where all centres and phi(0) are zero only dc is of first order, and |t|² + 2 |E|/(ku kv) <= rho². With g = |kappa| ku kv the support
-function of kappa E and dc together, next to a constant input, is at most that of an ellipsoid with the half-axes g rho²/2 for
-the inputs and (g rho² + kv²/g)/2 for the constant, or kv rho where g rho <= kv.
+Where all centres and phi(0) are zero only dc is of first order, and |t|² + 2 |E|/(ku kv) <= rho². With g = |kappa| ku kv the
+support function of kappa E and dc together, next to a constant input, is at most that of an ellipsoid with the half-axes
+g rho²/2 for the inputs and (g rho² + kv²/g)/2 for the constant, or kv rho where g rho <= kv.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ FloatArray = npt.NDArray[np.float64]
 _HALF, _TWO = Range(wide(0.5)), Range(wide(2.0))
 #: Columns of first order, and pieces of the range of ds.
 _COLUMNS, _PIECES = 16, 64
+#: Activations with phi(0) = 0.
+_ZERO = ("identity", "tanh", "gelu")
 
 
 class BallRest:
@@ -49,8 +51,10 @@ class BallRest:
         )
         u0, v0 = units.u[0][unit], units.v[0][unit]
         self._centre = Range(np.concatenate([u0.lo, v0.lo]), np.concatenate([u0.hi, v0.hi]))
-        self._halved = units.odd and not self._centre.size().any()
-        self._model(problem, units.u[0][others], units.v[0][others], units.c[0])
+        self._halved = units.odd and not region.center[_places(problem, unit)].any()
+        places = [k for m in others for k in _places(problem, m)]
+        zero = bool(others) and not region.center[places].any() and problem.activations[0] in _ZERO
+        self._model(problem, (units.u[0][others], units.v[0][others], units.c[0]), zero)
 
     @property
     def root(self) -> FloatArray:
@@ -83,8 +87,8 @@ class BallRest:
         left = self._square - self._distances(cells).sum(1)
         return Range(np.maximum(left.hi, wide(0.0))).root()
 
-    def _model(self, problem: Problem, u0: Range, v0: Range, c0: Range) -> None:
-        one = self._one
+    def _model(self, problem: Problem, centre: tuple[Range, Range, Range], zero: bool) -> None:
+        one, (u0, v0, c0) = self._one, centre
         z, (n, dim), outputs, m = Range(one.z), one.z.shape, one.outputs, len(u0.lo)
         ku, kv = problem.scale
         sizes = Range(length(np.abs(one.z)))
@@ -92,6 +96,8 @@ class BallRest:
         s0 = (z[:, None, :] * u0[None]).sum(-1)
         s = Range(down(s0.lo - steps[:, None]), up(s0.hi + steps[:, None]))
         at, slope, bend = one.phi(0, s0), one.phi(1, s0), one.phi(2, s).size()
+        if zero:
+            at, v0 = Range(zeros(at.lo.shape)), Range(zeros(v0.lo.shape))
         self._point = (at[:, :, None] * v0[None]).sum(1) + c0[None] if m else Range(np.zeros((n, outputs))) + c0[None]
         # First order.
         columns: list[Range] = []
@@ -126,8 +132,7 @@ class BallRest:
         self._bounded = (change, (largest.root() * kv)[:, None])
         self._orders = (rows, Range(whole))
         # The origin.
-        zero = m > 0 and problem.bias and not (v0.size().any() or u0.size().any() or at.size().any())
-        self._origin = (Range(np.abs(kappa)) * ku * kv, kv) if zero and kappa != 0.0 else None
+        self._origin = (Range(np.abs(kappa)) * ku * kv, kv) if zero and problem.bias and kappa != 0.0 else None
 
     def affine(self, cells: FloatArray) -> Rest:
         """Middle, columns in two groups, and slack, with the room that every cell leaves."""
@@ -139,12 +144,11 @@ class BallRest:
         if self._origin is None:
             first = self._first[None] * rho[:, None, None, None]
             slack = up(slack + (Range(self._blur)[None] * rho[:, None, None]).hi)
-            groups = np.repeat([0, 1], [first.lo.shape[3], second.lo.shape[3]])
+            # One symbol alone is in no ball.
+            groups = np.repeat([0 if first.lo.shape[3] > 1 else -1, 1], [first.lo.shape[3], second.lo.shape[3]])
         else:
             g, k = self._origin
-            long = _HALF * (g * square + k.square() / g)
-            short = k * rho
-            axis = Range(np.where((g * rho).hi <= k.lo, short.hi, long.hi))
+            axis = Range(longest_axis(g, k, rho))
             inputs = self._one.dim - 1
             kept = [second[..., o * (inputs + 1) : o * (inputs + 1) + inputs] for o in range(outputs)]
             ones = _each_output([Range(np.ones((n, 1)))] * outputs)
@@ -163,7 +167,7 @@ class BallRest:
         slack = np.minimum((change[None] + steep[None] * part).hi, (rows[None] * part + whole[None] * part.square()).hi)
         if self._origin is not None:
             # |kappa| dv du.z + dc with the largest quotient of the datum: (g rho² + kv²/g)/2.
-            g = Range(_TWO.lo * whole.lo, (_TWO * whole).hi)
+            g = _TWO * whole
             positive = g.lo > 0.0
             divisor = Range(np.where(positive, g.lo, 1.0), np.where(positive, g.hi, 1.0))
             both = (whole[None] * part.square() + (_HALF * self._origin[1].square() / divisor)[None]).hi
@@ -174,6 +178,21 @@ class BallRest:
     def _repeated(self, count: int) -> Range:
         shape = (count, *self._point.lo.shape)
         return Range(wide(np.broadcast_to(self._point.lo, shape)), wide(np.broadcast_to(self._point.hi, shape)))
+
+
+def longest_axis(g: Range, k: Range, rho: Range) -> Wide:
+    """The half-axis of the constant: with g rho²/2 across, for all |n| = 1 the ellipsoid's support function is at least
+    g (rho² - t²)/2 + k t |n_0|, 0 <= t <= rho.
+    """
+    long, short = _HALF * (g * rho.square() + k.square() / g), k * rho
+    return wide(np.where((g * rho).hi <= k.lo, short.hi, long.hi))
+
+
+def _places(problem: Problem, unit: int) -> list[int]:
+    """The parameters of a hidden unit."""
+    d, m, outputs = problem.widths
+    bias = [problem.bias_at[0] + unit] if problem.bias else []
+    return [*(problem.weight_at[0] + d * unit + np.arange(d)), *bias, *(problem.weight_at[1] + m * np.arange(outputs) + unit)]
 
 
 def _outwards(low: Wide, high: Wide) -> tuple[FloatArray, FloatArray]:
@@ -227,6 +246,9 @@ def _quotients(one: UnitProblem, s0: Range, steps: Wide) -> Range:
             found = here if found is None else found.hull(here)
             mixed = here if mean is None else mean + (slope - mean) / Range(wide(k + 1.0))
             rise = (one.phi(0, s0 + far) - at) * Range(wide(sign)) / (Range(wide(sign)) * far)
-            mean = Range(np.fmax(mixed.lo, rise.lo), np.fmin(mixed.hi, rise.hi))
+            known = np.isfinite(rise.lo) & np.isfinite(rise.hi)
+            mean = Range(
+                np.where(known, np.maximum(mixed.lo, rise.lo), mixed.lo), np.where(known, np.minimum(mixed.hi, rise.hi), mixed.hi)
+            )
     assert found is not None
     return found

@@ -208,8 +208,9 @@ class _Work:
         needed = (now - self._began) / max(self._tested, 1) * left
         if now - self._began > _LOOK and now + needed > self._deadline and self._tested >= 64:
             n, size = len(self._problem.z), self._problem.dim + self._problem.outputs
+            total = max(total, self._tested + left)
             return (
-                f"too large for the independent check: {max(total, self._tested + left)} cells, {n} data and {size} weights of a unit would take some "
+                f"too large for the independent check: {total} cells, {n} data and {size} weights of a unit would take some "
                 f"{now - self._began + needed:.0f} s; allowed are {self._deadline - self._began:.0f} s"
             )
         return None
