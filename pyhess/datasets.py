@@ -1,17 +1,20 @@
-"""Data sets that need no download: scikit-learn's bundled ones and generators."""
+"""Data sets that need no download: scikit-learn's bundled ones, generators, and files."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ._checks import as_rng, choice, positive_int
+from ._files import read_arrays
 from .data import Dataset
-from .errors import InputError, InputTypeError, MissingDependencyError
+from .errors import FileError, InputError, InputTypeError, MissingDependencyError
 
 FloatArray = npt.NDArray[np.float64]
 Arrays = tuple[FloatArray, npt.NDArray[Any]]
@@ -112,8 +115,13 @@ def _standardized(name: str, X: FloatArray, y: npt.NDArray[Any]) -> Arrays:
         return (X - X.mean(axis=0)) / 16.0, y
     if name == "diabetes":
         return X / X.std(axis=0), (y - y.mean()) / y.std()
+    return _unit_columns(X), y
+
+
+def _unit_columns(X: FloatArray) -> FloatArray:
     spread = X.std(axis=0)
-    return (X - X.mean(axis=0)) / np.where(spread > 0.0, spread, 1.0), y
+    scaled: FloatArray = (X - X.mean(axis=0)) / np.where(spread > 0.0, spread, 1.0)
+    return scaled
 
 
 def _teacher_student(n: int, rng: np.random.Generator) -> Arrays:
@@ -193,3 +201,73 @@ def load(name: str, *, n: int | None = None, standardize: bool | None = None, rn
     if standardize is None or standardize:
         X, y = _standardized(name, X, y)
     return Dataset(X[:count], y[:count], name=name)
+
+
+def load_file(path: str | os.PathLike[str], *, n: int | None = None, standardize: bool | None = None) -> Dataset:
+    """A data set from an .npz file with arrays ``X`` (N, d), ``y`` (N,) or (N, K) and perhaps ``weights`` (N,).
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file; nothing in it is trusted.
+    n, standardize
+        As for `part`.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read or lacks an array.
+    InputError, InputTypeError
+        If the arrays make no data set, or it has fewer rows.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, pyhess as ph
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/mine.npz", X=np.eye(3), y=[0, 1, 1])
+    ...     ph.datasets.load_file(f"{folder}/mine.npz", n=2)
+    Dataset('mine', N=2, d=3, labels)
+    """
+    file = Path(path)
+    arrays = read_arrays(file, ("X", "y", "weights"))
+    missing = [name for name in ("X", "y") if name not in arrays]
+    if missing:
+        raise FileError(
+            f"{file} has no array {missing[0]!r}; it must hold X (N, d) and y (N,) or (N, K), and may hold weights (N,). Write "
+            "it with numpy.savez(path, X=X, y=y)."
+        )
+    return part(Dataset(arrays["X"], arrays["y"], arrays.get("weights"), name=file.stem), n=n, standardize=standardize)
+
+
+def part(data: Dataset, *, n: int | None = None, standardize: bool | None = None) -> Dataset:
+    """The first rows of a data set, perhaps scaled.
+
+    Parameters
+    ----------
+    data : Dataset
+    n : int, optional
+        How many rows; scaling is computed on all of them first, so subsets are nested.
+    standardize : bool, optional
+        Scale the columns of X to mean 0 and variance 1, constant ones to 0; by default they stay as they are.
+
+    Raises
+    ------
+    InputError
+        If there are fewer rows.
+
+    Examples
+    --------
+    >>> import pyhess as ph
+    >>> ph.datasets.part(ph.Dataset([[1.0], [2.0], [3.0]], [0, 1, 0], name="mine"), n=2)
+    Dataset('mine', N=2, d=1, labels)
+    """
+    count = data.num_samples if n is None else positive_int("n", n)
+    if count > data.num_samples:
+        raise InputError(
+            f"n is {count} but {data.name or 'the data set'} has {data.num_samples} rows; use n <= {data.num_samples}."
+        )
+    if not standardize and count == data.num_samples:
+        return data
+    X = _unit_columns(data.X) if standardize else data.X
+    return Dataset(X[:count], data.y[:count], None if data.weights is None else data.weights[:count], name=data.name)

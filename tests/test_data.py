@@ -2,10 +2,12 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import pyhess as ph
 from pyhess.data import LOSSES, Dataset, resolve_targets
 from pyhess.errors import InputError, InputTypeError
 
@@ -262,3 +264,25 @@ def test_unknown_losses():
     with pytest.raises(InputTypeError, match=r"loss is None"):
         resolve_targets(Dataset(X3, [0, 1, 2]), None, 1)
     assert LOSSES == ("squared_error", "cross_entropy", "logistic")
+
+
+def test_files_make_the_data_set_that_their_arrays_make(tmp_path: Path) -> None:
+    rng = np.random.default_rng(43)
+    X, y, weights = rng.standard_normal((9, 3)), rng.integers(0, 3, 9), rng.uniform(0.5, 2.0, 9)
+    X[:, 1] = 4.0
+    path = tmp_path / "mine.npz"
+    np.savez(path, X=X, y=y, weights=weights)
+    assert ph.datasets.load_file(path) == ph.Dataset(X, y, weights)
+    scaled = np.stack(
+        [(X[:, 0] - X[:, 0].mean()) / X[:, 0].std(), np.zeros(9), (X[:, 2] - X[:, 2].mean()) / X[:, 2].std()], axis=1
+    )
+    part = ph.datasets.load_file(path, n=5, standardize=True)
+    assert part.name == "mine" and np.allclose(part.X, scaled[:5], rtol=1e-14, atol=0.0)
+    assert np.array_equal(part.y, y[:5]) and part.weights is not None and np.array_equal(part.weights, weights[:5])
+    with pytest.raises(ph.InputError, match="n is 10 but mine has 9 rows; use n <= 9"):
+        ph.datasets.load_file(path, n=10)
+    np.savez(path, X=X)
+    with pytest.raises(ph.FileError, match=r"no array 'y'.*numpy\.savez"):
+        ph.datasets.load_file(path)
+    with pytest.raises(ph.FileError, match=r"missing\.npz"):
+        ph.datasets.load_file(tmp_path / "missing.npz")

@@ -49,7 +49,7 @@ def _problem(obj: Objective) -> tuple[object, ...]:
 
 def full_applies(obj: Objective) -> bool:
     """Whether the second-order bound is for this problem: few parameters, smooth."""
-    return obj.num_params <= FULL_PARAMS and "relu" not in obj.net.activations
+    return "full" in boxes_know(obj.net, obj.data.num_samples, ball=True)
 
 
 def full_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:
@@ -78,7 +78,14 @@ def recheck(obj: Objective, region: Box | Ball, name: str, cover: Cover) -> floa
 
 def boxes_apply(obj: Objective) -> bool:
     """Whether branch and bound by the residual part is within reach."""
-    return obj.num_params <= BOX_PARAMS and obj.data.num_samples * float(obj.num_params) ** 2 <= _BOX_COST
+    return "boxes" in boxes_know(obj.net, obj.data.num_samples, ball=False)
+
+
+def boxes_know(net: MLP, num_samples: int, *, ball: bool) -> list[str]:
+    """The methods that bound boxes of parameters of such a network."""
+    names = ["full"] if net.num_params <= FULL_PARAMS and "relu" not in net.activations else []
+    small = net.num_params <= BOX_PARAMS and num_samples * float(net.num_params) ** 2 <= _BOX_COST
+    return [*names, "boxes"] if small and not ball else names
 
 
 def box_subdivision(obj: Objective, region: Box) -> Subdivision:
@@ -124,9 +131,13 @@ def symmetry_keys(net: MLP, low: FloatArray, high: FloatArray) -> tuple[tuple[in
 
 def cell_costs(obj: Objective) -> dict[str, float]:
     """Multiplications for one box by each method, roughly."""
-    size, samples = obj.num_params, obj.data.num_samples
-    units = sum(obj.net.widths[1:])
-    vertices = 2.0**size * (1.0 + size / 2.0)
+    return box_work(obj.net, obj.data.num_samples)
+
+
+def box_work(net: MLP, samples: int) -> dict[str, float]:
+    """The same, from sizes alone."""
+    size, units = net.num_params, sum(net.widths[1:])
+    vertices = 2.0 ** min(size, 64) * (1.0 + size / 2.0)  # of few parameters or of no use
     return {
         "boxes": samples * float(size) ** 2 + 4.0 * float(size) ** 3,
         "full": 2.0 * samples * units * (float(size) + 1.0) ** 3 + vertices * float(size) ** 3,

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import Dataset
+from ..model import MLP
 from .intervals import Interval, down, gamma, matmul, up
 from .propagate import Cell, Propagation, propagate, softmax_range
 from .ranges import derivative_range
@@ -27,7 +28,12 @@ _BLOCK_NUMBERS, _BLOCK_ROWS = 2**22, 8192
 
 def dense_cost(cell: Cell, num_samples: int) -> float:
     """Multiplications of `dense_enclosures`, roughly."""
-    return float(num_samples) * sum(cell.net.widths[1:]) * float(cell.net.num_params) ** 2
+    return dense_work(cell.net, num_samples)
+
+
+def dense_work(net: MLP, num_samples: int) -> float:
+    """The same of a network, over any cell."""
+    return float(num_samples) * sum(net.widths[1:]) * float(net.num_params) ** 2
 
 
 def dense_enclosures(

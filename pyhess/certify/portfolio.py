@@ -29,7 +29,7 @@ from .schedule import Portfolio
 from .subdivision import Cover, Progress
 from .texts import ROUNDING, WHAT, does_not_apply
 from .unit_blocks import block_bound, blocks_cost
-from .units import unit_bound, unit_bound_applies
+from .units import unit_bound, unit_bound_applies, unit_work
 
 METHODS = ("moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "full", "exact")
 
@@ -296,8 +296,7 @@ class _Run:
 
     def _units(self, time_limit: float | None, psi_upper: float | None) -> None:
         """Branch and bound over one unit; the number of cells, and so the answer, is fixed where no time limit is."""
-        net = self.obj.net
-        per_cell = 30.0 * self.obj.data.num_samples * float(net.widths[0] + net.widths[2] + net.bias) ** 2 + 1e4
+        per_cell = unit_work(self.obj.net, self.obj.data.num_samples)
         most = 10**9 if time_limit is not None else int(np.clip(_UNIT_WORK / per_cell, *_UNIT_CELLS))
         deadline = None if time_limit is None else monotonic() + time_limit
 

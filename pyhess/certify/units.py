@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from .._threads import blas_single_thread
 from ..linearization import network_arguments
+from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball, Box, Region
 from .intervals import gamma, norms
@@ -91,10 +92,19 @@ class UnitBound:
 
 def unit_bound_applies(obj: Objective, region: Region) -> bool:
     """Whether `unit_bound` knows this case: one smooth hidden layer, a box or a ball, not too many inputs and outputs."""
-    net = obj.net
-    if net.num_layers != 2 or net.activations[0] not in ACTIVATIONS or not isinstance(region, Box | Ball):
+    return isinstance(region, Box | Ball) and units_know(obj.net)
+
+
+def units_know(net: MLP) -> bool:
+    """The same, for any box or ball."""
+    if net.num_layers != 2 or net.activations[0] not in ACTIVATIONS:
         return False
     return net.widths[0] + int(net.bias) + net.widths[2] <= _MAX_SIZE
+
+
+def unit_work(net: MLP, num_samples: int) -> float:
+    """Multiplications for one cell, roughly."""
+    return 30.0 * num_samples * float(net.widths[0] + net.widths[2] + net.bias) ** 2 + 1e4
 
 
 def unit_bound(

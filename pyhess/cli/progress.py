@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
+from rich.text import Text
 
 _LIVE_SECONDS, _PLAIN_SECONDS = 0.1, 10.0
 
 
-class Reporter:
-    """Turns the progress dictionaries of ``lambda_threshold`` into text; a context manager that cleans up its line.
+class Line:
+    """The line, as a context manager that cleans it up."""
 
-    ``in_lam`` tells that the best value so far is an eigenvalue of the Hessian itself, so that minus half of it bounds lam*.
-    """
-
-    def __init__(self, quiet: bool, time_limit: float | None = None, *, in_lam: bool = True) -> None:
-        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+    def __init__(self, quiet: bool) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
         self._live = self._console.is_terminal
         self._status = self._console.status("")
-        self._next = 0.0
-        self._stage = ""
-        self._stage_began = self._began = monotonic()
-        self._time_limit, self._in_lam = time_limit, in_lam
 
-    def __enter__(self) -> Reporter:
+    def __enter__(self) -> Self:
         if self._live:
             self._status.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._status.stop()
+
+    def show(self, text: str) -> None:
+        """Put the text in place of the last one, or below it."""
+        if self._live:
+            self._status.update(Text(text))
+        else:
+            self._console.print(text)
+
+
+class Reporter(Line):
+    """Turns the progress dictionaries of ``lambda_threshold`` into text.
+
+    ``in_lam`` tells that the best value so far is an eigenvalue of the Hessian itself, so that minus half of it bounds lam*.
+    """
+
+    def __init__(self, quiet: bool, time_limit: float | None = None, *, in_lam: bool = True) -> None:
+        super().__init__(quiet)
+        self._next = 0.0
+        self._stage = ""
+        self._stage_began = self._began = monotonic()
+        self._time_limit, self._in_lam = time_limit, in_lam
 
     def __call__(self, state: dict[str, Any]) -> None:
         now = monotonic()
@@ -43,11 +58,7 @@ class Reporter:
         if now < self._next and same:
             return
         self._next = now + (_LIVE_SECONDS if self._live else _PLAIN_SECONDS)
-        text = self._text(stage, state, now)
-        if self._live:
-            self._status.update(text)
-        else:
-            self._console.print(text)
+        self.show(self._text(stage, state, now))
 
     def _text(self, stage: str, state: dict[str, Any], now: float) -> str:
         parts = [f"{stage:<12}", f"{now - self._began:6.1f} s"]

@@ -145,8 +145,13 @@ def run(
 
 
 def _default_store(spec: str, shard: tuple[int, int]) -> str:
-    part = "" if shard == (1, 1) else f".{shard[0]}-{shard[1]}"
-    return str(Path(spec).with_suffix(f"{part}.db"))
+    from ..sweep._filesystem import is_network
+    from ..sweep.journal import SUFFIX
+
+    if shard == (1, 1):
+        return str(Path(spec).with_suffix(".db"))
+    part = Path(spec).with_suffix(f".{shard[0]}-{shard[1]}.db")
+    return str(part.with_suffix(SUFFIX) if is_network(part) and not part.exists() else part)
 
 
 store_argument = click.argument("store", type=click.Path(dir_okay=False))

@@ -5,40 +5,25 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
+from .progress import Line
 
 _PLAIN_SECONDS = 30.0
 #: Axes that tell cells apart where all of them would be too many.
 _SHOWN = ("data", "activation", "parametrization", "depth", "width", "hidden", "region", "radius", "seed")
 
 
-class SweepReporter:
-    """Turns the dictionaries of the driver into text; a context manager that cleans up its line."""
+class SweepReporter(Line):
+    """Turns the dictionaries of the driver into text."""
 
     def __init__(self, quiet: bool) -> None:
-        self._console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
-        self._live = self._console.is_terminal
-        self._status = self._console.status("")
+        super().__init__(quiet)
         self._next = 0.0
 
-    def __enter__(self) -> SweepReporter:
-        if self._live:
-            self._status.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._status.stop()
-
     def __call__(self, state: dict[str, Any]) -> None:
-        text = progress_text(state)
-        if self._live:
-            self._status.update(Text(text))
-            return
         now = monotonic()
-        if now >= self._next:
+        if self._live or now >= self._next:
             self._next = now + _PLAIN_SECONDS
-            self._console.print(text)
+            self.show(progress_text(state))
 
 
 def progress_text(state: dict[str, Any]) -> str:

@@ -19,8 +19,8 @@ class WriterLock:
         self._descriptor = descriptor
 
     @classmethod
-    def acquire(cls, store: Path) -> WriterLock:
-        """Take the lock.
+    def acquire(cls, store: Path, *, needed: bool = True) -> WriterLock | None:
+        """Take the lock; None where the file system has no locks and none is ``needed``.
 
         Raises
         ------
@@ -47,6 +47,8 @@ class WriterLock:
             ) from None
         except OSError as error:
             os.close(descriptor)
+            if not needed:
+                return None
             raise FileError(
                 f"{store} cannot be locked: {error.strerror}. Put the store on a local disk, one per run, and join them with "
                 "`pyhess sweep merge`."

@@ -51,6 +51,8 @@ class Kind:
         ``flops(net, num_samples, options)``: predicted arithmetic of a cell, for the plan.
     warm : bool
         Whether the search may start from the arrays ``theta`` and ``v`` of another cell.
+    seconds : callable
+        ``seconds(net, num_samples, ball, time_limit, options)``: what a cell takes besides, by whether its region is a ball.
     run_together : callable, optional
         ``run_together(problems, options, warms) -> list``: the same for several small cells without a time limit, with the same
         answers; in place of an Outcome the exception, where there was one.
@@ -62,6 +64,7 @@ class Kind:
     run: Callable[[Problem, Any, float | None, CheckedPairs], Outcome]
     flops: Callable[[MLP, int, Any], float]
     warm: bool
+    seconds: Callable[[MLP, int, bool, float | None, Any], float] = lambda *_: 0.0
     run_together: Callable[[Sequence[Problem], Any, Sequence[CheckedPairs]], list[Outcome | Exception]] | None = None
 
 
@@ -123,8 +126,10 @@ def _search_flops(net: MLP, samples: int, options: SearchOptions) -> float:
     return per_eval * (evals + 600.0)
 
 
-def _bracket_flops(net: MLP, samples: int, options: BracketOptions) -> float:
-    return _search_flops(net, samples, options) + 60.0 * _hvp_flops(net, samples) + 1e8
+def _certificate_seconds(net: MLP, samples: int, ball: bool, time_limit: float | None, options: BracketOptions) -> float:
+    from ..certify.cost import certificate_seconds
+
+    return certificate_seconds(net, samples, ball=ball, method=options.certificate, time_limit=time_limit)
 
 
 def _eigvals_flops(net: MLP, samples: int, options: EigvalsOptions) -> float:
@@ -257,6 +262,6 @@ def _eigvals(problem: Problem, options: EigvalsOptions, time_limit: float | None
     return Outcome(answer, arrays, {"eigvals": monotonic() - began}, eigval_min.size < options.samples)
 
 
-register(Kind("search", 1, SearchOptions, _search, _search_flops, warm=True, run_together=_searches))
-register(Kind("bracket", 1, BracketOptions, _bracket, _bracket_flops, warm=True))
+register(Kind("search", 2, SearchOptions, _search, _search_flops, warm=True, run_together=_searches))
+register(Kind("bracket", 2, BracketOptions, _bracket, _search_flops, warm=True, seconds=_certificate_seconds))
 register(Kind("eigvals", 1, EigvalsOptions, _eigvals, _eigvals_flops, warm=False))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ._columns import ANSWER, DONE, PENDING
+from .journal import SUFFIX
 from .store import Store
 
 #: Columns that two stores may have different numbers in without a contradiction: none of a finished cell's answer.
@@ -43,12 +44,14 @@ def merge(target: str | os.PathLike[str], sources: Sequence[str | os.PathLike[st
     FileError, StoreError
         If a store cannot be read or written.
     InputError
-        If the target is among the sources.
+        If the target is among the sources, or a journal.
     """
     added, known, conflicts = 0, 0, []
     for source in sources:
         if Path(source).resolve() == Path(target).resolve():
             raise InputError(f"{source} is the target too; name other stores to merge into it.")
+    if Path(target).suffix == SUFFIX:
+        raise InputError(f"{target} is a journal, which only its own run writes; merge into a store whose name ends in .db.")
     with Store.open(target) as into:
         for source in sources:
             with Store.open(source, readonly=True) as store:

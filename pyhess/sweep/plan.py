@@ -40,13 +40,8 @@ class Cell:
     problem: dict[str, Any]
     parent: str | None
     num_params: int
-    flops: float
+    predicted_seconds: float
     bytes: float
-
-    @property
-    def predicted_seconds(self) -> float:
-        """Seconds by the arithmetic alone; runs correct it by what they measure."""
-        return _OVERHEAD + self.flops / FLOPS_PER_SECOND
 
 
 @dataclass(frozen=True)
@@ -175,7 +170,7 @@ class _Maker:
             "time_limit": self.spec.time_limit, "parent": None if parent is None else parent.key,
             **problem, "data": source["content_hash"], "outputs": outputs,
         }  # fmt: skip
-        size, flops, memory = self._cost(problem, data)
+        size, seconds, memory = self._cost(problem, data)
         shown = {**axes, "loss": loss, "n": data.num_samples, "hidden": "-".join(map(str, _hidden(axes)))}
         if "hidden" not in self.varied:
             del shown["hidden"]
@@ -193,15 +188,14 @@ class _Maker:
             problem=problem,
             parent=None if parent is None else parent.key,
             num_params=size,
-            flops=flops,
+            predicted_seconds=seconds,
             bytes=memory,
         )
 
     def _source(self, axes: dict[str, Any]) -> tuple[dict[str, Any], Dataset]:
         key = (axes["data"], axes["n"], axes["data_seed"])
         if key not in self._sources:
-            name = self.spec.data_path(axes["data"])
-            source = {"name": name, "n": axes["n"], "data_seed": axes["data_seed"], "standardize": self.spec.standardize}
+            source = self.spec.source(axes)
             data = load_dataset(source)
             self._sources[key] = ({**source, "content_hash": data.content_hash}, data)
         return self._sources[key]
@@ -218,16 +212,22 @@ class _Maker:
         return self._checked[key]
 
     def _cost(self, problem: dict[str, Any], data: Dataset) -> tuple[int, float, float]:
+        """Number of parameters, seconds from sizes alone, which runs correct by what they measure, and bytes."""
         from ..memory import plan
 
-        what = ("hidden", "activation", "beta", "bias", "parametrization", "loss")
+        what = ("hidden", "activation", "beta", "bias", "parametrization", "loss", "region")
         key = canonical_json([data.content_hash, *(problem[name] for name in what)])
         if key not in self._costs:
             net = make_net(problem, data)
             memory = plan(net, data.num_samples, problem["loss"])
             # Beside the products: the pairs of the quasi-Newton steps and a Lanczos basis, some forty vectors.
             size = float(memory.total_bytes + 40 * 8 * net.num_params)
-            self._costs[key] = (net.num_params, self.spec.kind.flops(net, data.num_samples, self.made_options), size)
+            kind, sizes = self.spec.kind, (net, data.num_samples)
+            seconds = _OVERHEAD + kind.flops(*sizes, self.made_options) / FLOPS_PER_SECOND
+            seconds += kind.seconds(*sizes, problem["region"] == "ball", self.spec.time_limit, self.made_options)
+            if self.spec.time_limit is not None:
+                seconds = min(seconds, self.spec.time_limit)
+            self._costs[key] = (net.num_params, seconds, size)
         return self._costs[key]
 
 

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from .._files import read_arrays
 from ..data import Dataset
 from ..errors import FileError, InputError
 from ..model import MLP
@@ -42,7 +39,8 @@ class Problem:
 def load_dataset(source: Mapping[str, Any]) -> Dataset:
     """The data set of a cell: ``name`` (of `pyhess.datasets`, or a file *.npz), ``n``, ``data_seed``, ``standardize``.
 
-    A few are kept. Of a file the first n rows are taken; scaling is computed on all of its rows.
+    One that was given in memory travels with the cell as ``dataset``, its rows chosen and scaled already. Of the others a few are
+    kept.
 
     Raises
     ------
@@ -51,6 +49,9 @@ def load_dataset(source: Mapping[str, Any]) -> Dataset:
     InputError
         If the data set is unknown, or has fewer rows.
     """
+    if "dataset" in source:
+        given: Dataset = source["dataset"]
+        return given
     names = ("name", "n", "data_seed", "standardize")
     asked: tuple[Any, ...] = tuple(source.get(name) for name in names)
     key = (*asked, _state(Path(asked[0])) if asked[0].endswith(".npz") else None)
@@ -79,18 +80,7 @@ def _load(name: str, n: int | None, data_seed: int | None, standardize: bool | N
                 f"data_seed is {data_seed} but {name!r} is not generated; allowed with it: {', '.join(datasets.GENERATED)}."
             )
         return datasets.load(name, n=n, standardize=standardize, rng=data_seed)
-    arrays = read_arrays(Path(name), ("X", "y", "weights"))
-    missing = [wanted for wanted in ("X", "y") if wanted not in arrays]
-    if missing:
-        raise FileError(f"{name} has no array {missing[0]!r}. Write it with numpy.savez(path, X=X, y=y).")
-    X, y, weights = arrays["X"], arrays["y"], arrays.get("weights")
-    if n is not None and n > len(X):
-        raise InputError(f"n is {n} but {name} has {len(X)} rows; use n <= {len(X)}.")
-    if standardize:
-        X = np.asarray(X, dtype=np.float64)
-        spread = X.std(axis=0)
-        X = (X - X.mean(axis=0)) / np.where(spread > 0.0, spread, 1.0)
-    return Dataset(X[:n], y[:n], None if weights is None else weights[:n], name=Path(name).stem)
+    return datasets.load_file(name, n=n, standardize=standardize)
 
 
 def outputs_and_loss(data: Dataset, loss: str) -> tuple[int, str]:

@@ -64,7 +64,8 @@ def sweep(
     Parameters
     ----------
     spec : SweepSpec, mapping or path of a TOML file
-        What to compute.
+        What to compute. In a mapping, ``data`` may be a `Dataset` too; it travels with every batch of cells, so large data are
+        better given as a file that the workers can read.
     store : path-like
         The SQLite file; made if it does not exist.
     executor : None, int, concurrent.futures.Executor or distributed.Client

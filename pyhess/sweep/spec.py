@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ..data import Dataset
+from ..datasets import part
 from ..errors import FileError, InputError, MissingDependencyError
 from .kinds import KINDS
 from .problem import PENALTIES, REGIONS
@@ -147,6 +149,7 @@ class SweepSpec(_Strict):
     warm: Literal["width", "radius"] | None = None
     standardize: bool | None = None
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _datasets: dict[str, Dataset] = PrivateAttr(default_factory=dict)
 
     @field_validator("compute")
     @classmethod
@@ -216,7 +219,7 @@ class SweepSpec(_Strict):
         Parameters
         ----------
         content : mapping
-            As in the TOML file.
+            As in the TOML file. ``data`` may hold `Dataset` objects too; in tables they are called name@the begin of their hash.
         folder : path-like, optional
             Where data files with relative names are; the working directory by default.
 
@@ -225,13 +228,15 @@ class SweepSpec(_Strict):
         InputError
             With one line for everything that is wrong, and what may have been meant.
         """
+        datasets: dict[str, Dataset] = {}
         try:
-            spec = cls.model_validate(content)
+            spec = cls.model_validate(_with_names(content, datasets))
         except ValidationError as error:
             lines = "".join(f"\n  {line}" for line in _lines(error, tuple(cls.model_fields)))
             raise InputError(f"the specification does not do:{lines}") from None
         if folder is not None:
             spec._folder = Path(folder)
+        spec._datasets = datasets
         return spec
 
     @classmethod
@@ -269,9 +274,35 @@ class SweepSpec(_Strict):
         content |= {name: value for name in ("warm", "standardize") if (value := getattr(self, name)) is not None}
         return content
 
-    def data_path(self, name: str) -> str:
-        """A data set's name, or the absolute path of its file."""
-        return str((self._folder / name).resolve()) if name.endswith(".npz") else name
+    def source(self, axes: Mapping[str, Any]) -> dict[str, Any]:
+        """Where the data of a combination of axes come from, for `load_dataset`."""
+        name = axes["data"]
+        asked = {"n": axes["n"], "data_seed": axes["data_seed"], "standardize": self.standardize}
+        if name in self._datasets:
+            return {"name": name, **asked, "dataset": part(self._datasets[name], n=axes["n"], standardize=self.standardize)}
+        return {"name": str((self._folder / name).resolve()) if name.endswith(".npz") else name, **asked}
+
+
+def _with_names(content: Any, datasets: dict[str, Dataset]) -> Any:
+    """The content with names in place of data sets, which are put into ``datasets``."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [named(one) for one in value]
+        if not isinstance(value, Dataset):
+            return value
+        name = f"{value.name or 'data'}@{value.content_hash[:8]}"
+        datasets[name] = value
+        return name
+
+    def group(axes: Any) -> Any:
+        return {**axes, "data": named(axes["data"])} if isinstance(axes, Mapping) and "data" in axes else axes
+
+    if not isinstance(content, Mapping):
+        return content
+    zipped = content.get("zipped")
+    replaced = {"grid": group(content["grid"])} if "grid" in content else {}
+    return {**content, **replaced, **({"zipped": [group(one) for one in zipped]} if isinstance(zipped, list) else {})}
 
 
 @lru_cache(maxsize=32)

@@ -39,7 +39,7 @@ class Store:
 
     A store is opened with `Store.open`. One process at a time writes; any number read, also while it is written. On a local
     file system SQLite's write-ahead log is used, on a network file system its rollback journal; both flush every transaction to
-    the disk.
+    the disk. A name that ends in .jsonl makes a file of lines that only grows, see `pyhess.sweep.journal`.
 
     Examples
     --------
@@ -74,18 +74,22 @@ class Store:
         FileError
             If it cannot be read or made.
         """
+        from . import journal
+
         file = Path(path)
+        lines = file.suffix == journal.SUFFIX
         if readonly:
-            return cls(file, open_to_read(file), None)
+            return journal.open_journal_to_read(file) if lines else cls(file, open_to_read(file), None)
         if not file.parent.is_dir():
             raise FileError(f"{file} cannot be written: there is no folder {file.parent}. Make it first.")
         if file.is_dir() or not os.access(file.parent, os.W_OK) or (file.exists() and not os.access(file, os.W_OK)):
             raise FileError(f"{file} cannot be written: it is a folder, or it or its folder is read-only. Choose another place.")
-        lock = WriterLock.acquire(file)
+        lock = WriterLock.acquire(file, needed=not lines)
         try:
-            return cls(file, open_to_write(file), lock)
+            return journal.open_journal_to_write(file, lock) if lines else cls(file, open_to_write(file), lock)
         except BaseException:
-            lock.release()
+            if lock is not None:
+                lock.release()
             raise
 
     def close(self) -> None:
@@ -187,7 +191,7 @@ class Store:
     def arrays(self, key: str) -> dict[str, AnyArray]:
         """The arrays of a cell by name, for example theta (P,) and v (P,) of a witness; read-only."""
         query = "SELECT name, dtype, shape, data FROM arrays WHERE key = ? ORDER BY name"
-        return {name: _decoded(*stored) for name, *stored in self.connection.execute(query, (key,))}
+        return {name: decoded_array(*stored) for name, *stored in self.connection.execute(query, (key,))}
 
     def runs(self) -> list[dict[str, Any]]:
         """The runs that wrote here, oldest first: run_id, started, ended, state, spec, provenance, live."""
@@ -238,7 +242,7 @@ class Store:
         plan are forgotten, and so are the results of those to be done ``again``.
         """
         names = ("key", "position", "kind", "axes", "work", "parent", "predicted_seconds", "predicted_bytes")
-        rows = [tuple(_encoded(name, cell[name]) for name in names) for cell in cells]
+        rows = [tuple(encoded_value(name, cell[name]) for name in names) for cell in cells]
         with self.transaction():
             self.connection.execute("DELETE FROM cells WHERE status = ?", (PENDING,))
             self.connection.executemany(
@@ -258,32 +262,33 @@ class Store:
         unknown = [name for name in names if name not in RESULT_COLUMNS]
         if unknown:
             raise InputError(f"a result has no column {unknown[0]!r}; allowed: {', '.join(RESULT_COLUMNS)}.")
-        values = [_encoded(name, result[name]) for name in names]
+        values = [encoded_value(name, result[name]) for name in names]
         assignments = ", ".join(f"{name} = ?" for name in names)
         self.connection.execute(f"UPDATE cells SET {assignments} WHERE key = ?", (*values, key))
         self.connection.execute("DELETE FROM arrays WHERE key = ?", (key,))
         for name, array in (arrays or {}).items():
-            self.connection.execute("INSERT INTO arrays VALUES (?, ?, ?, ?, ?)", (key, name, *_raw(name, array)))
+            self.connection.execute("INSERT INTO arrays VALUES (?, ?, ?, ?, ?)", (key, name, *raw_array(name, array)))
 
-    def begin_run(self, run_id: str, spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-        """Note a run."""
+    def begin_run(self, run_id: str, spec: Mapping[str, Any], provenance: Mapping[str, Any], at: float | None = None) -> None:
+        """Note a run that begins now, or began ``at`` a time."""
         with self.transaction():
             self.connection.execute(
                 "UPDATE runs SET state = 'killed' WHERE state = 'running'"
             )  # the lock is ours: whoever left no end is gone
             self.connection.execute(
                 "INSERT INTO runs VALUES (?, ?, NULL, 'running', ?, ?, NULL)",
-                (run_id, time.time(), _dumps(spec), _dumps(provenance)),
+                (run_id, time.time() if at is None else at, _dumps(spec), _dumps(provenance)),
             )
 
     def set_live(self, run_id: str, live: Mapping[str, Any]) -> None:
         """Note what a run is doing; within `transaction`."""
         self.connection.execute("UPDATE runs SET live = ? WHERE run_id = ?", (_dumps(live), run_id))
 
-    def end_run(self, run_id: str, state: str) -> None:
+    def end_run(self, run_id: str, state: str, at: float | None = None) -> None:
         """Note how a run ended: "finished", "interrupted" or "stopped"."""
+        ended = time.time() if at is None else at
         with self.transaction():
-            self.connection.execute("UPDATE runs SET state = ?, ended = ? WHERE run_id = ?", (state, time.time(), run_id))
+            self.connection.execute("UPDATE runs SET state = ?, ended = ? WHERE run_id = ?", (state, ended, run_id))
 
 
 @contextmanager
@@ -314,7 +319,8 @@ def _dumps(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
-def _encoded(name: str, value: Any) -> Any:
+def encoded_value(name: str, value: Any) -> Any:
+    """A value as SQLite takes it."""
     if value is None:
         return None
     if name in JSON:
@@ -326,14 +332,16 @@ def _encoded(name: str, value: Any) -> Any:
     return value
 
 
-def _raw(name: str, array: AnyArray) -> tuple[str, str, bytes]:
+def raw_array(name: str, array: AnyArray) -> tuple[str, str, bytes]:
+    """Type, shape as JSON, and little-endian bytes."""
     if array.dtype.kind not in _ARRAY_KINDS:
         raise InputError(f"the array {name!r} has dtype {array.dtype}; allowed are numbers and booleans.")
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     return little.dtype.str, _dumps(list(array.shape)), little.tobytes()
 
 
-def _decoded(dtype: str, shape: str, data: bytes) -> AnyArray:
+def decoded_array(dtype: str, shape: str, data: bytes) -> AnyArray:
+    """The array of `raw_array`, read-only."""
     kind, sizes = np.dtype(dtype), json.loads(shape)
     if kind.kind not in _ARRAY_KINDS:
         raise StoreError(f"an array has dtype {dtype!r}; allowed are numbers and booleans. The store was altered.")

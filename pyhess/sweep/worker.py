@@ -207,16 +207,17 @@ def _prepared(task: Mapping[str, Any]) -> tuple[Any, list[tuple[Any, Any]]]:
         return problem, []
     theta, v = parent["theta"], parent["v"]
     net, before = problem.obj.net, make_net(parent["problem"], load_dataset(parent["problem"]["data"]))
-    if before != net:
-        from ..threshold import widen
-
-        theta, v = widen(before, net, theta, v)
     pairs = [(theta, v)]
+    if before != net:
+        from ..threshold.widening import carried, padded
+
+        # Duplicated units, or new ones at zero: which is better depends on the region and the parametrisation.
+        pairs = [(move(before, net, theta), move(before, net, v)) for move in (carried, padded)]
     radius, old_radius = described["radius"], parent["problem"]["radius"]
     if radius != old_radius:
         # As in radius_path: the point itself, and moved away from the centre as the region grew.
         center = net.init(rng=described["seed"]) if described["center"] == "init" else np.zeros(net.num_params)
-        pairs.append((center + (radius / old_radius) * (theta - center), v))
+        pairs += [(center + (radius / old_radius) * (theta - center), v) for theta, v in pairs]
     return problem, pairs
 
 

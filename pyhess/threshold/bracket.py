@@ -39,6 +39,8 @@ _KINK_SHARE = 0.25
 _CERTIFICATE_SHARE = 0.5
 #: Share of the time left that the search may use where branch and bound can improve the upper end afterwards.
 _SEARCH_SHARE = 0.5
+#: Seconds of a search whose time is over before it begins, with pairs to look at that were brought along.
+_LEAST_SECONDS = 1e-3
 
 
 def lambda_threshold(
@@ -237,8 +239,10 @@ class _Run:
         left = self.remaining
         if left is not None and left <= 0.0:
             self.interrupted = True
-            return
-        if left is not None and self.certification is not None and self.certification.can_refine:
+            if not self.warm:
+                return
+            left = _LEAST_SECONDS
+        elif left is not None and self.certification is not None and self.certification.can_refine:
             left *= _SEARCH_SHARE
         with self._stage("search"):
             self.found = search(

@@ -184,8 +184,8 @@ def search(
         Number of starts; by default chosen from the cost of an evaluation.
     warm : (theta, v) or sequence of such pairs, optional
         Points (P,) and directions (P,) that take part besides the other starts, as family "warm": projected into the region,
-        v of any length, or None for that of a few Lanczos steps at theta. The answer is at least as good as each of them, unless
-        interrupted first.
+        v of any length, or None for that of a few Lanczos steps at theta. The answer is at least as good as each of them, however
+        early the search is ended; with penalties whose weights depend on the strength or vanish, only if it is not.
     progress : callable, optional
         Called with a dict (stage, done, total, psi_upper, seconds) about ten times a second.
     cancel : (1,) int32 array, optional

@@ -106,6 +106,13 @@ class Run(ABC):
         jet = Linearization(self.engine, self.theta(start)).jet(v)
         self.values[start] = jet.q / float(u @ u)
 
+    def look_at_warm(self) -> None:
+        """Evaluate the starts that a caller brought, so that the answer is as good as they are whenever the search ends."""
+        for start, name in enumerate(self.names):
+            if name == "warm":
+                self.values[start], self.exact[start] = 0.0, False
+                self.settle(start)
+
     def stopped(self) -> bool:
         """Whether the search was ended early, or its time is up."""
         return self.interrupted or bool(self.cancel[0]) or (self.deadline is not None and monotonic() >= self.deadline)

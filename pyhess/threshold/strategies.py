@@ -55,6 +55,7 @@ def hunt(run: Run, penalty: Penalty, rng: np.random.Generator) -> Steps[Found]:
     if penalty.depends_on_strength:
         return (yield from _weights_follow(run, penalty, rng))
     run.scale = penalty.scale(1.0, run.size)
+    run.look_at_warm()
     yield from explore(run, rng)
     return _best_of(run, penalty)
 

@@ -110,3 +110,20 @@ def _check_nets(small: MLP, large: MLP) -> None:
             f"net_small has widths {list(small.widths)} and net_large {list(large.widths)}; allowed are hidden layers at "
             "least as wide in net_large. Exchange the networks?"
         )
+
+
+def padded(small: MLP, large: MLP, vector: FloatArray) -> FloatArray:
+    """The vector of ``large`` with the entries of ``small``, its new units zero; weights are divided by the layers' scales.
+
+    Where the scales are equal, as in ``"standard"`` parametrisation, the loss along such vectors is the narrow network's,
+    gradient and Hessian included, and so is every length: over a box or ball around zero psi cannot rise with the widths.
+    """
+    layers = []
+    for (weights, bias), scale_small, scale_large, (inputs, outputs) in zip(
+        small.unpack(vector), small.layer_scales, large.layer_scales, pairwise(large.widths), strict=True
+    ):
+        factor = scale_small / scale_large
+        wide = np.zeros((outputs, inputs))
+        wide[: weights.shape[0], : weights.shape[1]] = factor * weights
+        layers.append((wide, None if bias is None else np.pad(factor * bias, (0, outputs - bias.size))))
+    return large.pack(layers)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,34 @@ def test_a_cell_is_what_the_library_says(tmp_path: Path, expected: dict[str, tup
     cell = next(c for c in plan.cells if (c.axes["width"], c.axes["activation"], c.axes["radius"]) == (2, "tanh", 0.7))
     lam_lower, lam_upper = expected[cell.key][1:3]
     assert (lam_lower, lam_upper) == (direct.lam_lower, direct.lam_upper)
+
+
+@pytest.mark.parametrize("region", ["box", "ball"])
+def test_lower_ends_of_a_chain_of_widths_do_not_fall(tmp_path: Path, region: str) -> None:
+    # In standard parametrisation the wide network with further units at zero is the narrow one, however early a cell is ended.
+    spec = {
+        "compute": {"kind": "search", "starts": 2, "time_limit": 0.02}, "warm": "width",
+        "grid": {"data": "teacher_student", "n": 20, "width": [2, 3, 7, 40], "depth": 2, "region": region, "radius": 1.0},
+    }  # fmt: skip
+    ph.sweep(spec, tmp_path / "run.db", 0)
+    with Store.open(tmp_path / "run.db", readonly=True) as store:
+        ends = [row["lam_lower"] for row in store.rows("done")]
+    assert len(ends) == 4 and ends[0] > 0.0
+    assert all(wide >= narrow * (1.0 - 1e-9) for narrow, wide in pairwise(ends))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_in_memory_reach_the_workers(tmp_path: Path, workers: int) -> None:
+    rng = np.random.default_rng(37)
+    data = ph.Dataset(rng.standard_normal((10, 3)), rng.standard_normal(10))
+    spec = chaos_spec(8, grid={"data": data, "n": 9}, warm="width")
+    assert ph.sweep(spec, tmp_path / "run.db", workers).counts["done"] == 8
+    part = ph.Dataset(data.X[:9], data.y[:9])
+    with Store.open(tmp_path / "run.db", readonly=True) as store:
+        for row in store.rows():
+            net = ph.MLP([3, row["axes"]["width"], 1])
+            assert row["lam_lower"] == ph.Objective(net, part, "squared_error").value(net.init(rng=row["axes"]["seed"]))
+            assert row["axes"]["data"] == f"data@{data.content_hash[:8]}"
 
 
 def _dask() -> Any:

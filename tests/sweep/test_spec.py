@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pyhess as ph
 from pyhess import FileError, InputError, InputTypeError
 from pyhess.sweep import SweepSpec, make_plan
 from pyhess.sweep.canonical import canonical_json, key_of
@@ -76,6 +77,26 @@ def test_keys_depend_on_the_work_and_the_content_of_files(tmp_path: Path) -> Non
     assert len(keys) == 12
 
 
+def test_data_in_memory_enter_by_their_content(tmp_path: Path) -> None:
+    rng = np.random.default_rng(19)
+    X, y, weights = rng.standard_normal((12, 2)), rng.standard_normal(12), rng.uniform(0.5, 1.5, 12)
+    np.savez(tmp_path / "mine.npz", X=X, y=y, weights=weights)
+    mine = ph.Dataset(X, y, weights, name="mine")
+    for more in ({}, {"n": 7}):
+        described = SweepSpec.from_dict(spec(grid={"data": mine, **more}, standardize=True))
+        of_file = SweepSpec.from_dict(spec(grid={"data": "mine.npz", **more}, standardize=True), tmp_path)
+        assert [cell.key for cell in make_plan(described).cells] == [cell.key for cell in make_plan(of_file).cells]
+    other = ph.Dataset(X, -y, name="mine")
+    content = {"compute": {"kind": "search"}, "grid": {"width": 2, "radius": 0.5}, "zipped": [{"data": [mine, other, "xor"]}]}
+    described = SweepSpec.from_dict(content)
+    names = [f"mine@{data.content_hash[:8]}" for data in (mine, other)]
+    plan = make_plan(described)
+    assert [cell.axes["data"] for cell in plan.cells] == [*names, "xor"] and len(plan.by_key) == 3
+    assert json.loads(json.dumps(described.to_dict()))["zipped"] == [{"data": [*names, "xor"]}]
+    with pytest.raises(InputError, match=r"n is 13 but mine has 12 rows; use n <= 12"):
+        make_plan(SweepSpec.from_dict(spec(grid={"data": mine, "n": 13})))
+
+
 def test_the_example_is_a_specification(tmp_path: Path) -> None:
     described = SweepSpec.from_dict(tomllib.loads(EXAMPLE))
     plan = make_plan(described)
@@ -83,6 +104,41 @@ def test_the_example_is_a_specification(tmp_path: Path) -> None:
     assert SweepSpec.from_dict(json.loads(json.dumps(described.to_dict()))) == described
     content = summary(plan, [plan.cells[0].key])
     assert content["done"] == 1 and content["core_hours"] > 0.0 and content["bytes_per_cell"] > 1e4
+
+
+#: Processor seconds of `certify` without a time limit, measured once on one core: data, rows, hidden layers, region.
+MEASURED = {
+    ("xor", 24, (2,), "box"): 0.97, ("xor", 24, (2,), "ball"): 0.41, ("teacher_student", 64, (2,), "box"): 0.59,
+    ("teacher_student", 64, (2,), "ball"): 1.06, ("teacher_student", 64, (8,), "box"): 0.33,
+    ("teacher_student", 64, (8,), "ball"): 3.2, ("teacher_student", 128, (4, 4), "box"): 0.21,
+    ("teacher_student", 128, (4, 4), "ball"): 3.6, ("teacher_student", 64, (16, 16), "box"): 4.7,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MEASURED, ids=str)
+def test_the_prediction_holds_the_certificate(case: tuple[str, int, tuple[int, ...], str]) -> None:
+    data, n, hidden, region = case
+    grid = {"data": data, "n": n, "hidden": list(hidden), "region": region, "radius": 0.5}
+    seconds = {}
+    for kind in ("search", "bracket"):
+        content = {"compute": {"kind": kind, "starts": 2}, "grid": grid}
+        (cell,) = make_plan(SweepSpec.from_dict(content)).cells
+        seconds[kind] = cell.predicted_seconds
+    assert MEASURED[case] / 3.0 < seconds["bracket"] - seconds["search"] < MEASURED[case] * 3.0
+
+
+def test_no_cell_is_predicted_to_take_longer_than_its_time_limit() -> None:
+    compute = {"kind": "bracket", "starts": 2, "time_limit": 0.5}
+    content = spec(compute=compute, grid={"data": "xor", "n": 30, "width": [2, 4096], "depth": 2})
+    assert [cell.predicted_seconds for cell in make_plan(SweepSpec.from_dict(content)).cells] == [0.5, 0.5]
+    content["compute"]["time_limit"] = 500.0  # which branch and bound uses up where it applies
+    assert make_plan(SweepSpec.from_dict(content)).cells[0].predicted_seconds == 500.0
+    content["compute"]["certificate"] = "moment"
+    assert make_plan(SweepSpec.from_dict(content)).cells[0].predicted_seconds < 3.0
+    content["compute"]["certificate"] = "auto"
+    del content["compute"]["time_limit"]
+    small, large = (cell.predicted_seconds for cell in make_plan(SweepSpec.from_dict(content)).cells)
+    assert 0.5 < small < 3.0 and large > 60.0
 
 
 def test_zipped_axes_go_together_and_duplicates_are_left_out() -> None:

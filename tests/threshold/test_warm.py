@@ -11,6 +11,7 @@ import pytest
 import pyhess as ph
 from pyhess.errors import InputError, InputTypeError
 from pyhess.threshold.search_run import NativeRun, Run
+from pyhess.threshold.widening import padded
 
 search_module = import_module("pyhess.threshold.search")
 
@@ -102,6 +103,18 @@ def test_warm_starts_come_first_when_time_is_short(problem: Any) -> None:
     assert found.psi_upper <= quotient(obj, theta, v) * (1.0 + 1e-12) + 1e-12
 
 
+def test_a_time_that_is_over_before_it_begins_loses_no_warm_start(problem: Any) -> None:
+    obj = problem([3, 4, 2], "tanh", "squared_error")
+    box = ph.Box(-0.7, 0.4)
+    best = ph.search(obj, box, rng=7, starts=20)
+    for penalty in (ph.L2(), ph.WeightedL2(np.linspace(0.2, 3.0, obj.num_params))):
+        least = penalty.bind(obj).strength(best.psi_upper, best.v)
+        found = ph.search(obj, box, penalty=penalty, rng=8, time_limit=1e-9, warm=(best.theta, best.v))
+        assert found.lam_lower >= least * (1.0 - 1e-12)
+        t = ph.lambda_threshold(obj, box, penalty, rng=8, time_limit=1e-9, warm=(best.theta, best.v))
+        assert t.stats["interrupted"] and t.lam_lower >= least * (1.0 - 1e-9)
+
+
 def test_biases_left_out_accept_a_direction_within_the_weights(problem: Any) -> None:
     obj = problem([3, 4, 1], "tanh", "squared_error")
     penalty = ph.L2(penalize="weights").bind(obj)
@@ -183,6 +196,22 @@ def test_entries_of_duplicated_units() -> None:
     factor = np.sqrt(5.0 / 2.0)  # kappa = 1/sqrt(2) against 1/sqrt(5); three copies of the first unit, two of the second
     assert w2[0] == pytest.approx(factor * np.array([7.0 / 3.0, 4.0, 7.0 / 3.0, 4.0, 7.0 / 3.0]), rel=1e-15)
     assert b2 is not None and b2 == pytest.approx(9.0 * factor, rel=1e-15)
+
+
+@pytest.mark.parametrize("parametrization", ["standard", "ntk"])
+@pytest.mark.parametrize(("small", "large"), WIDTHS)
+def test_units_at_zero_compute_the_same(problem: Any, small: Any, large: Any, parametrization: str) -> None:
+    narrow = problem(small, "softplus", "squared_error", parametrization=parametrization)
+    wide = problem(large, "softplus", "squared_error", parametrization=parametrization)
+    theta, v = np.random.default_rng(19).standard_normal((2, narrow.num_params))
+    theta_wide, v_wide = (padded(narrow.net, wide.net, vector) for vector in (theta, v))
+    for t in (0.0, -1.5):
+        assert wide.value(theta_wide + t * v_wide) == pytest.approx(narrow.value(theta + t * v), rel=1e-13)
+    scale = np.linalg.norm(narrow.hvp(theta, v)) * np.linalg.norm(v)
+    assert wide.curvature(theta_wide, v_wide).q == pytest.approx(narrow.curvature(theta, v).q, abs=1e-13 * scale)
+    if parametrization == "standard":  # lengths, and so quotients, balls and boxes are the narrow network's
+        assert np.sort(theta_wide[theta_wide != 0.0]) == pytest.approx(np.sort(theta), rel=1e-15)
+        assert quotient(wide, theta_wide, v_wide) == pytest.approx(quotient(narrow, theta, v), rel=1e-11, abs=1e-13)
 
 
 @pytest.mark.parametrize("parametrization", ["standard", "ntk"])

@@ -1,0 +1,73 @@
+"""What a certificate takes, predicted from sizes alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..model import MLP
+from .boxes import box_work, boxes_know
+from .dense import dense_work
+from .portfolio import _CELL_COST, _DENSE_COST, _DENSE_PARAMS, _MAX_CELLS, _UNIT_CELLS, _UNIT_WORK
+from .schedule import _FEWEST, _MOST, _WORK
+from .units import unit_work, units_know
+
+#: Seconds of a multiplication with interval arithmetic around it, by method; measured on one core.
+_PER_MOMENT, _PER_DENSE, _PER_UNIT, _PER_BOX = 2e-8, 6e-9, 2.7e-9, 4e-8
+#: Seconds of a call, whatever the sizes, in NumPy (per layer) and in compiled loops.
+_CALL, _LOOP = 1.2e-3, 5e-5
+
+
+def certificate_seconds(
+    net: MLP, num_samples: int, *, ball: bool, method: str = "auto", time_limit: float | None = None
+) -> float:
+    """Seconds of `certify` on one core, right within a small factor; of the machine nothing is asked.
+
+    Parameters
+    ----------
+    net : MLP
+    num_samples : int
+        N.
+    ball : bool
+        Whether the region is a ball, which is cut into cells, rather than a box.
+    method : str
+        As for `certify`.
+    time_limit : float, optional
+        Seconds of it and of a search before it, all of which branch and bound uses where it applies.
+
+    Examples
+    --------
+    >>> import pyhess as ph
+    >>> from pyhess.certify.cost import certificate_seconds
+    >>> tiny, wide = ph.MLP([8, 4, 1]), ph.MLP([64, 512, 512, 10])
+    >>> 0.1 < certificate_seconds(tiny, 100, ball=False) < 3.0 < certificate_seconds(wide, 1000, ball=False)
+    True
+    """
+    if net.num_layers == 1:
+        return _CALL
+    size, auto = net.num_params, method == "auto"
+    dense = dense_work(net, num_samples)
+    roots = {}
+    if method in ("auto", "moment"):
+        roots["moment"] = _CALL * net.num_layers + _PER_MOMENT * num_samples * size
+    for name in ("centre", "comparison", "deif"):
+        if method == name or (auto and size <= _DENSE_PARAMS and dense <= _DENSE_COST):
+            roots[name] = _CALL * net.num_layers + _PER_DENSE * dense
+    seconds = sum(roots.values())
+    if ball and roots:
+        # Which method cuts the ball is not known before: the dearest of them, as often as its cost allows.
+        name = max(roots, key=lambda name: roots[name])
+        work = 600.0 * num_samples * size if name == "moment" else 30.0 * dense
+        seconds += roots[name] * float(np.clip(_CELL_COST / work, 4, _MAX_CELLS))
+    searches = [*(["units"] if units_know(net) else []), *boxes_know(net, num_samples, ball=ball)]
+    searches = [name for name in searches if method in ("auto", name)]
+    if time_limit is not None:
+        return time_limit if searches else min(seconds, time_limit)
+    if "units" in searches:
+        searches.remove("units")
+        work = unit_work(net, num_samples)
+        seconds += float(np.clip(_UNIT_WORK / work, *_UNIT_CELLS)) * (_LOOP + _PER_UNIT * work)
+    for name in searches:
+        work = box_work(net, num_samples)[name]
+        if work * _FEWEST <= _WORK:
+            seconds += _PER_BOX * min(_WORK, _MOST * work)
+    return seconds
