@@ -7,8 +7,8 @@ and cut in two where none does:
     derivatives up to the third, where there are few parameters;
     the recursion in the layers' norms;
     the blocks of single hidden units, with the worst of every datum;
-    the blocks of single hidden units, over cells of one unit's weights that the certificate brings along;
-    the closed form for two-layer linear networks.
+    the blocks of single hidden units, over cells of one unit's weights, for boxes those that the certificate brings along;
+    the closed forms for two-layer linear networks.
 
 So what is checked is the number, not the way it was found. A search's cover is where the cutting starts.
 """

@@ -3,7 +3,8 @@
 With one hidden layer the residual part of the Hessian is block diagonal over the hidden units, so its smallest eigenvalue is that
 of a unit's block, or zero. Units with the same ranges are alike. For one of each kind, and for every model of the other units
 that has to be looked at, the file's cells must contain all weights that the unit can have, and on each of them the block must
-have no eigenvalue below the claim; cells on which that is not proved at once are cut in two.
+have no eigenvalue below the claim; cells on which that is not proved at once are cut in two. On a ball the cutting starts with
+one cell that contains the ball, and cells lose what sticks out of it.
 """
 
 from __future__ import annotations
