@@ -1,10 +1,10 @@
 """How tight the certificates are: lam_upper / lam_lower against the region's radius, the width and the depth, and on real data.
 
-Usage: python examples/certificate_tightness.py [seconds per row] [random | real]
+Usage: python examples/certificate_tightness.py [seconds per row] [random | real | deep]
 
 Prints the tables in docs/certificates.md: for each network the lower end that a search proves, and for every method the ratio of
 its upper end to it. ``random``: ten standard normal data, two features, one output; tanh, squared error, a box about the origin.
-``real``: diabetes and digits, which need the extra ``[data]``.
+``real``: diabetes and digits, which need the extra ``[data]``. ``deep``: two and three hidden layers, wide boxes and balls.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ REAL = [
 ]
 
 
-def row(name: str, obj: ph.Objective, radius: float, seconds: float) -> None:
+DEEP = [([2, *[3] * depth, 1], kind) for kind in ("box", "ball") for depth in (2, 3)]
+
+
+def row(name: str, obj: ph.Objective, radius: float, seconds: float, *, ball: bool = False) -> None:
     """Print one line of the table."""
-    region = ph.Box(-radius, radius)
+    region = ph.Ball(radius=radius) if ball else ph.Box(-radius, radius)
     lower = ph.lambda_threshold(obj, region, rng=257, certificate=None, time_limit=seconds).lam_lower
     certificate = ph.certify(obj, region, time_limit=seconds, psi_upper=-2.0 * lower)
     ratios = [f"{-0.5 * certificate.table[m].psi_lower / lower:.3g}" if m in certificate.table else "" for m in METHODS]
@@ -52,6 +55,10 @@ def main() -> None:
         return
     rng = np.random.default_rng(251)
     data = ph.Dataset(rng.standard_normal((10, 2)), rng.standard_normal(10))
+    if sys.argv[2:] == ["deep"]:
+        for widths, kind in DEEP:
+            row(f"{'-'.join(map(str, widths))} {kind}", ph.Objective(ph.MLP(widths), data), 1.0, seconds, ball=kind == "ball")
+        return
     for widths, radius in RANDOM:
         row("-".join(map(str, widths)), ph.Objective(ph.MLP(widths), data), radius, seconds)
 

@@ -3,6 +3,8 @@
 A point of the ball has layer blocks at distances rho_l from the centre's with sum rho_l² <= R². Bounds are increasing in every
 rho_l, so the simplex of shares u_l = rho_l²/R² is cut into boxes, each bounded at its upper corner; the box with the worst bound
 is cut again, best first. Every state of the cutting is a cover, so its worst bound is valid at any time.
+
+The output biases move all residuals alike, and weigh more than other parameters. `ball_subdivision` cuts their intervals as well.
 """
 
 from __future__ import annotations
@@ -13,7 +15,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from .intervals import gamma
+from ..objective import Objective
+from ..regions import Ball
+from .intervals import Interval, gamma
+from .propagate import BallCells, Cell
+from .subdivision import Subdivision
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -78,3 +84,52 @@ def worst_over_ball(
                 break
             checkpoint, reference = 2 * count, heap[0][0]
     return heap[0][0], count
+
+
+#: Most output biases that are cut.
+MAX_BIASES = 4
+
+
+def ball_subdivision(bound: Callable[[Cell], float | None], obj: Objective, region: Ball) -> Subdivision:
+    """Branch and bound over the output biases' offsets (in units of R) and the layers' shares of the radius.
+
+    The last layer's share is that of its weights alone. Where the biases are not cut yet, weights and biases share a radius.
+    """
+    net, radius = obj.net, region.radius
+    slot = net.layer_slices[-1][1]
+    middle = region.center[slot] if slot is not None else np.zeros(0)
+    outputs, layers = middle.size, net.num_layers
+    allowance = 1.0 + 1e-12
+    make = BallCells(net, region)
+
+    def cell(low: FloatArray, high: FloatArray) -> tuple[Cell, int] | None:
+        offset_low, offset_high, share_low, share_high = low[:outputs], high[:outputs], low[outputs:], high[outputs:]
+        nearest = np.maximum(0.0, np.maximum(offset_low, -offset_high))
+        rest = 1.0 - float((nearest**2).sum()) - float(share_low.sum())
+        if rest < -1e-12:
+            return None
+        shares = np.minimum(share_high, share_low + max(rest, 0.0)) * allowance + 1e-15
+        # The simplex ends where the shares are used up.
+        split = int(np.argmax(np.concatenate([0.5 * (offset_high - offset_low), np.sqrt(shares) - np.sqrt(share_low)])))
+        if (offset_low == -1.0).all() and (offset_high == 1.0).all():
+            shares[-1] = (1.0 - float(share_low[:-1].sum())) * allowance + 1e-15
+            return make(radius * np.sqrt(shares) * (1.0 + gamma(8))), split
+        # An offset has what the shares and the other offsets leave.
+        most = np.sqrt(np.maximum(0.0, rest + nearest**2)) * allowance + 1e-15
+        start, end = np.maximum(offset_low, -most), np.minimum(offset_high, most)
+        slack = 1e-12 * (radius + np.abs(middle)) + 1e-300
+        biases = Interval(middle + radius * np.minimum(start, end) - slack, middle + radius * np.maximum(start, end) + slack)
+        return make(radius * np.sqrt(shares) * (1.0 + gamma(8)), biases), split
+
+    def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: npt.NDArray[np.int64]) -> None:
+        for at, (low, high) in enumerate(zip(lows, highs, strict=True)):
+            found = cell(low, high)
+            if found is None:
+                bounds[at], splits[at] = np.inf, 0
+                continue
+            with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+                value = bound(found[0])
+            bounds[at], splits[at] = -np.inf if value is None else value, found[1]
+
+    low = np.concatenate([np.full(outputs, -1.0), np.zeros(layers)])
+    return Subdivision(evaluate, low, np.ones(outputs + layers), boxes=False)

@@ -10,7 +10,10 @@ import numpy.typing as npt
 from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball, Box
+from .allocation import MAX_BIASES, ball_subdivision
 from .cell_bounds import full_bounds, residual_bounds
+from .moment import moment_bound
+from .propagate import Cell, box_cell
 from .scalar_ranges import CODES
 from .subdivision import Cover, Subdivision, covers
 from .taylor_kernel import monomials
@@ -25,6 +28,8 @@ _ODD = ("tanh", "identity")
 FULL_PARAMS = 6
 #: Most parameters, and most multiplications of one enclosure, for branch and bound by the residual part.
 BOX_PARAMS, _BOX_COST = 150, 3e7
+#: A moment bound takes as long as this many multiplications, and as many again for every datum and parameter.
+_MOMENT_WORK, _MOMENT_COST, _MOMENT_MOST = 3e5, 200.0, 1e7
 
 
 def _problem(obj: Objective) -> tuple[object, ...]:
@@ -69,7 +74,11 @@ def full_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:
 
 def recheck(obj: Objective, region: Box | Ball, name: str, cover: Cover) -> float:
     """The bound that the boxes of a cover prove, computed afresh; -inf if they do not cover the region."""
-    search = full_subdivision(obj, region) if name == "full" else box_subdivision(obj, region)  # type: ignore[arg-type]
+    if name == "full":
+        search = full_subdivision(obj, region)
+    else:
+        assert isinstance(region, Box)
+        search = box_subdivision(obj, region) if name == "boxes" else cell_subdivision(obj, region)
     if cover.keys != search.keys or not covers(cover, search.low, search.high):
         return -math.inf
     bounds = search.evaluated(cover.low, cover.high)
@@ -95,6 +104,32 @@ def box_subdivision(obj: Objective, region: Box) -> Subdivision:
     def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: IntArray) -> None:
         residual_bounds(problem, lows, highs, bounds)
         splits[:] = -1
+
+    return Subdivision(evaluate, *_without_copies(obj.net, region))
+
+
+def cells_apply(obj: Objective, region: Box | Ball) -> bool:
+    """Whether branch and bound with the moment bound is worth trying: several hidden layers, few parameters or a ball."""
+    if obj.net.num_layers < 3 or obj.data.num_samples * float(obj.num_params) > _MOMENT_MOST:
+        return False
+    return obj.num_params <= BOX_PARAMS if isinstance(region, Box) else obj.net.widths[-1] <= MAX_BIASES
+
+
+def cell_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:
+    """Branch and bound with the moment bound: over the parameters, or over a ball's shares and output biases."""
+    go_on = np.zeros(1, dtype=np.int32)
+
+    def bound(cell: Cell) -> float | None:
+        return moment_bound(cell, obj.data, obj.targets, obj.loss, go_on)
+
+    if isinstance(region, Ball):
+        return ball_subdivision(bound, obj, region)
+
+    def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: IntArray) -> None:
+        for at, (low, high) in enumerate(zip(lows, highs, strict=True)):
+            with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+                value = bound(box_cell(obj.net, Box(low, high)))
+            bounds[at], splits[at] = -math.inf if value is None else value, -1
 
     return Subdivision(evaluate, *_without_copies(obj.net, region))
 
@@ -140,5 +175,6 @@ def box_work(net: MLP, samples: int) -> dict[str, float]:
     vertices = 2.0 ** min(size, 64) * (1.0 + size / 2.0)  # of few parameters or of no use
     return {
         "boxes": samples * float(size) ** 2 + 4.0 * float(size) ** 3,
+        "cells": _MOMENT_WORK + _MOMENT_COST * samples * size,
         "full": 2.0 * samples * units * (float(size) + 1.0) ** 3 + vertices * float(size) ** 3,
     }

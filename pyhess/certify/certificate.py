@@ -83,7 +83,7 @@ class Certificate:
         NumericalError
             If the fresh bound is below the recorded one.
         """
-        from .portfolio import fresh_bound
+        from .again import fresh_bound
 
         if self.method == "none":
             return True

@@ -39,11 +39,11 @@ class FormSum:
                 self._moments[layer] += (inputs * first[:, layer : layer + 1]).T @ inputs
         self._count += x.shape[0]
 
-    def bound(self, scales: FloatArray) -> float:
-        """Upper bound of the form over unit t; ``scales`` (D,) are the layers' factors κ_l from V to its effective block."""
+    def form(self, scales: FloatArray) -> FloatArray:
+        """Entries (D, D) of the mean form in t; ``scales`` (D,) are the layers' factors κ_l from V to its effective block."""
         layers, size = self._plain.shape[0], self._moments.shape[1]
         if not (np.isfinite(self._plain).all() and np.isfinite(self._moments).all()):
-            return float("inf")
+            return np.full((layers, layers), np.inf)
         form = self._plain.copy()
         # The moment matrices are sums over data of rounded products: |error| <= gamma sum kap |x~||x~|', in norm at most the
         # trace.
@@ -54,5 +54,16 @@ class FormSum:
         for layer in range(1, layers):
             mixed = min(np.sqrt(tops[layer] * self._plain[0, layer]), self._crude[layer])
             form[0, layer] = form[layer, 0] = mixed
-        form = form * np.outer(scales, scales) * (1.0 + gamma(3 * self._count + 4 * size + 64 * layers + 256))
-        return max(0.0, eigval_max_bound(form)) * (1.0 + gamma(8))
+        bound: FloatArray = form * np.outer(scales, scales) * (1.0 + gamma(3 * self._count + 4 * size + 64 * layers + 256))
+        return bound
+
+    def bound(self, scales: FloatArray) -> float:
+        """Upper bound of the form over unit t."""
+        return largest(self.form(scales))
+
+
+def largest(form: FloatArray) -> float:
+    """Upper bound of t'Mt over unit t, for M >= 0 entrywise."""
+    if not np.isfinite(form).all():
+        return float("inf")
+    return max(0.0, eigval_max_bound(form)) * (1.0 + gamma(8))

@@ -18,6 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 UNIT = 2.0**-53
 #: More than the error of any single operation that underflows.
 TINY = 1e-300
+#: More than the root of what underflows in a sum of squares.
+ROOT_TINY = 1e-150
 #: Multiplications of a product up to which `sharp_matmul` spends six times as many again on sharper ends.
 _SHARP_WORK = 3e8
 
@@ -159,3 +161,10 @@ def norms(x: FloatArray) -> FloatArray:
     scale = np.where((largest > 0.0) & np.isfinite(largest), largest, 1.0)
     bound: FloatArray = scale * np.sqrt(((x / scale[:, None]) ** 2).sum(axis=1)) * (1.0 + gamma(length + 16)) + length * TINY
     return bound
+
+
+def within(x: Interval, known: Interval) -> Interval:
+    """The intersection with what is known, which is kept where x is not a number."""
+    lo, hi = np.maximum(known.lo, x.lo), np.minimum(known.hi, x.hi)
+    crossed = ~(lo <= hi)
+    return Interval(np.where(crossed, known.lo, lo), np.where(crossed, known.hi, hi))

@@ -21,7 +21,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from .intervals import TINY, Interval, gamma, matmul, norms
+from .intervals import TINY, Interval, gamma, matmul, norms, within
 from .joint_kernel import piece_hulls
 from .ranges import derivative_range, growth
 
@@ -164,7 +164,7 @@ def joint_last(
     if found is None:
         return plain
     curved, delta, peak = found
-    result_delta = _within(delta, plain.delta)
+    result_delta = within(delta, plain.delta)
     base = constant.magnitude[:, 0] * (1.0 + gamma(4))
     delta_norm = np.fmin(plain.delta_norm, norms(result_delta.magnitude))
     bent, steep = plain.bent, plain.steep
@@ -179,7 +179,7 @@ def joint_last(
         bent = np.fmin(bent, _product_bound(base, h, bends * below**2 * room, 1.0))
         steep = np.fmin(steep, np.sqrt(_product_bound(base, h, (steepness * below) ** 2 * room, 2.0)) * room)
     peak_all = np.fmin(plain.peak, peak * (1.0 + gamma(4)) + TINY)
-    return Last(_within(curved, plain.curved), result_delta, delta_norm, peak_all, bent, steep)
+    return Last(within(curved, plain.curved), result_delta, delta_norm, peak_all, bent, steep)
 
 
 def _ball_parts(rho: float, parts: int) -> Interval:
@@ -210,13 +210,6 @@ def _hulls(
     peak = np.empty(rest.lo.shape[0])
     piece_hulls(*(*inputs, *out, peak))
     return Interval(out[0], out[1]), Interval(out[2], out[3]), peak
-
-
-def _within(x: Interval, known: Interval) -> Interval:
-    """The intersection with what is known, which is kept where x is not a number."""
-    lo, hi = np.maximum(known.lo, x.lo), np.minimum(known.hi, x.hi)
-    crossed = ~(lo <= hi)
-    return Interval(np.where(crossed, known.lo, lo), np.where(crossed, known.hi, hi))
 
 
 def _with_one(values: FloatArray, bias: bool) -> FloatArray:

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import Dataset
-from .forms import FormSum
+from .forms import FormSum, largest
 from .intervals import gamma
 from .joint import Last, steep_and_curved
 from .propagate import Cell, Propagation, propagate
+from .signed import signed_applies, signed_blocks
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -53,18 +54,19 @@ def tangent_forms(cell: Cell, bounds: Propagation) -> list[FloatArray]:
     return forms
 
 
-def residual_forms(cell: Cell, bounds: Propagation) -> FloatArray:
-    """M (n, D, D): v'Rv >= -t'M t for every datum."""
+def residual_forms(cell: Cell, bounds: Propagation) -> tuple[FloatArray, FloatArray]:
+    """(M', M'') (n, D, D) with v'Rv >= -t'(M' + M'')t for every datum: of the mixed terms (zero diagonal) and the curved ones."""
     layers = cell.net.num_layers
     tangent = tangent_forms(cell, bounds)
-    total = np.zeros((tangent[0].shape[0], layers, layers))
+    pairs = np.zeros((tangent[0].shape[0], layers, layers))
+    total = np.zeros_like(pairs)
     for layer in range(1, layers):
         steepest = bounds.slope[layer - 1].magnitude.max(axis=1)
         mixed = (bounds.delta_norm[layer] * steepest)[:, None] * tangent[layer - 1]
         if layer == layers - 1 and bounds.joint is not None:
             mixed = _last_mixed(cell, bounds, bounds.joint, tangent)
-        total[:, layer, :] += mixed
-        total[:, :, layer] += mixed
+        pairs[:, layer, :] += mixed
+        pairs[:, :, layer] += mixed
     for layer in range(layers - 1):
         sharpest = np.maximum(0.0, -bounds.curved[layer].lo).max(axis=1)
         if layer == layers - 2 and layer > 0 and bounds.joint is not None:
@@ -74,7 +76,7 @@ def residual_forms(cell: Cell, bounds: Propagation) -> FloatArray:
     total = total * (1.0 + gamma(8 * layers + 32))
     if layers > 2:
         _first_together(cell, bounds, total)
-    return total
+    return pairs * (1.0 + gamma(8 * layers + 32)), total
 
 
 def _first_together(cell: Cell, bounds: Propagation, total: FloatArray) -> None:
@@ -126,9 +128,18 @@ def _last_curved(cell: Cell, bounds: Propagation, joint: Last, sharpest: FloatAr
 def moment_bound(cell: Cell, data: Dataset, targets: FloatArray, loss: str, cancelled: npt.NDArray[np.int32]) -> float | None:
     """Lower bound of psi over the cell; None if cancelled."""
     net = cell.net
-    total = FormSum(net.num_layers, net.widths[0], net.bias)
+    pairs, total = (FormSum(net.num_layers, net.widths[0], net.bias) for _ in range(2))
+    signed = signed_applies(cell, data.num_samples, loss)
+    known = np.full((net.num_layers, net.num_layers), np.inf)
     for x, y, w in data_blocks(cell, data, targets):
         if cancelled[0]:
             return None
-        total.add(residual_forms(cell, propagate(cell, x, y, loss)), x, w)
-    return -total.bound(np.array(net.layer_scales) * (1.0 + gamma(4)))
+        bounds = propagate(cell, x, y, loss)
+        mixed, curved = residual_forms(cell, bounds)
+        pairs.add(mixed, x, w)
+        total.add(curved, x, w)
+        if signed and x.shape[0] == data.num_samples:
+            known = signed_blocks(cell, bounds, x, w)
+    scales = np.array(net.layer_scales) * (1.0 + gamma(4))
+    form = np.fmin(pairs.form(scales), known * np.outer(scales, scales) * (1.0 + gamma(4))) + total.form(scales)
+    return -largest(form * (1.0 + gamma(4)))

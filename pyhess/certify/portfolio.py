@@ -16,7 +16,15 @@ from ..errors import InputError, InputTypeError, MemoryLimitError
 from ..objective import Objective
 from ..regions import Ball, Box, Region, as_region
 from .allocation import worst_over_ball
-from .boxes import box_subdivision, boxes_apply, cell_costs, full_applies, full_subdivision, recheck
+from .boxes import (
+    box_subdivision,
+    boxes_apply,
+    cell_costs,
+    cell_subdivision,
+    cells_apply,
+    full_applies,
+    full_subdivision,
+)
 from .centre import centre_bounds, centre_of
 from .certificate import Certificate, MethodResult
 from .dense import dense_cost
@@ -24,16 +32,16 @@ from .intervals import Interval
 from .linear_networks import exact_linear
 from .matrices import comparison_bound, deif_bound, residual_enclosure
 from .moment import moment_bound
-from .propagate import Cell, ball_cell, point_cell, whole_cell
+from .propagate import BallCells, Cell, point_cell, whole_cell
 from .schedule import Portfolio
-from .subdivision import Cover, Progress
+from .subdivision import Progress
 from .texts import ROUNDING, WHAT, does_not_apply
 from .unit_blocks import block_bound, blocks_cost
 from .units import unit_bound, unit_bound_applies, unit_work
 
-METHODS = ("moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "full", "exact")
+METHODS = ("moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "cells", "full", "exact")
 
-_DENSE, _SEARCHES = ("centre", "comparison", "deif"), ("units", "boxes", "full")
+_DENSE, _SEARCHES = ("centre", "comparison", "deif"), ("units", "boxes", "cells", "full")
 
 #: A lower bound of psi over a cell, or None if it was cancelled.
 Bound = Callable[[Cell], float | None]
@@ -73,7 +81,9 @@ def certify(
         eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"blocks"``: the residual part's
         block of one unit of a single hidden layer; any number of inputs. ``"units"``: branch and bound over
         the weights of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the
-        parameters of a small network on a box. ``"full"``: branch and bound to any accuracy for up to 6 parameters.
+        parameters of a small network on a box. ``"cells"``: branch and bound with the moment bound, for several hidden layers:
+        over the parameters on a box, over the output biases and the layers' shares of the radius in a ball.
+        ``"full"``: branch and bound to any accuracy for up to 6 parameters.
         ``"exact"``: the closed forms that two-layer linear networks have.
         ``"auto"``: the best of those whose cost is reasonable.
     time_limit : float, optional
@@ -187,18 +197,6 @@ class Certification:
         return replace(best, statement=statement, _region=self._region)
 
 
-def fresh_bound(obj: Objective, region: Region, method: str, cells: int, cover: Cover | None) -> float:
-    """The bound of a method, computed again: over the boxes of a cover if there is one, with as many cells as before."""
-    region = as_region(region).bind(obj)
-    parts = (region,) if isinstance(region, Box | Ball) else region.enclosures()
-    if method == "units":
-        found = (unit_bound(obj, part, max_cells=cells) for part in parts if isinstance(part, Box | Ball))
-        return max((one.psi_lower for one in found if one is not None), default=-math.inf)
-    if cover is None:
-        return certify(obj, region, "auto" if method == "linear" else method).psi_lower
-    return max((recheck(obj, part, method, cover) for part in parts if isinstance(part, Box | Ball)), default=-math.inf)
-
-
 def _linear(obj: Objective, region: Region) -> Certificate:
     """No hidden layer: the loss is convex in theta, and nothing has to be computed."""
     statement = "the network has no hidden layer, so the loss is convex in theta: no Hessian has a negative eigenvalue"
@@ -253,6 +251,7 @@ class _Run:
             return []
         names = ["units"] if unit_bound_applies(self.obj, self.region) else []
         names += ["full"] if full_applies(self.obj) else []
+        names += ["cells"] if cells_apply(self.obj, self.region) else []
         return [*names, "boxes"] if isinstance(self.region, Box) and boxes_apply(self.obj) else names
 
     def refine(self, method: str, time_limit: float | None, psi_upper: float | None) -> None:
@@ -275,6 +274,7 @@ class _Run:
             makers = {
                 "full": lambda: full_subdivision(self.obj, self.region),
                 "boxes": lambda: box_subdivision(self.obj, self.region),  # type: ignore[arg-type]
+                "cells": lambda: cell_subdivision(self.obj, self.region),
             }
             self._portfolio = Portfolio({name: makers[name] for name in chosen}, cell_costs(self.obj))
         known = max((row.psi_lower for row in self.table.values()), default=-math.inf)
@@ -339,7 +339,8 @@ class _Run:
         if name in ("comparison", "deif"):
             cost = 30.0 * dense_cost(self.whole, samples)
         max_cells = int(np.clip(_CELL_COST / cost, 4, _MAX_CELLS))
-        return worst_over_ball(lambda radii: bound(ball_cell(net, region, radii)), net.num_layers, region.radius, max_cells)
+        make = BallCells(net, region)
+        return worst_over_ball(lambda radii: bound(make(radii)), net.num_layers, region.radius, max_cells)
 
     def _dense_is_cheap(self) -> bool:
         cost = dense_cost(self.whole, self.obj.data.num_samples)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..errors import InputTypeError
 from ..model import MLP
 from ..regions import Ball, Box, Region
-from .intervals import Interval, down, gamma, norms, sharp_matmul, up
+from .intervals import ROOT_TINY, Interval, down, gamma, matmul, norms, sharp_matmul, up, within
 from .joint import Last, joint_last
 from .ranges import derivative_range, growth
 from .spectral import norm_bound
@@ -29,9 +29,11 @@ class Block:
     weight: Interval  # (out, in)
     bias: Interval  # (out,), zeros without biases
     rho: float
+    rho_bias: bool  # whether the radius covers b as well as W
     spectral: float  # sup of the spectral norm of W
     affine: float  # sup of the spectral norm of (W, b)
     columns: FloatArray  # sup of the Euclidean norms of the columns of W
+    still: float  # sup of the spectral norm of W without the ball's radius
 
 
 @dataclass(frozen=True)
@@ -77,20 +79,42 @@ def _interval_block(w: Interval, b: Interval) -> Block:
         norm_bound(joined(w.magnitude, b.magnitude)),
         (norm_bound(joined(w.middle, b.middle)) + norm_bound(joined(w.radius, b.radius))) * (1.0 + gamma(4)),
     )
-    return Block(w, b, 0.0, spectral, affine, norms(w.magnitude.T))
+    return Block(w, b, 0.0, True, spectral, affine, norms(w.magnitude.T), spectral)
 
 
-def ball_cell(net: MLP, region: Ball, radii: FloatArray) -> Cell:
-    """{theta : every layer's block lies within radii[l] of the centre}."""
-    blocks = []
-    for layer in range(net.num_layers):
-        w, b = _layer_interval(net, layer, region.center, region.center)
-        rho = float(radii[layer]) * net.layer_scales[layer] * (1.0 + gamma(8))
-        spectral = (norm_bound(w.middle) + norm_bound(w.radius) + rho) * (1.0 + gamma(8))
-        affine = (norm_bound(joined(w.middle, b.middle)) + norm_bound(joined(w.radius, b.radius)) + rho) * (1.0 + gamma(8))
-        columns = (norms(w.magnitude.T) + rho) * (1.0 + gamma(4))
-        blocks.append(Block(w, b, rho, spectral, affine, columns))
-    return Cell(net, tuple(blocks))
+class BallCells:
+    """Makes cells of a ball; what belongs to the centre is computed once."""
+
+    def __init__(self, net: MLP, region: Ball) -> None:
+        self._net = net
+        self._parts = [_layer_interval(net, layer, region.center, region.center) for layer in range(net.num_layers)]
+        self._still = [_still(w) for w, _ in self._parts]
+        self._affine = [norm_bound(joined(w.middle, b.middle)) + norm_bound(joined(w.radius, b.radius)) for w, b in self._parts]
+        self._columns = [norms(w.magnitude.T) for w, _ in self._parts]
+
+    def __call__(self, radii: FloatArray, last_bias: Interval | None = None) -> Cell:
+        """{theta : every layer's block lies within radii[l] of the centre}; the output bias in ``last_bias`` (K,) if given.
+
+        Then the last radius is that of the output weights alone.
+        """
+        net, room = self._net, 1.0 + gamma(8)
+        blocks = []
+        for layer, (w, b) in enumerate(self._parts):
+            scale = net.layer_scales[layer]
+            rho = float(radii[layer]) * scale * room
+            spectral, affine = (self._still[layer] + rho) * room, (self._affine[layer] + rho) * room
+            apart = last_bias is not None and layer == net.num_layers - 1
+            if apart:
+                assert last_bias is not None
+                b = last_bias if scale == 1.0 else Interval(down(down(scale * last_bias.lo)), up(up(scale * last_bias.hi)))
+                affine = float(np.sqrt(spectral**2 + norms(b.magnitude[None])[0] ** 2)) * room + ROOT_TINY
+            columns = (self._columns[layer] + rho) * (1.0 + gamma(4))
+            blocks.append(Block(w, b, rho, not apart, spectral, affine, columns, self._still[layer]))
+        return Cell(net, tuple(blocks))
+
+
+def _still(w: Interval) -> float:
+    return (norm_bound(w.middle) + norm_bound(w.radius)) * (1.0 + gamma(4))
 
 
 def whole_cell(net: MLP, region: Region) -> Cell:
@@ -104,7 +128,7 @@ def whole_cell(net: MLP, region: Region) -> Cell:
     if isinstance(region, Box):
         return box_cell(net, region)
     if isinstance(region, Ball):
-        return ball_cell(net, region, np.full(net.num_layers, region.radius))
+        return BallCells(net, region)(np.full(net.num_layers, region.radius))
     raise InputTypeError(f"certificates know Box and Ball, not {type(region).__name__}; enclose the region in one of them.")
 
 
@@ -147,9 +171,14 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
     net = cell.net
     last = net.num_layers - 1
     a = Interval.point(x)
-    entering, entering_norm, pre, pre_norm = [a], [_with_one(norms(x), net.bias)], [], []
+    a_norm = norms(x)
+    entering, entering_norm, pre, pre_norm = [a], [_with_one(a_norm, net.bias)], [], []
+    ball = _BallMoves(cell, x) if any(block.rho > 0.0 for block in cell.blocks) else None
     for layer, block in enumerate(cell.blocks):
-        s = _affine(block, a, entering_norm[-1])
+        moved_norm = entering_norm[-1] if block.rho_bias else a_norm
+        s = _affine(block, a, moved_norm)
+        if ball is not None:
+            s = ball.forwards(layer, s, moved_norm)
         # |s| <= |(W, b)| |(a, 1)|: in a ball this beats the entries' intervals for wide layers.
         s_norm = np.minimum(norms(s.magnitude), block.affine * entering_norm[-1] * (1.0 + gamma(4)))
         pre.append(s)
@@ -169,6 +198,8 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
 
     slope = [derivative_range(net.activations[layer], net.betas[layer], 1, pre[layer]) for layer in range(last)]
     delta, delta_norm = [residual], [residual_norm]
+    if ball is not None:
+        ball.turn(loss, targets, residual)
     bar: list[Interval] = []
     curved: list[Interval] = []
     joint: Last | None = None
@@ -180,6 +211,8 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
         # |bar_j| <= |W_:j| |delta|
         limit = up(above.columns[None, :] * delta_norm[0][:, None] * (1.0 + gamma(4)))
         cotangent = Interval(np.maximum(cotangent.lo, -limit), np.minimum(cotangent.hi, limit))
+        if ball is not None:
+            cotangent = ball.backwards(layer, cotangent, slope[layer], delta[0], delta_norm[0])
         bar.insert(0, cotangent)
         bent = cotangent * derivative_range(net.activations[layer], net.betas[layer], 2, pre[layer])
         turned = cotangent * slope[layer]
@@ -198,6 +231,72 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
     return Propagation(entering, entering_norm, pre, slope, bar, curved, delta, delta_norm, joint)
 
 
+class _BallMoves:
+    """What a ball's radius allows all units of a layer together, by the inequality of Cauchy and Schwarz.
+
+    With the differences d to the centre, s_j moves by at most rho |(a, 1)| + |C_j g| |ds| (C the weights at the centre, g the
+    slopes below), and bar_k by rho |delta| + |C_:k| |ddelta|; intervals of the units would count the whole radius for each.
+    """
+
+    def __init__(self, cell: Cell, x: FloatArray) -> None:
+        self._net, self._blocks = cell.net, cell.blocks
+        self._at: list[Interval] = []  # s at the centre
+        self._a = Interval.point(x)
+        self._steep: FloatArray | None = None  # slopes of the layer below
+        self._ds = np.zeros(x.shape[0])
+        self._da = np.zeros(x.shape[0])
+        self._delta = self._a
+        self._ddelta = np.zeros(x.shape[0])
+
+    def forwards(self, layer: int, s: Interval, moved_norm: FloatArray) -> Interval:
+        """The pre-activations of the layer, from their enclosure so far."""
+        net, block = self._net, self._blocks[layer]
+        at = _affine_point(block, self._a)
+        size = block.weight.magnitude
+        room = 1.0 + gamma(32)
+        own = block.rho * moved_norm
+        move = norms(size)[None, :] * self._da[:, None]
+        if self._steep is not None:
+            below = np.sqrt(self._steep**2 @ (size**2).T) * (1.0 + gamma(size.shape[1] + 16)) + ROOT_TINY
+            move = np.minimum(move, below * self._ds[:, None])
+        s = within(at.widened((own[:, None] + move) * room), s)
+        self._ds = np.minimum(norms(s.distance(at)), (own + block.still * self._da) * room)
+        self._at.append(at)
+        if layer < net.num_layers - 1:
+            name, beta = net.activations[layer], net.betas[layer]
+            self._a, a = derivative_range(name, beta, 0, at), derivative_range(name, beta, 0, s)
+            self._steep = derivative_range(name, beta, 1, s).magnitude
+            self._da = np.minimum(norms(a.distance(self._a)), self._steep.max(axis=1) * self._ds * room)
+        return s
+
+    def turn(self, loss: str, targets: FloatArray, residual: Interval) -> None:
+        """Begin with the residual."""
+        self._delta = residual_range(loss, self._at[-1], targets)[0]
+        self._ddelta = norms(residual.distance(self._delta))
+        if loss == "squared_error":
+            self._ddelta = np.minimum(self._ddelta, self._ds * (1.0 + gamma(4)))
+
+    def backwards(self, layer: int, bar: Interval, slope: Interval, delta: Interval, delta_norm: FloatArray) -> Interval:
+        """The cotangents of the layer's activations, from their enclosure so far."""
+        net, above = self._net, self._blocks[layer + 1]
+        room = 1.0 + gamma(32)
+        at = matmul(self._delta, above.weight)
+        columns = norms(above.weight.magnitude.T)
+        ddelta = np.minimum(self._ddelta, norms(delta.distance(self._delta)))
+        own = above.rho * delta_norm
+        bar = within(at.widened((own[:, None] + columns[None, :] * ddelta[:, None]) * room), bar)
+        steep = derivative_range(net.activations[layer], net.betas[layer], 1, self._at[layer])
+        move = np.minimum(norms(bar.distance(at)), (own + above.still * ddelta) * room)
+        turned = norms(slope.distance(steep) * at.magnitude)
+        self._ddelta = (slope.magnitude.max(axis=1) * move + turned) * room
+        self._delta = at * steep
+        return bar
+
+
+def _affine_point(block: Block, a: Interval) -> Interval:
+    return matmul(a, block.weight.T) + Interval(block.bias.lo[None, :], block.bias.hi[None, :])
+
+
 def _joint(
     cell: Cell, s: Interval, sizes: tuple[FloatArray, FloatArray], residual: Interval, targets: FloatArray, plain: Last
 ) -> Last:
@@ -206,7 +305,8 @@ def _joint(
     constant = Interval(block.bias.lo - targets, block.bias.hi - targets)
     constant = Interval(down(constant.lo), up(constant.hi))
     activation = (net.activations[-1], net.betas[-1])
-    return joint_last(activation, s, *sizes, block.weight[0], constant, block.rho, net.bias, residual, rows, plain)
+    shared = net.bias and block.rho_bias
+    return joint_last(activation, s, *sizes, block.weight[0], constant, block.rho, shared, residual, rows, plain)
 
 
 def residual_range(loss: str, f: Interval, y: FloatArray) -> tuple[Interval, FloatArray]:

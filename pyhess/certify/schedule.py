@@ -64,6 +64,7 @@ class Portfolio:
         self, stop: npt.NDArray[np.int32], deadline: float, piece: float, goal: float, known: float, progress: Progress | None
     ) -> None:
         rates: dict[str, float] = {}
+        first: dict[str, float] = {}
         while self._searches and not Limits(stop, deadline=deadline).expired():
             left = deadline - monotonic()
             best = max(known, *(search.psi_lower for search in self._searches.values()))
@@ -77,8 +78,11 @@ class Portfolio:
             search.run(Limits(stop, goal, min(deadline, monotonic() + piece)), _named(progress, name))
             if search.psi_lower >= goal:
                 return
-            # The gain slows down as boxes get smaller: half the rate is what is to be expected.
-            rates[name] = 0.5 * (search.psi_lower - before) / max(monotonic() - began, 1e-3) if search.cells > cells else 0.0
+            # The gain slows down as boxes get smaller: half the rate is what is to be expected. It may rest for a while where
+            # many boxes are alike, so the rate since the beginning counts as well.
+            latest = (search.psi_lower - before) / max(monotonic() - began, 1e-3)
+            since = (search.psi_lower - first.setdefault(name, before)) / max(search.seconds, 1e-3)
+            rates[name] = 0.5 * max(latest, since) if search.cells > cells else 0.0
             if math.isnan(rates[name]):
                 rates[name] = math.inf
 

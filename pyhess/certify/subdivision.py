@@ -101,8 +101,16 @@ class _Gains:
 class Subdivision:
     """The state of one branch and bound; `run` may be called again with other limits to go on."""
 
-    def __init__(self, evaluate: Evaluate, low: FloatArray, high: FloatArray, keys: tuple[tuple[int, ...], ...] = ()) -> None:
-        self._evaluate, self.keys = evaluate, keys
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        low: FloatArray,
+        high: FloatArray,
+        keys: tuple[tuple[int, ...], ...] = (),
+        *,
+        boxes: bool = True,
+    ) -> None:
+        self._evaluate, self.keys, self._boxes = evaluate, keys, boxes
         self.low, self.high = low, high
         self._low, self._high = [low], [high]
         bounds, splits = np.empty(1), np.empty(1, dtype=np.int64)
@@ -127,8 +135,10 @@ class Subdivision:
         copies = [_is_copy(self.keys, low, high) for low, high in zip(lows, highs, strict=True)]
         return np.where(copies, math.inf, np.where(np.isnan(bounds), -math.inf, bounds))
 
-    def cover(self) -> Cover:
-        """The leaves."""
+    def cover(self) -> Cover | None:
+        """The leaves, where they are boxes of parameters."""
+        if not self._boxes:
+            return None
         kept = np.array([leaf for leaf in range(len(self._low)) if leaf not in self._gone])
         low, high, bound = (np.array(column)[kept] for column in (self._low, self._high, self._bound))
         return Cover(low, high, bound, self.keys)

@@ -18,12 +18,14 @@ WHAT = {
     "units": "branch and bound over the weights of one hidden unit, whatever the others do",
     "exact": "closed form for a two-layer linear network",
     "boxes": "branch and bound over the parameters, comparison matrix of the residual part",
+    "cells": "branch and bound with the moment bound, over the parameters of a box or a ball's radius shares and output biases",
     "full": "branch and bound over the parameters, linear model of the Hessian with enclosed third derivatives",
 }
 _NEEDS = {
     "blocks": "it needs one hidden layer",
     "units": "it needs one smooth hidden layer and few inputs and outputs",
     "boxes": "it needs a box and a network of at most 150 parameters with few data",
+    "cells": "it needs several hidden layers and a network of at most 150 parameters, or a ball and at most 4 outputs",
     "full": "it needs a smooth activation and at most 6 parameters",
     "exact": (
         "closed forms are known for two-layer linear networks with the squared error, the logistic loss or two classes, on balls "

@@ -72,7 +72,9 @@ def _choose_loss(loss: str, data: Any, outputs: int) -> str:
 @click.option("--starts", type=click.IntRange(min=1), help="Number of starts of the search; by default chosen from the cost.")
 @click.option(
     "--certificate", default="auto", show_default=True,
-    type=click.Choice(["auto", "moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "full", "exact", "none"]),
+    type=click.Choice(
+        ["auto", "moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "cells", "full", "exact", "none"]
+    ),
     help="Method of the upper end.",
 )  # fmt: skip
 @click.option("--save-witness", metavar="FILE.npz", help="Write what proves the lower end, for `pyhess verify FILE.npz`.")

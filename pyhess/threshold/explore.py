@@ -18,7 +18,7 @@ _FIRST = Effort(60, 1e-4, vertex_steps=6, single=True)
 #: The better part of a wave goes on.
 _SECOND, _SECOND_SHARE = Effort(200, 1e-6, single=True), 0.25
 #: In place of starts that were given up, the best distinct points so far are changed at random and descend again.
-_HOP, _HOP_SHARE, _HOPS = Effort(200, 1e-6, single=True), 0.125, 6
+_HOP, _HOP_SHARE, _HOPS = Effort(200, 1e-6, single=True), 0.125, 10
 #: At the end of a wave the best few descend once more, and the best one gets its best direction.
 _CLOSE, _CLOSE_COUNT = Effort(200, 1e-8, flips=100, single=True), 4
 #: At the end of the search, in float64.

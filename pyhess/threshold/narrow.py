@@ -2,7 +2,9 @@
 
 The lowest points of a network tend to have layers of few different units. Those of a network with two units a layer are points
 T theta of the wide one (widening.py), with T linear and one entry a row. In the norm |Tv| of the wide network its quotient is
-v'Hv / sum_i w_i v_i², w_i = sum of the squares of column i of T: the same search with v = S u, S_i = w_i^(-1/2).
+v'Hv / sum_i w_i v_i², w_i = sum of the squares of column i of T: the same search with v = S u, S_i = w_i^(-1/2). Either every
+unit stands for equally many of the wide layer, or all but one are lone units and that one stands for all the others: where
+activations do not vanish at zero, or a ball's radius has to be shared, one unit unlike the rest finds lower points.
 """
 
 from __future__ import annotations
@@ -26,20 +28,25 @@ from .first_look import Early
 from .search_run import FloatArray, NativeRun
 from .starts import sow
 from .steps import Steps
-from .widening import carried
+from .widening import carried, even_copies, lone_copies
 
-#: Units that every hidden layer of the narrow networks has at most. Two suffice for odd activations more often than not; where
-#: units differ in more than a sign, four find lower points.
-_WIDTHS = (2, 4)
+#: Units that every hidden layer of the narrow networks has at most, and whether all but one are lone. Two suffice for odd
+#: activations more often than not; where units differ in more than a sign, four find lower points.
+_KINDS = ((2, False), (2, True), (4, False), (4, True))
 #: The best of so many starts are carried over.
 _SHARE = 16
-#: Starts for each narrow network, by those of the wide one: the deeper a network, the more rugged is its landscape. By hidden
-#: layers, the last for that many and more.
-_STARTS = {1: (1.0, 0.5), 2: (2.0, 1.0), 3: (6.0, 3.0), 4: (12.0, 4.0)}
+_MOST_CARRIED = 16
+#: Starts for each kind, by those of the wide network: the deeper a network, the more rugged is its landscape. By hidden layers,
+#: the last for that many and more. So many at most are searched together, and then others by themselves: after some dozen hops a
+#: population stays with its best few, which are the best of all less than every second time.
+_STARTS = {1: (1.0, 0.5, 0.5, 0.25), 2: (1.5, 1.0, 1.0, 0.5), 3: (6.0, 4.0, 3.0, 3.0), 4: (12.0, 6.0, 4.0, 4.0)}
+_POPULATION = 128
 #: Smallest ratio of the entries of S for which units are duplicated.
 _LEAST_SCALE = 1e-6
+#: At least; searches that are smaller still do without lone units.
+_LEAST_STARTS = 2
 #: Of a time limit, for each.
-_TIME_SHARE = 0.2
+_TIME_SHARE = 0.12
 #: For the next search of the same network, its maps and the objectives of narrow networks are kept, if they are as small as this.
 _KEPT_PARAMS, _KEPT_BYTES = 2**16, 2**24
 
@@ -71,12 +78,12 @@ class Widening:
         return sums
 
 
-def narrowed(net: MLP, most: int) -> Widening | None:
+def narrowed(net: MLP, most: int, lone: bool = False) -> Widening | None:
     """The map from the network with at most so many units a hidden layer; None if that is the network itself."""
-    return _narrowed_again(net, most) if net.num_params <= _KEPT_PARAMS else _narrowed(net, most)
+    return (_narrowed_again if net.num_params <= _KEPT_PARAMS else _narrowed)(net, most, lone)
 
 
-def _narrowed(net: MLP, most: int) -> Widening | None:
+def _narrowed(net: MLP, most: int, lone: bool) -> Widening | None:
     hidden = [min(width, most) for width in net.widths[1:-1]]
     widths = [net.widths[0], *hidden, net.widths[-1]]
     if widths == list(net.widths):
@@ -84,8 +91,9 @@ def _narrowed(net: MLP, most: int) -> Widening | None:
     small = MLP(
         widths, activation=list(net.activations), beta=list(net.betas), bias=net.bias, parametrization=net.parametrization
     )
-    factor = carried(small, net, np.ones(small.num_params))
-    source = np.rint(carried(small, net, np.arange(small.num_params, dtype=np.float64)) / factor).astype(np.int64)
+    copied = lone_copies if lone else even_copies
+    factor = carried(small, net, np.ones(small.num_params), copied)
+    source = np.rint(carried(small, net, np.arange(small.num_params, dtype=np.float64), copied) / factor).astype(np.int64)
     return Widening(small, source, factor)
 
 
@@ -120,13 +128,15 @@ def search_narrow(
     if scale is not None and not scale.min() > _LEAST_SCALE * scale.max():
         return found  # coordinates count too differently for units to be alike
     shares = _STARTS[min(max(1, obj.net.num_layers - 1), max(_STARTS))]
-    for most, share in zip(_WIDTHS, shares, strict=True):
-        widening = narrowed(obj.net, most)
+    for (most, lone), share in zip(_KINDS, shares, strict=True):
+        if lone and share * count < _LEAST_STARTS:
+            continue
+        widening = narrowed(obj.net, most, lone)
         placed = None if widening is None else narrow_region(widening, region)
         if widening is None or placed is None or any(one.interrupted for one in found):
             continue
         limit = None if time_limit is None else _TIME_SHARE * time_limit
-        starts = max(2, round(share * count))
+        starts = max(_LEAST_STARTS, round(share * count))
         found.append((yield from _search_one(obj, widening, placed, scale, starts, rng.spawn(1)[0], limit, progress, cancel)))
     return found
 
@@ -149,7 +159,6 @@ def _search_one(
 ) -> Steps[Early]:  # fmt: skip
     kind, mid, half = placed
     small = _objective(widening.net, obj)
-    zs, names = sow(small, count, kind == descent.BALL, rng)
     flag = np.zeros(1, dtype=np.int32)  # of its own: at the end of its share of the time it is set
 
     def tell(counters: dict[str, Any]) -> None:
@@ -158,16 +167,26 @@ def _search_one(
             progress({**counters, "stage": counters["stage"].replace("search", "search narrow", 1)})
 
     deadline = None if limit is None else monotonic() + limit
-    run = NativeRun(small, small.engine, mid, half, zs, names, deadline, tell, flag, kind=kind)
-    run.scale = 1.0 / np.sqrt(widening.weights(scale))
-    try:
-        run.compile(count)
-        yield from scout(run, rng)
-    except KeyboardInterrupt:
-        run.interrupted = True
+    runs: list[NativeRun] = []
+    populations = max(1, round(count / _POPULATION))
+    while len(runs) < populations and not any(run.interrupted for run in runs):
+        zs, names = sow(small, min(count, _POPULATION), kind == descent.BALL, rng)
+        run = NativeRun(small, small.engine, mid, half, zs, names, deadline, tell, flag, kind=kind)
+        run.scale = 1.0 / np.sqrt(widening.weights(scale))
+        runs.append(run)
+        try:
+            run.compile(zs.shape[0])
+            yield from scout(run, rng)
+        except KeyboardInterrupt:
+            run.interrupted = True
     in_time = deadline is None or monotonic() < deadline
-    best = run.distinct(max(4, count // _SHARE))
+    most = min(max(4, count // _SHARE), _MOST_CARRIED)
+    ends = [(float(run.values[i]), run, int(i)) for run in runs for i in run.distinct(most)]
+    best = sorted(ends, key=lambda end: end[0])[:most]
     pairs: list[tuple[FloatArray, FloatArray | None]] = [
-        (widening.apply(run.theta(int(i))), widening.apply(run.direction(int(i)))) for i in best
+        (widening.apply(run.theta(i)), widening.apply(run.direction(i))) for _, run, i in best
     ]
-    return Early(pairs, ["narrow"] * best.size, run.values[best], int(run.evals.sum()), run.matvecs, run.interrupted and in_time)
+    return Early(
+        pairs, ["narrow"] * len(best), np.array([value for value, _, _ in best]), sum(int(run.evals.sum()) for run in runs),
+        sum(run.matvecs for run in runs), any(run.interrupted for run in runs) and in_time,
+    )  # fmt: skip

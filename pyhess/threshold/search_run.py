@@ -31,6 +31,8 @@ IntArray = npt.NDArray[np.int64]
 #: Products of fewer flops are explored in float64: there the rest of an evaluation takes as long.
 _SINGLE_FLOPS = 2e5
 
+#: Starts that hops set out from, at most: with more, too few hops set out from the best.
+_MOST_PARENTS = 4
 #: Values closer than this, relatively, count as the same optimum.
 _SAME = 1e-4
 
@@ -190,7 +192,7 @@ class Run(ABC):
 
     def hop(self, rng: np.random.Generator, explored: int, slots: int) -> IntArray:
         """Replace the worst of the first ``explored`` starts by changed copies of the best ones, and say which."""
-        parents = self.distinct(max(2, slots // 4))
+        parents = self.distinct(min(max(2, slots // 4), _MOST_PARENTS))
         worst = np.argsort(self.values[:explored], kind="stable")[::-1][:slots]
         kept = set(parents.tolist())
         worst = np.array([slot for slot in worst if slot not in kept], dtype=np.int64)

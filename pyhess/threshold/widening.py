@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..errors import InputError, InputTypeError
 from ..model import MLP
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 def widen(
@@ -75,11 +77,21 @@ def widen(
     return carried(net_small, net_large, narrow), None if direction is None else carried(net_small, net_large, direction)
 
 
-def carried(small: MLP, large: MLP, vector: FloatArray) -> FloatArray:
+def even_copies(narrow: int, wide: int) -> IntArray:
+    """The narrow layer's unit that each unit of the wide one copies: unit j mod m."""
+    return np.arange(wide) % narrow
+
+
+def lone_copies(narrow: int, wide: int) -> IntArray:
+    """All but the last are copied once, and the last one by all the others."""
+    return np.minimum(np.arange(wide), narrow - 1)
+
+
+def carried(small: MLP, large: MLP, vector: FloatArray, copied: Callable[[int, int], IntArray] = even_copies) -> FloatArray:
     """T vector, without checks."""
     layers = []
-    # Inputs and outputs stay; between them unit j comes from unit j mod m.
-    sources = [np.arange(wide) % narrow for narrow, wide in zip(small.widths, large.widths, strict=True)]
+    # Inputs and outputs stay.
+    sources = [copied(narrow, wide) for narrow, wide in zip(small.widths, large.widths, strict=True)]
     for (weights, bias), scale_small, scale_large, (inputs, outputs) in zip(
         small.unpack(vector), small.layer_scales, large.layer_scales, pairwise(sources), strict=True
     ):

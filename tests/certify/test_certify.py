@@ -148,7 +148,7 @@ def test_residual_forms_bound_the_form_datum_by_datum() -> None:
         low = rng.standard_normal(obj.num_params)
         cell = box_cell(net, ph.Box(low, low + 10.0 ** rng.uniform(-3, 0)))
         data, targets = obj.data, obj.targets
-        forms = residual_forms(cell, propagate(cell, data.X, targets, obj.loss))
+        forms = sum(residual_forms(cell, propagate(cell, data.X, targets, obj.loss)))
         for i in range(data.num_samples):
             row = ph.Objective(net, ph.Dataset(data.X[i : i + 1], data.y[i : i + 1]), loss=obj.loss)
             theta = low + rng.random(low.size) * (10.0**-3)

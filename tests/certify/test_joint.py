@@ -144,7 +144,8 @@ def test_forms_hold_for_every_direction() -> None:
     for _ in range(25):
         obj = random_problem(rng)
         region = random_region(rng, obj.num_params).bind(obj)
-        forms = residual_forms(cell := whole_cell(obj.net, region), propagate.propagate(cell, obj.data.X, obj.targets, obj.loss))
+        cell = whole_cell(obj.net, region)
+        forms = sum(residual_forms(cell, propagate.propagate(cell, obj.data.X, obj.targets, obj.loss)))
         data = ph.Dataset(obj.data.X[:1], obj.targets[:1])
         single = ph.Objective(obj.net, data)
         scales = np.array(obj.net.layer_scales)

@@ -20,7 +20,9 @@ SEED = int(os.environ.get("PYHESS_NEVER_WRONG_SEED", "211"))
 @pytest.fixture
 def _little_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer boxes and cells: worse bounds, as valid, and faster tests."""
-    monkeypatch.setattr(schedule, "_WORK", 2e4)
+    monkeypatch.setattr(schedule, "_WORK", 2e6)
+    monkeypatch.setattr(schedule, "_FEWEST", 2)
+    monkeypatch.setattr(schedule, "_MOST", 12)
     monkeypatch.setattr(portfolio, "_MAX_CELLS", 6)
 
 
@@ -38,5 +40,5 @@ def test_no_bound_is_above_an_eigenvalue() -> None:
             assert not bound > lowest, (SEED, turn, obj, region, method, bound, lowest)
         if DRAWS > 1000 and turn % 1000 == 999:
             print(f"{turn + 1} draws, bounds by method: {dict(methods)}", flush=True)
-    expected = ("moment", "centre", "comparison", "deif", "blocks", "boxes", "full", "linear")
+    expected = ("moment", "centre", "comparison", "deif", "blocks", "boxes", "cells", "full", "linear")
     assert min(methods[name] for name in expected) > DRAWS // 100

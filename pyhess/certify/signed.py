@@ -1,0 +1,91 @@
+"""Two hidden layers, one output, squared error: what residuals of opposite signs leave of the mixed terms.
+
+The mixed terms of the residual part are sums over data of r_i times slopes, and the moment bound takes absolute values in them.
+With kap_i = r_i phi'(s²_ij) phi'(s¹_ik) in [m_i - d_i, m_i + d_i],
+
+    |sum_i w_i kap_i x_i| <= |sum_i w_i m_i x_i| + min(sum_i w_i d_i |x_i|, (sum_i w_i d_i²)^(1/2) |X|),
+
+|X| the spectral norm of diag(sqrt w) (x, 1), and the middles may cancel. With u the largest over the units j, k and W², v the
+layers' weights, the blocks between the first layer and the others are at most |v| u (second) and |W²|_F u (third); that between
+the second and the third is the largest |sum_i w_i r_i phi'(s²_ij) (a_i, 1)|.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .intervals import ROOT_TINY, TINY, Interval, gamma, norms
+from .propagate import Cell, Propagation
+from .spectral import norm_bound
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Data times pairs of units.
+_MOST = 2e5
+
+
+def signed_applies(cell: Cell, rows: int, loss: str) -> bool:
+    """Whether `signed_blocks` knows this network and is cheap."""
+    net = cell.net
+    if net.num_layers != 3 or net.widths[-1] != 1 or loss != "squared_error":
+        return False
+    return rows * float(net.widths[1] * net.widths[2]) <= _MOST
+
+
+def signed_blocks(cell: Cell, bounds: Propagation, x: FloatArray, weights: FloatArray) -> FloatArray:
+    """Bounds (3, 3) of the mixed terms' norms between two layers, all data at once; the diagonal is zero."""
+    net = cell.net
+    rows = x.shape[0]
+    inputs = np.concatenate([x, np.ones((rows, 1))], axis=1) if net.bias else x
+    second = bounds.delta[2] * bounds.slope[1]  # r phi'(s²): (n, m2)
+    pairs = second[:, :, None] * bounds.slope[0][:, None, :]
+    length = _input_norm(inputs, weights)
+    u = float(_sums(pairs.reshape(rows, -1), inputs, np.zeros(rows), weights, length).max())
+    own = bounds.entering[1]
+    middle = own.middle
+    spread = np.minimum(norms(own.radius), (norms(middle) + _without_one(bounds.entering_norm[1], net.bias)) * (1.0 + gamma(4)))
+    between = _sums(second, middle, spread, weights, np.inf)
+    if net.bias:
+        ones = _sums(second, np.ones((rows, 1)), np.zeros(rows), weights, 1.0 + gamma(rows + 16))
+        between = np.sqrt(between**2 + ones**2) * (1.0 + gamma(8))
+    inner = cell.blocks[1]
+    size = (_frobenius(inner.weight.middle) + _frobenius(inner.weight.radius) + inner.rho) * (1.0 + gamma(8))
+    out = np.zeros((3, 3))
+    out[0, 1] = out[1, 0] = cell.blocks[2].spectral * u
+    out[0, 2] = out[2, 0] = size * u
+    out[1, 2] = out[2, 1] = float(between.max())
+    return out * (1.0 + gamma(32)) + TINY
+
+
+def _without_one(values: FloatArray, bias: bool) -> FloatArray:
+    """|a| from |(a, 1)|."""
+    if not bias:
+        return values
+    length: FloatArray = np.sqrt(np.maximum(0.0, (values - 1.0) * (values + 1.0))) * (1.0 + gamma(8)) + ROOT_TINY
+    return length
+
+
+def _frobenius(matrix: FloatArray) -> float:
+    return float(norms(matrix.reshape(1, -1))[0])
+
+
+def _input_norm(inputs: FloatArray, weights: FloatArray) -> float:
+    scaled = np.sqrt(weights)[:, None] * inputs
+    return norm_bound(scaled) * (1.0 + gamma(16)) + ROOT_TINY
+
+
+def _sums(factor: Interval, vectors: FloatArray, spread: FloatArray, weights: FloatArray, length: float) -> FloatArray:
+    """Bounds (q,) of |sum_i w_i kap_i z_i| for kap (n, q), |z_i - vectors_i| <= spread_i, and a bound ``length`` of |vectors|."""
+    rows = vectors.shape[0]
+    middle, radius = factor.middle, factor.radius
+    sizes = norms(vectors)
+    room = 1.0 + gamma(rows + 64)
+    weighted = weights[:, None]
+    known = norms((weighted * middle).T @ vectors)
+    rounding = gamma(rows + 64) * ((weighted * np.abs(middle)).T @ sizes)
+    apart = (weighted * radius).T @ sizes
+    together = np.sqrt((weighted * radius**2).sum(axis=0)) * length + ROOT_TINY
+    moved = (weighted * factor.magnitude).T @ spread
+    found: FloatArray = (known + rounding + np.fmin(apart, together) + moved) * room + rows * TINY
+    return np.where(np.isnan(found), np.inf, found)

@@ -1,0 +1,132 @@
+"""Branch and bound with the moment bound: cells of balls, mixed terms with signs, certificates that are computed again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import pyhess as ph
+from pyhess.certify import portfolio, schedule
+from pyhess.certify.boxes import cell_subdivision
+from pyhess.certify.intervals import Interval
+from pyhess.certify.propagate import BallCells, box_cell, propagate
+from pyhess.certify.signed import signed_blocks
+
+
+def _problem(seed: int, widths: list[int], activation: str = "tanh") -> ph.Objective:
+    rng = np.random.default_rng(seed)
+    data = ph.Dataset(rng.standard_normal((6, widths[0])), rng.standard_normal((6, widths[-1])))
+    return ph.Objective(ph.MLP(widths, activation, parametrization="ntk"), data)
+
+
+@pytest.mark.parametrize(
+    ("widths", "activation"), [([2, 2, 2, 1], "tanh"), ([1, 3, 2, 2], "gelu"), ([2, 2, 2, 2, 1], "softplus")]
+)
+def test_a_cell_of_a_ball_is_below_every_hessian_whose_shares_and_offsets_are_in_it(widths: list[int], activation: str) -> None:
+    obj = _problem(919, widths, activation)
+    rng = np.random.default_rng(929)
+    net, size = obj.net, obj.num_params
+    outputs, layers = widths[-1], net.num_layers
+    for turn in range(25):
+        region = ph.Ball(rng.standard_normal(size) * 0.6 * (turn % 2), float(rng.choice([0.05, 0.5, 1.5]))).bind(obj)
+        search = cell_subdivision(obj, region)
+        offset = rng.standard_normal(size)
+        parts = [slice(w.start, w.stop if b is None else b.stop) for w, b in net.layer_slices]
+        for part in parts:
+            offset[part] *= rng.random() ** 2
+        offset *= rng.random() ** 0.1 / np.linalg.norm(offset)
+        bias = net.layer_slices[-1][1]
+        assert bias is not None
+        shares = [float(np.sum(offset[part] ** 2)) for part in parts]
+        shares[-1] -= float(np.sum(offset[bias] ** 2))
+        point = np.concatenate([offset[bias], shares])
+        low = np.maximum(point - rng.random(point.size) * 0.2, [-1.0] * outputs + [0.0] * layers)
+        high = np.minimum(point + rng.random(point.size) * 0.2, 1.0)
+        if turn % 5 == 0:
+            low[:outputs], high[:outputs] = -1.0, 1.0
+        lowest = np.linalg.eigvalsh(obj.hessian(region.center + region.radius * offset).to_dense())[0]
+        assert search.evaluated(low[None], high[None])[0] <= lowest
+
+
+def test_signed_blocks_are_above_the_mixed_terms_anywhere_in_the_cell() -> None:
+    rng = np.random.default_rng(937)
+    for turn in range(12):
+        data = ph.Dataset(rng.standard_normal((5, 2)), rng.standard_normal(5))
+        obj = ph.Objective(ph.MLP([2, 3, 2, 1], ["tanh", "gelu"], bias=turn % 4 != 0), data)
+        net, x, y = obj.net, data.X, obj.targets
+        middle = rng.standard_normal(net.num_params) * 0.7
+        if turn % 2:
+            region: ph.Ball | ph.Box = ph.Ball(middle, 0.4).bind(obj)
+            cell = BallCells(net, region)(np.full(3, 0.4))
+        else:
+            region = ph.Box(middle - 0.2, middle + 0.2).bind(obj)
+            cell = box_cell(net, region)
+        bound = signed_blocks(cell, propagate(cell, x, y, "squared_error"), x, data.normalized_weights)
+        for theta in region.sample(8, rng=rng):
+            exact = _mixed_norms(obj, theta)
+            assert (exact <= bound + 1e-12).all(), (turn, exact, bound)
+
+
+def _mixed_norms(obj: ph.Objective, theta: np.ndarray) -> np.ndarray:
+    """Norms of the blocks of sum_i w_i r_i 2 (V³ adot² + v phi'(s²) V² adot¹) between two layers."""
+    net, x = obj.net, obj.data.X
+    parameters = []
+    for (weight, bias), fan_out in zip(net.layer_slices, net.widths[1:], strict=True):
+        w = theta[weight].reshape(fan_out, -1)
+        parameters.append((w, np.zeros(fan_out) if bias is None else theta[bias]))
+    (w1, b1), (w2, b2), (w3, b3) = parameters
+    s1 = x @ w1.T + b1
+    a1, slope1 = np.tanh(s1), 1.0 - np.tanh(s1) ** 2
+    s2 = a1 @ w2.T + b2
+    from scipy.stats import norm
+
+    a2, slope2 = s2 * norm.cdf(s2), norm.cdf(s2) + s2 * norm.pdf(s2)
+    r = (a2 @ w3.T + b3 - obj.targets)[:, 0] * obj.data.normalized_weights
+    one = np.ones((len(x), 1)) if net.bias else np.zeros((len(x), 0))
+    inputs, entering = np.concatenate([x, one], axis=1), np.concatenate([a1, one], axis=1)
+    u = np.einsum("i,ij,ik,ip->jkp", r, slope2, slope1, inputs)
+    first_second = np.zeros((2, 3, 3, inputs.shape[1]))
+    for k in range(3):
+        first_second[:, k, k] = w3[0][:, None] * u[:, k]
+    between = np.einsum("i,ij,iq->jq", r, slope2, entering)
+    second_third = np.zeros((2, 2, entering.shape[1]))
+    second_third[[0, 1], [0, 1]] = between
+    found = np.zeros((3, 3))
+    found[0, 1] = found[1, 0] = np.linalg.norm(first_second.reshape(6, -1), 2)
+    found[0, 2] = found[2, 0] = np.linalg.norm((w2[:, :, None] * u).reshape(2, -1), 2)
+    found[1, 2] = found[2, 1] = np.linalg.norm(second_third.reshape(2, -1), 2)
+    return found
+
+
+@pytest.mark.parametrize("region", [ph.Ball(radius=1.0), ph.Box(-0.7, 0.7)])
+def test_cells_improve_on_the_root_and_are_computed_again(region: ph.Ball | ph.Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "_WORK", 4e7)
+    monkeypatch.setattr(portfolio, "_MAX_CELLS", 1)
+    obj = _problem(941, [1, 2, 1, 1])
+    root = ph.certify(obj, region, "moment").psi_lower
+    certificate = ph.certify(obj, region, "cells")
+    assert certificate.method == "cells"
+    assert certificate.psi_lower > 0.98 * root
+    assert certificate.verify()
+    found = ph.search(obj, region, rng=947, starts=2, time_limit=1.0)
+    assert certificate.psi_lower <= np.linalg.eigvalsh(obj.hessian(found.theta).to_dense())[0]
+
+
+def test_offsets_outside_the_ball_are_left_out() -> None:
+    obj = _problem(953, [2, 2, 2, 1])
+    search = cell_subdivision(obj, ph.Ball(radius=1.0).bind(obj))
+    low, high = np.array([0.9, 0.0, 0.3, 0.0]), np.array([1.0, 0.1, 0.4, 0.1])
+    assert search.evaluated(low[None], high[None])[0] == np.inf
+
+
+def test_a_ball_shares_its_radius_among_the_units_of_a_layer() -> None:
+    """Pre-activations of the second layer: all its inputs cannot be off by the whole radius."""
+    obj = _problem(967, [2, 8, 3, 1])
+    region = ph.Ball(np.random.default_rng(971).standard_normal(obj.num_params), 0.3).bind(obj)
+    cell = BallCells(obj.net, region)(np.array([0.3, 0.0, 0.0]))
+    bounds = propagate(cell, obj.data.X, obj.targets, "squared_error")
+    entering = bounds.entering[1]
+    weight = cell.blocks[1].weight.magnitude
+    by_intervals = entering.radius @ weight.T
+    assert (bounds.s[1].radius < 0.7 * by_intervals).all()
+    assert isinstance(entering, Interval)
