@@ -6,8 +6,9 @@ and cut in two where none does:
     the residual part of the Hessian, or the whole Hessian, entry by entry, as a comparison matrix or as a middle and radii;
     derivatives up to the third, where there are few parameters;
     the recursion in the layers' norms;
-    the blocks of single hidden units, over cells of one unit's weights that the certificate brings along;
-    the closed form for two-layer linear networks.
+    the blocks of single hidden units, with the worst of every datum;
+    the blocks of single hidden units, over cells of one unit's weights, for boxes those that the certificate brings along;
+    the closed forms for two-layer linear networks.
 
 So what is checked is the number, not the way it was found. A search's cover is where the cutting starts.
 """
@@ -26,6 +27,7 @@ import numpy as np
 from ..objective import Objective
 from ..regions import Ball, Box, Region
 from .reference_arithmetic import arithmetic
+from .reference_blocks import UnitBlocks
 from .reference_centre import CentreBound
 from .reference_cover import is_covered, target_of, without_canonical
 from .reference_hessian import Cells, Problem, ball_cells, box_cells, enclosures
@@ -41,7 +43,7 @@ from .unit_cover import UnitLeaves
 #: What is proved may be this much less than what is claimed, relative to it.
 SLACK = 1e-9
 #: Methods with a proof here.
-METHODS = ("linear", "exact", "moment", "centre", "comparison", "deif", "units", "boxes", "full")
+METHODS = ("linear", "exact", "moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "full")
 #: Parameters up to which the second-order test is tried, and up to which whole matrices are written out.
 _TAYLOR_PARAMS, _DENSE_PARAMS = 6, 200
 #: Numbers that one batch of boxes may take.
@@ -180,6 +182,8 @@ class _Check:
             return prove_linear(self._problem, ends, self._claim, self._deadline)
         if method == "units":
             return self._units(leaves)
+        if method == "blocks":
+            return self._blocks()
         dense = obj.num_params <= _DENSE_PARAMS
         cells = 1 if cover is None else len(cover.low)
         needed = estimated_seconds(obj, cells) if dense and method != "moment" else 0.0
@@ -215,9 +219,20 @@ class _Check:
             return True, "the residual part's enclosure over the whole box"
         return self._boxes(region, None)
 
+    def _blocks(self) -> tuple[bool, str]:
+        region = self._region
+        if self._problem.layers != 2:
+            return False, "the blocks of single hidden units prove something for one hidden layer only"
+        if isinstance(region, Ball):
+            return self._shares("blocks")
+        whole = with_norms(self._problem, box_cells(self._problem, wide(region.low)[None], wide(region.high)[None]))
+        if UnitBlocks(self._problem, self._deadline).hold(whole, self._claim):
+            return True, "the blocks of the hidden units, with the worst of every datum"
+        if monotonic() > self._deadline:
+            return False, "time ran out before the blocks of all hidden units were looked at"
+        return False, "the blocks of the hidden units, written out anew, do not give as much"
+
     def _units(self, leaves: UnitLeaves | None) -> tuple[bool, str]:
-        if leaves is None:
-            return False, "the certificate holds no cells of one unit's weights: an older pyhess wrote it, or there were too many"
         if self._problem.layers != 2 or self._problem.activations[0] == "relu":
             return False, "the cells of one unit's weights prove something for one smooth hidden layer only"
         found = prove_units(self._problem, self._region, self._claim, leaves, self._deadline)
@@ -291,6 +306,9 @@ class _Check:
         elif method == "centre":
             bound = CentreBound(self._problem, centre)
             tests = [lambda cells: bool(bound(cells) >= self._claim)]
+        elif method == "blocks":
+            blocks = UnitBlocks(self._problem, self._deadline)
+            tests = [lambda cells: blocks.hold(cells, self._claim)]
         else:
             tests = [lambda cells: self._dense(cells, gauss=False), lambda cells: self._dense(cells, gauss=True)]
         while work:

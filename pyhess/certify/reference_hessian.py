@@ -19,9 +19,10 @@ from itertools import pairwise
 import numpy as np
 
 from ..objective import Objective
+from .reference_common import CommonRadius
 from .reference_interval import Range, Wide, down, length, up, wide, zeros
 from .reference_joint import Last, LastLayer, joint_last
-from .reference_ranges import activation, logistic_derivative, loss_gradient, softmax
+from .reference_ranges import activation, gradient_norm, logistic_derivative, loss_gradient, softmax
 
 _ONE = Range(wide(1.0))
 
@@ -155,8 +156,11 @@ def passes(problem: Problem, cells: Cells, x: Wide, y: Wide) -> Pass:
     a_norm = [with_one(problem, length(np.abs(x)))]
     s_norm = a_norm[0]
     hidden_norm, bare_norm = s_norm, s_norm  # |s| of the last hidden layer, |phi(s)|
+    common = CommonRadius(problem, cells, x) if len(cells.rho[0]) == 1 and any(rho.any() for rho in cells.rho) else None
     for layer in range(last + 1):
         s.append(_moved((cells.w[layer] * a[-1][:, None, :]).sum(-1) + cells.b[layer], cells.rho[layer], a_norm[-1]))
+        if common is not None:
+            s[-1] = common.forwards(layer, s[-1], a_norm[-1])
         s_norm = length(s[-1].size())
         if cells.norms:
             s_norm = np.minimum(s_norm, up(cells.norms[layer][1] * a_norm[-1]))
@@ -170,7 +174,9 @@ def passes(problem: Problem, cells: Cells, x: Wide, y: Wide) -> Pass:
             hidden_norm, bare_norm = s_norm, np.minimum(length(a[-1].size()), grown)
             a_norm.append(with_one(problem, bare_norm))
     delta = [loss_gradient(problem.loss, s[-1], Range(y))]
-    delta_norm = [_gradient_norm(problem, delta[0], s_norm, y)]
+    delta_norm = [gradient_norm(problem.loss, delta[0], s_norm, y)]
+    if common is not None:
+        common.turn(delta[0], y)
     bar: list[Range] = []
     curved: list[Range] = []
     together: Last | None = None
@@ -179,6 +185,8 @@ def passes(problem: Problem, cells: Cells, x: Wide, y: Wide) -> Pass:
         value = _moved((above * delta[0][:, :, None]).sum(1), rho, delta_norm[0])
         columns = up(length(np.swapaxes(above.size(), 1, 2)) + rho[:, None])
         bar.insert(0, value.within(up(columns * delta_norm[0][:, None])))
+        if common is not None:
+            bar[0] = common.backwards(layer, bar[0], slope[layer], delta[0], delta_norm[0])
         bend = activation(problem.activations[layer], problem.betas[layer], 2, s[layer])
         curved.insert(0, bar[0] * bend)
         delta.insert(0, bar[0] * slope[layer])
@@ -214,19 +222,6 @@ def _moved(value: Range, rho: Wide, norm: Wide) -> Range:
         return value
     reach = up(rho * norm)[:, None]
     return Range(down(value.lo - reach), up(value.hi + reach))
-
-
-def _gradient_norm(problem: Problem, r: Range, s_norm: Wide, y: Wide) -> Wide:
-    """|dl/df|."""
-    norm = length(r.size())
-    if problem.loss == "squared_error":
-        return np.minimum(norm, up(s_norm + length(np.abs(y))))
-    if problem.loss == "logistic":
-        return norm
-    # For labels |p - e_y| <= sqrt 2 (1 - p_y), as the other entries sum to 1 - p_y.
-    own = (r.size() * y).sum(axis=1)  # one term, exactly
-    labels = ((y == 1.0) | (y == 0.0)).all(axis=1) & (y.sum(axis=1) == 1.0)
-    return np.where(labels, np.minimum(norm, up(Range(wide(2.0)).root().hi * own)), norm)
 
 
 def enclosures(problem: Problem, cells: Cells, *, gauss: bool) -> tuple[Range, Range | None]:

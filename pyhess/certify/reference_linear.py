@@ -1,4 +1,4 @@
-"""The closed form for two-layer linear networks with the squared error, proved again; for checking certificates.
+"""The closed forms for two-layer linear networks proved again, that of the squared error here; for checking certificates.
 
 With identity activations f = B z + c, B = sum_j v_j w_j' in effective parameters, and the residual part of the Hessian is block
 diagonal with blocks ku kv [0, G'; G, 0], G = B S + c m' - C the loss's gradient in B,
@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from .reference_hessian import Problem
 from .reference_interval import Range, Wide, wide
+from .reference_linear_convex import one_number, prove_convex
 from .reference_tests import positive_pivots
 
 FloatArray = npt.NDArray[np.float64]
@@ -41,15 +42,18 @@ def prove_linear(
     problem: Problem, region: tuple[Wide, Wide] | tuple[Wide, float], claim: float, deadline: float
 ) -> tuple[bool, str]:
     """Whether psi >= claim is proved over a box (low, high) or a ball (centre, radius), and what was done."""
-    if problem.layers != 2 or problem.activations != ("identity",) or problem.loss != "squared_error":
-        return False, "the closed form checked here is that of two-layer linear networks with the squared error"
+    known = problem.loss == "squared_error" or one_number(problem)
+    if problem.layers != 2 or problem.activations != ("identity",) or not known:
+        return False, "the closed forms known here are those of two-layer linear networks, with two classes at most"
     if claim >= 0.0:
         return False, "the closed form is never positive"
     moments = _Moments(problem)
     limit = Range(wide(-claim)) / (problem.scale[0] * problem.scale[1])
+    if isinstance(region[1], float) and np.any(region[0] != 0.0):
+        return False, "the closed form is known for balls around zero"
+    if problem.loss != "squared_error":
+        return prove_convex(problem, region, limit, deadline)
     if isinstance(region[1], float):
-        if np.any(region[0] != 0.0):
-            return False, "the closed form is known for balls around zero"
         return _ball(problem, moments, region[1], limit.lo, deadline)
     return _box(problem, moments, region[0], region[1], limit, deadline)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .reference_interval import Range, down, exp, logistic, normal, normal_density, softplus, tanh, up, wide
+from .reference_interval import Range, Wide, down, exp, length, logistic, normal, normal_density, softplus, tanh, up, wide
 
 Function = Callable[[Range], Range]
 
@@ -91,6 +91,19 @@ def loss_gradient(loss: str, f: Range, y: Range) -> Range:
         return logistic(f) - y
     mass = y.sum(-1)
     return softmax(f) * mass[..., None] - y
+
+
+def gradient_norm(loss: str, r: Range, s_norm: Wide, y: Wide) -> Wide:
+    """|dl/df| from its range r (n, K) and the norm of the outputs."""
+    norm = length(r.size())
+    if loss == "squared_error":
+        return np.minimum(norm, up(s_norm + length(np.abs(y))))
+    if loss == "logistic":
+        return norm
+    # For labels |p - e_y| <= sqrt 2 (1 - p_y), as the other entries sum to 1 - p_y.
+    own = (r.size() * y).sum(axis=1)  # one term, exactly
+    labels = ((y == 1.0) | (y == 0.0)).all(axis=1) & (y.sum(axis=1) == 1.0)
+    return np.where(labels, np.minimum(norm, up(Range(wide(2.0)).root().hi * own)), norm)
 
 
 def _constant(s: Range, value: float) -> Range:

@@ -3,7 +3,8 @@
 With one hidden layer the residual part of the Hessian is block diagonal over the hidden units, so its smallest eigenvalue is that
 of a unit's block, or zero. Units with the same ranges are alike. For one of each kind, and for every model of the other units
 that has to be looked at, the file's cells must contain all weights that the unit can have, and on each of them the block must
-have no eigenvalue below the claim; cells on which that is not proved at once are cut in two.
+have no eigenvalue below the claim; cells on which that is not proved at once are cut in two. On a ball the cutting starts with
+one cell that contains the ball, and cells lose what sticks out of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .reference_cover import Target, is_covered
 from .reference_hessian import Problem
 from .reference_interval import Range, Wide, wide
 from .reference_majorants import no_eigenvalue_below
+from .reference_unit_ball import BallRest
 from .reference_unit_block import Rest, UnitProblem, enclosed
 from .reference_unit_rest import Units, box_rest, range_rest, twin_rest
 from .unit_cover import UnitLeaves
@@ -35,6 +37,7 @@ _SAME = 1e-9
 _DATUM_SECONDS, _VERTEX_SECONDS = 1e-6, 1e-6
 #: Share of the claim by which a block at a point has to miss it, for its eigenvalue in floating point to count.
 _MISSED = 1e-7
+_NO_LEAVES = "the certificate holds no cells of one unit's weights: an older pyhess wrote it, or there were too many"
 #: Seconds after which the rest of the work is estimated.
 _LOOK = 3.0
 
@@ -52,12 +55,13 @@ class Outcome:
 class _Task:
     """Cells (C, 2, …) of one unit, and the models of the others over some of them, the better ones first.
 
-    ``exact`` says that a model leaves nothing open where a cell is a point.
+    ``exact`` says that a model leaves nothing open where a cell is a point; ``within`` gives what a ball contains of cells.
     """
 
     cells: FloatArray
     models: list[Callable[[FloatArray], Rest]]
     exact: bool
+    within: Callable[[FloatArray], FloatArray] | None = None
 
 
 def units_seconds(num_data: int, leaves: UnitLeaves) -> float:
@@ -68,15 +72,16 @@ def units_seconds(num_data: int, leaves: UnitLeaves) -> float:
     return len(leaves.cells) * float(size * size) * (num_data * symbols * _DATUM_SECONDS + vertices * _VERTEX_SECONDS)
 
 
-def prove_units(problem: Problem, region: Box | Ball, claim: float, leaves: UnitLeaves, deadline: float) -> Outcome:
+def prove_units(problem: Problem, region: Box | Ball, claim: float, leaves: UnitLeaves | None, deadline: float) -> Outcome:
     """Prove that no block has an eigenvalue below the claim for parameters in the region."""
-    if not isinstance(region, Box):
-        return Outcome(False, False, "the cells of one unit's weights are checked for boxes only")
-    low, high = region.low, region.high
     if claim > 0.0:
         return Outcome(False, False, "the residual part always has an eigenvalue of at most zero")
     unit_problem = UnitProblem.of(problem)
-    units = Units.of(problem, wide(low), wide(high))
+    if isinstance(region, Ball):
+        return _Work(unit_problem, claim, deadline).run(_ball_tasks(problem, unit_problem, region))
+    if leaves is None:
+        return Outcome(False, False, _NO_LEAVES)
+    units = Units.of(problem, wide(region.low), wide(region.high))
     tasks: list[_Task] = []
     for unit in sorted(set(units.kinds)):
         found = _tasks(unit_problem, units, unit, leaves)
@@ -84,6 +89,16 @@ def prove_units(problem: Problem, region: Box | Ball, claim: float, leaves: Unit
             return Outcome(False, True, found)
         tasks += found
     return _Work(unit_problem, claim, deadline).run(tasks)
+
+
+def _ball_tasks(problem: Problem, one: UnitProblem, region: Ball) -> list[_Task]:
+    """Cells of a ball are cut here: those of the search are shrunk to what the ball contains."""
+    centre = wide(region.center)
+    tasks = []
+    for unit in sorted(set(Units.of(problem, centre, centre).kinds)):
+        rest = BallRest(problem, one, region, unit)
+        tasks.append(_Task(rest.root, [rest.affine, rest.ranges], exact=False, within=rest.within))
+    return tasks
 
 
 def _tasks(problem: UnitProblem, units: Units, unit: int, leaves: UnitLeaves) -> list[_Task] | str:
@@ -166,6 +181,10 @@ class _Work:
                     return Outcome(False, False, reason)
                 cells = work.pop()
                 left -= min(len(cells), left)
+                if task.within is not None:
+                    cells = task.within(cells)
+                if not len(cells):
+                    continue
                 proved, scores = self._test(task, cells)
                 self._tested += len(cells)
                 if proved.all():
@@ -190,6 +209,7 @@ class _Work:
         needed = (now - self._began) / max(self._tested, 1) * left
         if now - self._began > _LOOK and now + needed > self._deadline and self._tested >= 64:
             n, size = len(self._problem.z), self._problem.dim + self._problem.outputs
+            total = max(total, self._tested + left)
             return (
                 f"too large for the independent check: {total} cells, {n} data and {size} weights of a unit would take some "
                 f"{now - self._began + needed:.0f} s; allowed are {self._deadline - self._began:.0f} s"

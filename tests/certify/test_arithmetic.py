@@ -99,14 +99,17 @@ def test_small_certificates_are_checked_in_balls(monkeypatch: pytest.MonkeyPatch
     rng = np.random.default_rng(311)
     obj = ph.Objective(ph.MLP([1, 2, 1], "tanh"), ph.Dataset(rng.standard_normal((3, 1)), rng.standard_normal(3)))
     box = ph.Box(-0.4, 0.4)
-    claims = {method: certify(obj, box, method).psi_lower for method in ("moment", "comparison")}
+    claims = {method: certify(obj, box, method).psi_lower for method in ("moment", "comparison", "blocks")}
     for method, claim in claims.items():
-        proof = prove(obj, box, method, claim)
+        proof = prove(obj, box, method, claim, time_limit=600.0)
         assert proof.proved and "Arb's ball arithmetic with 128 bits" in proof.detail, proof.detail
-    box = box.bind(obj)
-    found = unit_bound(obj, box, max_cells=4)
-    assert found is not None
-    proof = prove(obj, box, "units", found.psi_lower, leaves=found.cover.leaves(obj, box))
+    for region in (box.bind(obj), ph.Ball(radius=0.5).bind(obj)):
+        found = unit_bound(obj, region, max_cells=4)
+        assert found is not None
+        proof = prove(obj, region, "units", found.psi_lower, leaves=found.cover.leaves(obj, region), time_limit=600.0)
+        assert proof.proved and "Arb's ball arithmetic with 128 bits" in proof.detail, proof.detail
+    labels = ph.Objective(ph.MLP([1, 2, 1], "identity"), ph.Dataset(obj.data.X, [0, 1, 1]), loss="logistic")
+    proof = prove(labels, ph.Ball(radius=0.5), "exact", certify(labels, ph.Ball(radius=0.5), "exact").psi_lower, time_limit=600.0)
     assert proof.proved and "Arb's ball arithmetic with 128 bits" in proof.detail, proof.detail
     assert "floating-point" in arithmetic().name
     monkeypatch.setattr("pyhess.certify.reference.find_spec", lambda _name: None)

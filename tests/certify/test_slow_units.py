@@ -49,7 +49,7 @@ def altered(certificate: Certificate, **change: Any) -> Certificate:
     return replace(certificate, psi_lower=psi_lower, table={certificate.method: row})
 
 
-def outcome(certificate: Certificate, path: Path, time_limit: float = 20.0) -> tuple[str, str]:
+def outcome(certificate: Certificate, path: Path, time_limit: float = 600.0) -> tuple[str, str]:
     found = verify_file(certificate.save(path / "c.npz"), time_limit=time_limit)
     return found.verdict, " ".join(f"{check.name} {check.detail}" for check in found.checks)
 
@@ -78,7 +78,7 @@ def test_units_that_differ() -> None:
     certificate = by_units(obj, box)
     leaves = certificate.table["units"].leaves
     assert leaves is not None and len(set(leaves.unit)) == 3
-    assert prove(obj, box, "units", certificate.psi_lower, leaves=leaves).proved
+    assert prove(obj, box, "units", certificate.psi_lower, leaves=leaves, time_limit=600.0).proved
     # The cells of one unit say nothing about another.
     proof = prove(obj, box, "units", certificate.psi_lower, leaves=replace(leaves, unit=np.array([0, 0, 1])))
     assert not proof.proved and proof.broken
@@ -110,7 +110,7 @@ def test_a_claim_above_the_blocks_is_refuted(tmp_path: Path) -> None:
     verdict, detail = outcome(false, tmp_path)
     assert verdict == "refuted" and "v'Hv <=" in detail, detail
     # Without a point to show, a block whose eigenvalue is below the claim is enough.
-    proof = prove(obj, box, "units", 0.5 * claim, leaves=leaves, time_limit=8.0)
+    proof = prove(obj, box, "units", 0.5 * claim, leaves=leaves, time_limit=600.0)
     assert proof.broken and "a unit's block has an eigenvalue below the claim" in proof.detail
 
 
@@ -139,7 +139,7 @@ EXACT = [
 def test_closed_forms_are_proved_again(widths: list[int], region: Any, options: dict[str, Any]) -> None:
     obj = problem(widths, activation="identity", **options)
     certificate = certify(obj, region, "exact")
-    assert prove(obj, region, "exact", certificate.psi_lower).proved
+    assert prove(obj, region, "exact", certificate.psi_lower, time_limit=600.0).proved
     # The value is exact: nothing above it can be proved.
     assert not prove(obj, region, "exact", certificate.psi_lower * (1.0 - 1e-5), time_limit=2.0).proved
 
@@ -151,7 +151,7 @@ def test_joint_bounds_are_proved_again(widths: list[int], region: Any, monkeypat
     obj = problem(widths)
     for method in ("moment", "comparison"):
         certificate = certify(obj, region, method)
-        assert prove(obj, region, method, certificate.psi_lower).proved, method
+        assert prove(obj, region, method, certificate.psi_lower, time_limit=600.0).proved, method
 
 
 @pytest.mark.parametrize(("loss", "outputs"), [("squared_error", 2), ("logistic", 1), ("cross_entropy", 3)])
@@ -167,5 +167,5 @@ def test_a_cell_is_not_proved_beyond_its_blocks(loss: str, outputs: int) -> None
         thetas = np.concatenate([box.sample(40, rng=rng), np.where(rng.random((40, obj.num_params)) < 0.5, box.low, box.high)])
         parts = [obj.hessian(theta).to_dense() - obj.gauss_newton(theta).to_dense() for theta in thetas]
         lowest = min(float(np.linalg.eigvalsh(part)[0]) for part in parts)
-        assert prove(obj, box, "units", found.psi_lower, leaves=leaves).proved
+        assert prove(obj, box, "units", found.psi_lower, leaves=leaves, time_limit=600.0).proved
         assert not prove(obj, box, "units", lowest + 1e-6 * abs(lowest), leaves=leaves, time_limit=0.3).proved

@@ -1,0 +1,83 @@
+"""What a ball's radius allows all units of a layer together, derived anew for checking certificates.
+
+With the weights C at the centre, the differences d to the centre and the slopes g <= sup phi' below, by Cauchy and Schwarz
+
+    |ds_j| <= rho |(a, 1)| + min(|C_j| |da|, |(C_jk g_k)_k| |ds below|),    |dbar_k| <= rho |delta| + |C_:k| |ddelta|,
+
+where ranges unit by unit would count the whole radius for each of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .reference_interval import Range, Wide, down, length, up, zeros
+from .reference_ranges import activation, loss_gradient
+
+if TYPE_CHECKING:
+    from .reference_hessian import Cells, Problem
+
+
+class CommonRadius:
+    """One part (B = 1) of a ball, for inputs (n, d)."""
+
+    def __init__(self, problem: Problem, cells: Cells, x: Wide) -> None:
+        self._problem, self._cells = problem, cells
+        self._at: list[Range] = []
+        self._a, self._delta = Range(x), Range(x)
+        self._steep: Wide | None = None
+        self._ds, self._da, self._ddelta = zeros(len(x)), zeros(len(x)), zeros(len(x))
+
+    def _still(self, layer: int) -> Wide:
+        """|C|: the norms hold the radius as well."""
+        if self._cells.norms:
+            return up(self._cells.norms[layer][0] - self._cells.rho[layer])
+        return length(self._cells.w[layer].size().reshape(1, -1))
+
+    def forwards(self, layer: int, s: Range, entering: Wide) -> Range:
+        """The layer's pre-activations, from their ranges so far and sup |(a, 1)|."""
+        problem, w = self._problem, self._cells.w[layer]
+        at = (w * self._a[:, None, :]).sum(-1) + self._cells.b[layer]
+        own = up(self._cells.rho[layer] * entering)
+        move = up(length(w.size()) * self._da[:, None])
+        if self._steep is not None:
+            move = np.minimum(move, up(length(up(w.size() * self._steep[:, None, :])) * self._ds[:, None]))
+        s = _about(s, at, up(own[:, None] + move))
+        self._ds = np.minimum(length((s - at).size()), up(own + up(self._still(layer) * self._da)))
+        self._at.append(at)
+        if layer < problem.layers - 1:
+            name, beta = problem.activations[layer], problem.betas[layer]
+            self._a = activation(name, beta, 0, at)
+            self._steep = activation(name, beta, 1, s).size()
+            apart = length((activation(name, beta, 0, s) - self._a).size())
+            self._da = np.minimum(apart, up(self._steep.max(axis=1) * self._ds))
+        return s
+
+    def turn(self, residual: Range, y: Wide) -> None:
+        """Begin backwards with the loss's gradient."""
+        self._delta = loss_gradient(self._problem.loss, self._at[-1], Range(y))
+        self._ddelta = length((residual - self._delta).size())
+        if self._problem.loss == "squared_error":
+            self._ddelta = np.minimum(self._ddelta, self._ds)
+
+    def backwards(self, layer: int, bar: Range, slope: Range, delta: Range, delta_norm: Wide) -> Range:
+        """The layer's dL/da, from their ranges so far and those of the layer above."""
+        w = self._cells.w[layer + 1]
+        at = (w * self._delta[:, :, None]).sum(1)
+        ddelta = np.minimum(self._ddelta, length((delta - self._delta).size()))
+        own = up(self._cells.rho[layer + 1] * delta_norm)
+        columns = length(np.swapaxes(w.size(), 1, 2))
+        bar = _about(bar, at, up(own[:, None] + up(columns * ddelta[:, None])))
+        steep = activation(self._problem.activations[layer], self._problem.betas[layer], 1, self._at[layer])
+        move = np.minimum(length((bar - at).size()), up(own + up(self._still(layer + 1) * ddelta)))
+        turned = length(up((slope - steep).size() * at.size()))
+        self._ddelta = up(up(slope.size().max(axis=1) * move) + turned)
+        self._delta = at * steep
+        return bar
+
+
+def _about(x: Range, centre: Range, reach: Wide) -> Range:
+    """The part of x within reach of the centre."""
+    return Range(np.maximum(x.lo, down(centre.lo - reach)), np.minimum(x.hi, up(centre.hi + reach)))
