@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyhess.certify.intervals import Interval, matmul, norms, sharp_matmul
+from pyhess.certify.intervals import Interval, matmul, norms, sharp_matmul, up
 from pyhess.certify.ranges import derivative_range
 from pyhess.certify.spectral import eigval_max_bound, eigval_min_bound, norm_bound
 
@@ -196,3 +196,11 @@ def test_what_is_not_finite_bounds_nothing() -> None:
     bad = np.array([[1.0, np.inf], [np.nan, 2.0]])
     assert norm_bound(bad) == np.inf
     assert eigval_min_bound(bad) == -np.inf and eigval_max_bound(bad) == np.inf
+
+
+def test_zeros_that_were_rounded_outwards_do_not_underflow_in_products() -> None:
+    rng = np.random.default_rng(31)
+    zeros, x = up(np.zeros((4, 6))), rng.standard_normal((6, 5))
+    product = matmul(Interval(-zeros, zeros), Interval.point(x))
+    assert (product.hi >= 5e-324 * np.abs(x).sum(axis=0)).all() and (product.lo <= -5e-324 * np.abs(x).sum(axis=0)).all()
+    assert (product.radius > np.finfo(np.float64).tiny).all() and product.radius.max() < 1e-140
