@@ -176,7 +176,7 @@ def test_dense_enclosures_contain_the_compiled_products() -> None:
             for enclosure, exact in zip(found, (H - G, G), strict=True):
                 size = np.abs(H).max() + np.abs(G).max()
                 assert (enclosure.lo <= exact + 1e-12 * size).all() and (enclosure.hi >= exact - 1e-12 * size).all()
-                assert (enclosure.hi - enclosure.lo).max() <= 1e-8 * size + 1e-290
+                assert (enclosure.hi - enclosure.lo).max() <= 1e-8 * size + 1e-140
             wide = dense_enclosures(box_cell(obj.net, ph.Box.around(theta, 0.05)), obj.data, obj.targets, obj.loss, GO)
             assert wide is not None
             near = theta + rng.uniform(-0.05, 0.05, theta.size)
