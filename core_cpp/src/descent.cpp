@@ -98,7 +98,8 @@ private:
         const double norm2 = dot(u, u, size);
         // A u far from length one would cost digits of q, or all of them.
         const double inverse = 1.0 / norm2, rho = q * inverse;
-        if (status != Status::ok || !(norm2 < kLongest && inverse < kLongest && std::isfinite(rho))) return std::nan("");
+        if (status != Status::ok || !(norm2 < kLongest && inverse < kLongest && std::isfinite(rho)))
+            return std::nan("");
         for (index_t i = 0; i < size; ++i) {
             const double hu =
                 region_.scale ? region_.scale[i] * static_cast<double>(hv_[i]) : static_cast<double>(hv_[i]);
