@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,15 @@ from pyhess.certify.linear_networks import exact_linear
 
 X4 = np.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0], [-1.0, 1.0]])
 Y4 = np.array([1.0, -1.0, 0.5, 2.0])
+
+
+def check_against_search_and_samples(obj: ph.Objective, region: ph.Box | ph.Ball, found: Any, rng: np.random.Generator) -> None:
+    searched = ph.search(obj, region, rng=5, starts=32).psi_upper
+    assert found.psi_lower <= searched + 1e-9 * (1.0 + abs(searched))
+    # The lower end of the search is near: a wrong formula would not be met.
+    assert searched <= found.psi_upper + 2e-3 * abs(found.psi_upper) + 1e-9
+    for theta in region.sample(4, rng=rng):
+        assert found.psi_lower <= np.linalg.eigvalsh(obj.hessian(theta).to_dense())[0] + 1e-9
 
 
 @pytest.mark.parametrize(
@@ -53,12 +64,7 @@ def test_between_the_search_and_every_sample() -> None:
         found = exact_linear(obj, region)
         assert found is not None and found.psi_lower <= found.psi_upper
         assert found.psi_upper - found.psi_lower <= 1e-5 * abs(found.psi_lower) + 1e-12
-        searched = ph.search(obj, region, rng=5, starts=32).psi_upper
-        assert found.psi_lower <= searched + 1e-9 * (1.0 + abs(searched))
-        # The lower end of the search is near: a wrong formula would not be met.
-        assert searched <= found.psi_upper + 2e-3 * abs(found.psi_upper) + 1e-9
-        for theta in region.sample(4, rng=rng):
-            assert found.psi_lower <= np.linalg.eigvalsh(obj.hessian(theta).to_dense())[0] + 1e-9
+        check_against_search_and_samples(obj, region, found, rng)
 
 
 def _equal_units(rng: np.random.Generator, net: ph.MLP) -> tuple[np.ndarray, np.ndarray]:
@@ -148,11 +154,7 @@ def test_convex_losses_between_the_search_and_every_sample(box: bool) -> None:
         known += 1
         assert found.psi_lower <= found.psi_upper <= 0.0
         assert found.psi_upper - found.psi_lower <= 1e-6 * abs(found.psi_lower) + 1e-11
-        searched = ph.search(obj, region, rng=5, starts=32).psi_upper
-        assert found.psi_lower <= searched + 1e-9 * (1.0 + abs(searched))
-        assert searched <= found.psi_upper + 2e-3 * abs(found.psi_upper) + 1e-9
-        for theta in region.sample(4, rng=rng):
-            assert found.psi_lower <= np.linalg.eigvalsh(obj.hessian(theta).to_dense())[0] + 1e-9
+        check_against_search_and_samples(obj, region, found, rng)
     assert known >= 12
 
 
