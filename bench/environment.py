@@ -33,7 +33,8 @@ def use_threads(count: int) -> None:
 def prefer_installed_package() -> None:
     """Measure the installed package unless the source tree holds a compiled core.
 
-    ``python -m bench`` puts the current folder first on the path, and with it a ``pyhess`` that cannot be imported.
+    ``python -m bench`` puts the current folder first on the path, and with it a ``pyhess`` that cannot be imported. It goes to
+    the end: workers of a sweep get this path and import a kind of work from ``bench``.
     """
     if not any((ROOT / "pyhess").glob("_core*.so")) and not any((ROOT / "pyhess").glob("_core*.pyd")):
-        sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+        sys.path[:] = [*(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT), str(ROOT)]

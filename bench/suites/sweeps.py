@@ -99,6 +99,9 @@ def sweep(task: Task, workers: int) -> Swept:
     with tempfile.TemporaryDirectory() as folder:
         began = time.time()
         rows = ph.sweep(task.spec, Path(folder) / "run.db", workers).rows()
+    for row in rows:
+        if row["status"] != "done":
+            raise RuntimeError(f"{task.name}: a cell {row['status']}: {row['error']}\n{row['traceback'] or ''}")
     first = min(row["finished"] for row in rows)
     last = max(row["finished"] for row in rows)
     # The rows of a batch are written together, and the first batch was at its cells before that.

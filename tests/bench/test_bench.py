@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import compare, experiment, records, runner, table, targets, timing
+from bench import compare, environment, experiment, records, runner, table, targets, timing
 
 MACHINE = records.machine()
 CASE = "784-1024-1024-10 tanh CE N=1024"
@@ -118,3 +119,16 @@ def test_everything_measured_is_kept_at_once() -> None:
     runner.note(plan, [row("pyhess", 1.0)])
     runner.note(plan, [row("a", 1.0), row("b", 1.0)])
     assert seen == [1, 3]
+
+
+def test_a_source_tree_without_core_goes_to_the_end_of_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not off it: workers of a sweep import their kind of work from there."""
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), "elsewhere"])
+    environment.prefer_installed_package()
+    assert sys.path == ["elsewhere", str(tmp_path)]
+    monkeypatch.setattr(sys, "path", [str(tmp_path), "elsewhere"])
+    (tmp_path / "pyhess").mkdir()
+    (tmp_path / "pyhess" / "_core.so").touch()
+    environment.prefer_installed_package()
+    assert sys.path == [str(tmp_path), "elsewhere"]
