@@ -71,7 +71,7 @@ def bounds_of(obj: ph.Objective, region: ph.Box | ph.Ball) -> dict[str, float]:
     return {name: row.psi_lower for name, row in certificate.table.items()}
 
 
-def lowest_eigenvalue(obj: ph.Objective, region: ph.Box | ph.Ball, rng: np.random.Generator, *, joint: bool) -> float:
+def lowest_eigenvalue(obj: ph.Objective, region: ph.Box | ph.Ball, rng: np.random.Generator) -> float:
     """The smallest eigenvalue at sampled points, corners and ends of rays, and of the joint search; less what rounding may do."""
     size = obj.num_params
     points = [region.interior_point(), *region.sample(4, rng=rng)]
@@ -87,9 +87,9 @@ def lowest_eigenvalue(obj: ph.Objective, region: ph.Box | ph.Ball, rng: np.rando
             continue
         scale = float(np.abs(dense).sum(axis=1).max())
         lowest = min(lowest, float(np.linalg.eigvalsh(dense)[0]) + ROUNDING * _noise(obj, theta, scale))
-    if joint:
+    if obj.net.num_layers > 1:
         try:
-            found = search(obj, region, rng=rng, starts=2, time_limit=1.0)
+            found = search(obj, region, rng=rng, starts=4, time_limit=1.0)
             dense = obj.hessian(found.theta).to_dense()
             scale = float(np.abs(dense).sum(axis=1).max())
             lowest = min(lowest, float(np.linalg.eigvalsh(dense)[0]) + ROUNDING * _noise(obj, found.theta, scale))

@@ -34,7 +34,7 @@ def test_no_bound_is_above_an_eigenvalue() -> None:
         obj, region = draw(rng)
         region = region.bind(obj)
         bounds = bounds_of(obj, region)
-        lowest = lowest_eigenvalue(obj, region, rng, joint=turn % 10 == 0 and obj.net.num_layers > 1)
+        lowest = lowest_eigenvalue(obj, region, rng)
         for method, bound in bounds.items():
             methods[method] += int(bound > -np.inf)
             assert not bound > lowest, (SEED, turn, obj, region, method, bound, lowest)
