@@ -48,7 +48,7 @@ def first_look(
     kind, mid, half = placed
     zs, names = sow(obj, _COUNT, kind == descent.BALL, rng)
     run = NativeRun(obj, obj.engine.in_float64(), mid, half, zs, names, deadline, progress, cancel, kind=kind)
-    run.scale = scale
+    run.scale, run.interrupted = scale, zs.shape[0] < _COUNT
     try:
         run.compile(_COUNT)
         yield Descent(run, np.arange(_COUNT), _FIRST, "first look")

@@ -170,9 +170,10 @@ def _search_one(
     runs: list[NativeRun] = []
     populations = max(1, round(count / _POPULATION))
     while len(runs) < populations and not any(run.interrupted for run in runs):
-        zs, names = sow(small, min(count, _POPULATION), kind == descent.BALL, rng)
+        size = min(count, _POPULATION)
+        zs, names = sow(small, size, kind == descent.BALL, rng)
         run = NativeRun(small, small.engine, mid, half, zs, names, deadline, tell, flag, kind=kind)
-        run.scale = 1.0 / np.sqrt(widening.weights(scale))
+        run.scale, run.interrupted = 1.0 / np.sqrt(widening.weights(scale)), zs.shape[0] < size
         runs.append(run)
         try:
             run.compile(zs.shape[0])

@@ -139,14 +139,32 @@ FAMILIES: dict[str, Callable[[MLP, Objective, Generator], FloatArray]] = {
 }
 
 
-def sow(obj: Objective, count: int, ball: bool, rng: Generator) -> tuple[FloatArray, list[str]]:
-    """So many starts (x, u) of all families in turn, one per row, and their families; x in the cube or the unit ball."""
+def sow(
+    obj: Objective, count: int, ball: bool, rng: Generator, room: FloatArray | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[FloatArray, list[str]]:  # fmt: skip
+    """So many starts (x, u) of all families in turn, one per row, and their families; x in the cube or the unit ball.
+
+    The rows are those of ``room`` where it is given. Fewer starts, one at least, mean that ``stopped`` said so meanwhile, or that
+    Ctrl-C was pressed.
+    """
     size = obj.num_params
     names = [list(FAMILIES)[i % len(FAMILIES)] for i in range(count)]
-    zs = np.empty((count, 2 * size))
-    for z, name in zip(zs, names, strict=True):
+    zs = np.empty((count, 2 * size)) if room is None else room
+
+    def make(z: FloatArray, name: str) -> None:
         x = FAMILIES[name](obj.net, obj, rng)
         z[:size] = into_ball(obj, x, rng) if ball else x
         u = rng.standard_normal(size)
         z[size:] = u / np.linalg.norm(u)
-    return zs, names
+
+    made = 0
+    try:
+        while made < count and not (made > 0 and stopped()):
+            make(zs[made], names[made])
+            made += 1
+    except KeyboardInterrupt:
+        if made == 0:
+            make(zs[0], names[0])
+            made = 1
+    return zs[:made], names[:made]
