@@ -149,7 +149,9 @@ class Run(ABC):
         self.values[:] = np.inf
 
     def lowest(self) -> int:
-        """The start with the smallest value, evaluated in float64."""
+        """The start with the smallest value, evaluated in float64; the first one if the search ended before any was evaluated."""
+        if self.stopped() and not np.isfinite(self.values).any():
+            self.values[0], self.exact[0] = 0.0, False
         while not self.exact[best := int(np.argmin(self.values))]:
             self.settle(best)
         return best

@@ -7,6 +7,7 @@ from time import perf_counter, sleep
 
 import numba
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import pyhess as ph
@@ -112,7 +113,7 @@ def test_cancel_flag_ends_the_search() -> None:
     assert perf_counter() - began < 30.0  # the whole search takes minutes
 
 
-@pytest.mark.parametrize("region", [ph.Box(-0.1, 0.1), ph.Intersection(ph.Box(-0.1, 0.1), ph.Ball(0.0, 9.0))], ids=repr)
+@pytest.mark.parametrize("region", [ph.Box(-0.1, 0.1), ph.Intersection([ph.Box(-0.1, 0.1), ph.Ball(0.0, 9.0)])], ids=repr)
 def test_time_can_end_while_starts_are_made(region: ph.Region) -> None:
     rng = np.random.default_rng(67)
     data = ph.Dataset(rng.standard_normal((2, 300)), np.array([1.0, -1.0]))
