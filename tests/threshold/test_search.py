@@ -198,3 +198,19 @@ def test_region_must_be_convex() -> None:
 def test_one_parameter(seed: int) -> None:
     obj = ph.Objective(ph.MLP([1, 1], bias=False), ph.Dataset([[2.0], [1.0]], [1.0, 0.0]), loss="squared_error")
     assert ph.search(obj, ph.Box(-1.0, 1.0), rng=seed, starts=2).psi_upper == pytest.approx(2.5, rel=1e-12)
+
+
+def test_copied_units_have_the_weights_of_another_or_their_negatives() -> None:
+    obj, _ = small_problem()
+    rng = np.random.default_rng(83)
+    x = rng.uniform(-1.0, 1.0, obj.num_params)
+    for _ in range(30):
+        y = families.copied(obj.net, x, rng)
+        before, after = obj.net.unpack(x), obj.net.unpack(y)
+        changed = [layer for layer in range(2) if not np.array_equal(before[layer][1], after[layer][1])]
+        assert len(changed) <= 1  # none where a unit is copied onto itself
+        for layer in changed:
+            units_before, units = (np.vstack([p[layer][0].T, p[layer][1], p[layer + 1][0]]).T for p in (before, after))
+            source = [i for i, unit in enumerate(units) if np.array_equal(np.abs(unit), np.abs(units_before[i]))]
+            moved = [i for i in range(len(units)) if not np.array_equal(units[i], units_before[i])]
+            assert all(any(np.array_equal(np.abs(units[i]), np.abs(units_before[j])) for j in source) for i in moved)
