@@ -76,9 +76,11 @@ def recheck(obj: Objective, region: Box | Ball, name: str, cover: Cover) -> floa
     """The bound that the boxes of a cover prove, computed afresh; -inf if they do not cover the region."""
     if name == "full":
         search = full_subdivision(obj, region)
+    elif name == "cells":
+        search = cell_subdivision(obj, region)
     else:
         assert isinstance(region, Box)
-        search = box_subdivision(obj, region) if name == "boxes" else cell_subdivision(obj, region)
+        search = box_subdivision(obj, region)
     if cover.keys != search.keys or not covers(cover, search.low, search.high):
         return -math.inf
     bounds = search.evaluated(cover.low, cover.high)

@@ -6,7 +6,8 @@ With t_l the Frobenius norms of a direction's blocks, y = |V^1 (x, 1)| and P_l t
     M = sum_{l>=2} |delta^l| sup phi' (e_l P_{l-1}' + P_{l-1} e_l') + sum_{l<D} max_j (-bar_j phi''_j)_+ P_l P_l',
 
 v'Rv >= -mean_i t'M_i t. In the mean, M_11 y² counts with the largest eigenvalue of mean M_11 (x,1)(x,1)', and M_1l y t_l with the
-root of (mean M_1l) times that of mean M_1l (x,1)(x,1)', or with mean M_1l |(x,1)|.
+root of (mean M_1l) times that of mean M_1l (x,1)(x,1)', or with mean M_1l |(x,1)|. For two hidden layers and one output the mixed
+terms, the first sum, have a second bound in `reference_signed`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,19 @@ import numpy as np
 from .reference_hessian import Cells, Pass, Problem, passes
 from .reference_interval import Range, Wide, length, up, wide, zeros
 from .reference_joint import Last, steep_and_curved
+from .reference_signed import signed_form
 from .reference_tests import largest_eigenvalue
 
 
 def moment_bound(problem: Problem, cells: Cells) -> Wide:
     """Lower bound of psi over one part (B = 1) of a region."""
-    return -largest_form(problem, residual_forms(problem, cells, passes(problem, cells, problem.x, problem.y)))
+    along = passes(problem, cells, problem.x, problem.y)
+    mixed, curved = residual_forms(problem, cells, along)
+    known = signed_form(problem, cells, along)
+    form = mean_form(problem, mixed)
+    if known is not None:
+        form = np.where(known < form, known, form)
+    return -_largest(up(form + mean_form(problem, curved)))
 
 
 def with_norms(problem: Problem, cells: Cells) -> Cells:
@@ -59,6 +67,9 @@ def block_norms(cells: Cells, layer: int) -> tuple[Wide, Wide]:
         radius = np.maximum(up(block.hi - middle), up(middle - block.lo))
         best = np.minimum(_spectral(block.size()), up(_spectral(middle) + _spectral(radius)))
         found.append(up(best + cells.rho[layer][0]))
+    if cells.apart and layer == len(cells.w) - 1:
+        # |(W, b)|² <= |W|² + |b|²
+        found[1] = np.minimum(found[1], length(np.stack([found[0], length(b.size())])))
     return found[0], found[1]
 
 
@@ -74,18 +85,18 @@ def tangents(problem: Problem, cells: Cells, along: Pass) -> list[Wide]:
     return forms
 
 
-def residual_forms(problem: Problem, cells: Cells, along: Pass) -> Wide:
-    """M (N, D, D), rounded up."""
+def residual_forms(problem: Problem, cells: Cells, along: Pass) -> tuple[Wide, Wide]:
+    """The two sums of M (N, D, D), rounded up: of the mixed terms and of the curved ones."""
     layers = problem.layers
     tangent = tangents(problem, cells, along)
-    total = zeros((len(tangent[0]), layers, layers))
+    pairs, total = (zeros((len(tangent[0]), layers, layers)) for _ in range(2))
     for layer in range(1, layers):
         steepest = along.slope[layer - 1].size().max(axis=1)
         mixed = product(tangent[layer - 1], product(along.delta_norm[layer], steepest)[:, None])
         if layer == layers - 1 and along.last is not None:
             mixed = _last_mixed(cells, along, along.last, tangent)
-        total[:, layer, :] = up(total[:, layer, :] + mixed)
-        total[:, :, layer] = up(total[:, :, layer] + mixed)
+        pairs[:, layer, :] = up(pairs[:, layer, :] + mixed)
+        pairs[:, :, layer] = up(pairs[:, :, layer] + mixed)
     for layer in range(layers - 1):
         sharpest = np.maximum(wide(0.0), -along.curved[layer].lo).max(axis=1)
         outer = product(tangent[layer][:, :, None], tangent[layer][:, None, :], sharpest[:, None, None])
@@ -94,7 +105,7 @@ def residual_forms(problem: Problem, cells: Cells, along: Pass) -> Wide:
         total = up(total + outer)
     if layers > 2:
         _first_together(problem, along, total)
-    return total
+    return pairs, total
 
 
 def _own_and_below(along: Pass, tangent: list[Wide], layer: int) -> tuple[Wide, Wide]:
@@ -140,6 +151,15 @@ def _first_together(problem: Problem, along: Pass, total: Wide) -> None:
 
 def largest_form(problem: Problem, forms: Wide) -> Wide:
     """Upper bound of the mean of t'M_i t over unit t."""
+    return _largest(mean_form(problem, forms))
+
+
+def _largest(form: Wide) -> Wide:
+    return np.maximum(largest_eigenvalue(Range(np.maximum(form, form.T))), wide(0.0))
+
+
+def mean_form(problem: Problem, forms: Wide) -> Wide:
+    """(D, D): the mean of t'M_i t is at most t'form t for t >= 0."""
     layers = problem.layers
     inputs = problem.x if not problem.bias else np.concatenate([problem.x, np.ones((len(problem.x), 1))], axis=1)
     reach = length(np.abs(wide(inputs)))
@@ -159,4 +179,4 @@ def largest_form(problem: Problem, forms: Wide) -> Wide:
     for one in range(layers):
         for other in range(layers):
             form[one, other] = product(form[one, other], (problem.scale[one] * problem.scale[other]).hi)
-    return np.maximum(largest_eigenvalue(Range(np.maximum(form, form.T))), wide(0.0))
+    return form
