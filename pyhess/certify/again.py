@@ -9,7 +9,7 @@ import numpy as np
 from ..objective import Objective
 from ..regions import Ball, Box, Region, as_region
 from .boxes import cell_subdivision, recheck
-from .portfolio import certify
+from .certification import certify
 from .subdivision import Cover, Limits
 from .units import unit_bound
 

@@ -25,12 +25,15 @@ _STRICT = {"extra": "forbid", "strict": True}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a cell: answer columns of the store, arrays, seconds per stage, and whether it was ended early."""
+    """What came of a cell: answer columns of the store, arrays, seconds per stage, whether it was ended early, and whether a time
+    limit took something from an answer that is otherwise complete.
+    """
 
     answer: dict[str, Any]
     arrays: dict[str, npt.NDArray[Any]]
     timing: dict[str, float] = field(default_factory=dict)
     stopped_early: bool = False
+    time_limited: bool = False
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ def _bracket(problem: Problem, options: BracketOptions, time_limit: float | None
         "num_matvecs": stats["num_matvecs"],
         "extra": {"kink": result.kink is not None, "upper_end": stats["upper_end"], "relu_kinks": stats["relu_kinks"]},
     }
-    return Outcome(answer, arrays, timing, bool(stats["interrupted"]))
+    return Outcome(answer, arrays, timing, bool(stats["interrupted"]), bool(stats["time_limited"]))
 
 
 #: Samples between two looks at the clock.
