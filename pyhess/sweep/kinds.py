@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -55,7 +55,7 @@ class Kind:
     warm : bool
         Whether the search may start from the arrays ``theta`` and ``v`` of another cell.
     seconds : callable
-        ``seconds(net, num_samples, ball, time_limit, options)``: what a cell takes besides, by whether its region is a ball.
+        ``seconds(net, num_samples, problem, time_limit, options)``: what a cell takes besides, by its loss, region and center.
     run_together : callable, optional
         ``run_together(problems, options, warms) -> list``: the same for several small cells without a time limit, with the same
         answers; in place of an Outcome the exception, where there was one.
@@ -67,7 +67,7 @@ class Kind:
     run: Callable[[Problem, Any, float | None, CheckedPairs], Outcome]
     flops: Callable[[MLP, int, Any], float]
     warm: bool
-    seconds: Callable[[MLP, int, bool, float | None, Any], float] = lambda *_: 0.0
+    seconds: Callable[[MLP, int, Mapping[str, Any], float | None, Any], float] = lambda *_: 0.0
     run_together: Callable[[Sequence[Problem], Any, Sequence[CheckedPairs]], list[Outcome | Exception]] | None = None
 
 
@@ -129,10 +129,15 @@ def _search_flops(net: MLP, samples: int, options: SearchOptions) -> float:
     return per_eval * (evals + 600.0)
 
 
-def _certificate_seconds(net: MLP, samples: int, ball: bool, time_limit: float | None, options: BracketOptions) -> float:
+def _certificate_seconds(
+    net: MLP, samples: int, problem: Mapping[str, Any], time_limit: float | None, options: BracketOptions
+) -> float:
     from ..certify.cost import certificate_seconds
 
-    return certificate_seconds(net, samples, ball=ball, method=options.certificate, time_limit=time_limit)
+    ball, alike = problem["region"] == "ball", problem["center"] != "init"
+    return certificate_seconds(
+        net, samples, ball=ball, method=options.certificate, time_limit=time_limit, loss=problem["loss"], alike=alike
+    )
 
 
 def _eigvals_flops(net: MLP, samples: int, options: EigvalsOptions) -> float:
