@@ -8,8 +8,9 @@ from ..model import MLP
 from .boxes import box_work, boxes_know
 from .dense import dense_work
 from .joint import pieces_of
-from .portfolio import _CELL_COST, _DENSE_COST, _DENSE_PARAMS, _MAX_CELLS, _UNIT_CELLS, _UNIT_WORK
+from .portfolio import _CELL_COST, _DENSE_COST, _DENSE_PARAMS, _MAX_CELLS, _UNIT_CELLS, _UNIT_WORK, PER_THIRD
 from .schedule import _FEWEST, _MOST, _WORK
+from .third import third_costs, third_knows
 from .unit_blocks import block_work
 from .units import unit_work, units_know
 
@@ -82,6 +83,9 @@ def certificate_seconds(
         work = 600.0 * num_samples * size + (300.0 * blocks if name == "blocks" else 0.0)
         work = 30.0 * dense if name in ("comparison", "deif") else work
         seconds += roots[name] * float(np.clip(0.5 * _CELL_COST / work, 4, 0.5 * _MAX_CELLS))
+    if ball and method in ("auto", "third") and third_knows(net, num_samples, loss):
+        # Where the radii take too much, as on most balls, the enclosures are all.
+        seconds += PER_THIRD[0] * third_costs(net, num_samples)[0]
     searches = [*(["units"] if units_know(net) else []), *boxes_know(net, num_samples, ball=ball)]
     searches = [name for name in searches if method in ("auto", name)]
     if time_limit is not None:

@@ -33,6 +33,7 @@ from .propagate import BallCells, Cell, point_cell, whole_cell
 from .schedule import Portfolio
 from .subdivision import Progress
 from .texts import ROUNDING, WHAT, does_not_apply
+from .third import third_bound, third_costs, third_knows
 from .unit_blocks import block_bound, blocks_cost
 from .units import unit_bound, unit_bound_applies, unit_work
 
@@ -49,6 +50,8 @@ DENSE_PARAMS_MAX = 8000
 _UNIT_WORK, _UNIT_CELLS, _UNIT_SHARE = 1e8, (256, 6000), 0.8
 #: Multiplications that cutting a ball into cells may use (the joint bounds take most of them), and the number of cells.
 _CELL_COST, _MAX_CELLS = 4e10, 200
+#: Seconds of ``third`` per multiplication with intervals, and per other one.
+PER_THIRD = (2.5e-9, 4e-10)
 
 
 class Run:
@@ -79,7 +82,7 @@ class Run:
             return
         bounds: dict[str, Bound] = {}
         names = [method] if method != "auto" else self._auto()
-        if method == "blocks" and self.obj.net.num_layers != 2:
+        if (method == "blocks" and self.obj.net.num_layers != 2) or (method == "third" and not self._third_applies):
             raise does_not_apply(method)
         makers = {
             "moment": lambda: self._moment,
@@ -97,12 +100,18 @@ class Run:
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
             self._record(best, lambda: self._over_cells(best, bounds[best]))
+        if "third" in names:
+            if method == "auto" and monotonic() + self._third_seconds > deadline:
+                self.out_of_time = True
+            else:
+                self._record("third", self._third)
         self._enclosed = None
 
     def _auto(self) -> list[str]:
         """The bounds of the whole region that are cheap enough."""
         blocks = self.obj.net.num_layers == 2 and blocks_cost(self.whole, self.obj.data.num_samples) <= _DENSE_COST
-        return ["moment", *(["blocks"] if blocks else []), *(_DENSE if self._dense_is_cheap() else ())]
+        third = ["third"] if self._third_applies else []
+        return ["moment", *(["blocks"] if blocks else []), *(_DENSE if self._dense_is_cheap() else ()), *third]
 
     def searches(self) -> list[str]:
         """The branch and bound methods that apply."""
@@ -204,6 +213,20 @@ class Run:
         max_cells = int(np.clip(_CELL_COST / cost, 4, _MAX_CELLS))
         make = BallCells(net, region)
         return worst_over_ball(lambda radii: bound(make(radii)), net.num_layers, region.radius, max_cells)
+
+    @property
+    def _third_applies(self) -> bool:
+        return isinstance(self.region, Ball) and third_knows(self.obj.net, self.obj.data.num_samples, self.obj.loss)
+
+    @property
+    def _third_seconds(self) -> float:
+        return float(np.dot(PER_THIRD, third_costs(self.obj.net, self.obj.data.num_samples)))
+
+    def _third(self) -> tuple[float, int] | None:
+        assert isinstance(self.region, Ball)
+        known = max((row.psi_lower for row in self.table.values()), default=-math.inf)
+        value = third_bound(self.obj, self.region, known, self.stop)
+        return None if value is None else (value, 1)
 
     @property
     def _dense_seconds(self) -> float:
