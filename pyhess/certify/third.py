@@ -39,7 +39,7 @@ _SHELLS = 4
 #: Smoothing of the smallest eigenvalue, relative to it, and multiplications and steps for each.
 _SMOOTHING, _STEP_WORK, _STEPS = (0.1, 0.03, 0.01), 2e9, 800
 #: Rounds in which the weights w follow the eigenvector, and its smallest entries counted, relative to the largest.
-_ROUNDS, _FLOOR = 3, 0.1
+_ROUNDS, _FLOOR = 3, 0.3
 #: How much of a known bound the first weights' diagonal may take: better weights take about half of it.
 _HOPE = 3.0
 
