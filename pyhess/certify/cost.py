@@ -8,14 +8,16 @@ from ..model import MLP
 from .boxes import box_work, boxes_know
 from .dense import dense_work
 from .joint import pieces_of
-from .portfolio import _CELL_COST, _DENSE_COST, _DENSE_PARAMS, _MAX_CELLS, _UNIT_CELLS, _UNIT_WORK, PER_THIRD
+from .portfolio import _CELL_COST, _DENSE_COST, _DENSE_PARAMS, _MAX_CELLS, _UNIT_CELLS, _UNIT_WORK
 from .schedule import _FEWEST, _MOST, _WORK
-from .third import third_costs, third_knows
+from .third import enclosure_work, third_knows
 from .unit_blocks import block_work
 from .units import unit_work, units_know
 
 #: Seconds of a multiplication with interval arithmetic around it, by method; measured on one core.
 _PER_MOMENT, _PER_DENSE, _PER_UNIT, _PER_BOX = 2e-8, 1.2e-9, 2.7e-9, 4e-8
+#: The same of third derivatives.
+_PER_THIRD = 2.5e-9
 #: The same of a unit's blocks, and seconds of the eigenvalues of all of one unit's matrices.
 _PER_BLOCK, _BLOCK_CALLS = 1.3e-9, 3.6e-3
 #: Seconds of the joint bounds per piece of a unit's s, and per pair of one with a piece of its v.
@@ -85,7 +87,7 @@ def certificate_seconds(
         seconds += roots[name] * float(np.clip(0.5 * _CELL_COST / work, 4, 0.5 * _MAX_CELLS))
     if ball and method in ("auto", "third") and third_knows(net, num_samples, loss):
         # Where the radii take too much, as on most balls, the enclosures are all.
-        seconds += PER_THIRD[0] * third_costs(net, num_samples)[0]
+        seconds += _PER_THIRD * enclosure_work(net, num_samples)
     searches = [*(["units"] if units_know(net) else []), *boxes_know(net, num_samples, ball=ball)]
     searches = [name for name in searches if method in ("auto", name)]
     if time_limit is not None:

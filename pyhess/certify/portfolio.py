@@ -33,7 +33,7 @@ from .propagate import BallCells, Cell, point_cell, whole_cell
 from .schedule import Portfolio
 from .subdivision import Progress
 from .texts import ROUNDING, WHAT, does_not_apply
-from .third import third_bound, third_costs, third_knows
+from .third import third_bound, third_knows
 from .unit_blocks import block_bound, blocks_cost
 from .units import unit_bound, unit_bound_applies, unit_work
 
@@ -50,8 +50,6 @@ DENSE_PARAMS_MAX = 8000
 _UNIT_WORK, _UNIT_CELLS, _UNIT_SHARE = 1e8, (256, 6000), 0.8
 #: Multiplications that cutting a ball into cells may use (the joint bounds take most of them), and the number of cells.
 _CELL_COST, _MAX_CELLS = 4e10, 200
-#: Seconds of ``third`` per multiplication with intervals, and per other one.
-PER_THIRD = (2.5e-9, 4e-10)
 
 
 class Run:
@@ -97,14 +95,11 @@ class Run:
                 self.out_of_time = True
                 continue
             self._record(name, lambda name=name: self._whole(name, makers[name], bounds))  # type: ignore[misc]
+        if "third" in names:
+            self._record("third", self._third)
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
             self._record(best, lambda: self._over_cells(best, bounds[best]))
-        if "third" in names:
-            if method == "auto" and monotonic() + self._third_seconds > deadline:
-                self.out_of_time = True
-            else:
-                self._record("third", self._third)
         self._enclosed = None
 
     def _auto(self) -> list[str]:
@@ -217,10 +212,6 @@ class Run:
     @property
     def _third_applies(self) -> bool:
         return isinstance(self.region, Ball) and third_knows(self.obj.net, self.obj.data.num_samples, self.obj.loss)
-
-    @property
-    def _third_seconds(self) -> float:
-        return float(np.dot(PER_THIRD, third_costs(self.obj.net, self.obj.data.num_samples)))
 
     def _third(self) -> tuple[float, int] | None:
         assert isinstance(self.region, Ball)

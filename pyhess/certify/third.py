@@ -50,15 +50,13 @@ class _CancelledError(Exception):
 
 def third_knows(net: MLP, num_samples: int, loss: str) -> bool:
     """Whether this bound is for such balls: few parameters, activations and a loss with third derivatives."""
-    enclosures = third_costs(net, num_samples)[0]
-    return loss != "cross_entropy" and net.is_smooth and net.num_params <= _MAX_PARAMS and enclosures <= _MAX_WORK
+    small = net.num_params <= _MAX_PARAMS and enclosure_work(net, num_samples) <= _MAX_WORK
+    return small and loss != "cross_entropy" and net.is_smooth
 
 
-def third_costs(net: MLP, num_samples: int) -> tuple[float, float]:
-    """Multiplications with intervals, and at most so many without, roughly."""
-    step = 8.0 * float(net.num_params) ** 4
-    steps = _ROUNDS * len(_SMOOTHING) * min(_STEPS * step, max(_STEP_WORK, 10.0 * step))
-    return _SHELLS * third_work(net, num_samples), steps
+def enclosure_work(net: MLP, num_samples: int) -> float:
+    """Multiplications with intervals, roughly; there are about as many without."""
+    return _SHELLS * third_work(net, num_samples)
 
 
 @dataclass
@@ -91,7 +89,7 @@ def third_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDArr
     multipliers: _Multipliers | None = None
     for _ in range(_ROUNDS):
         if cancelled[0]:
-            return None
+            break
         base = form.hessian.copy()
         change = _change(form, weights)
         base[np.diag_indices(size)] -= change
@@ -101,14 +99,11 @@ def third_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDArr
             if float(np.linalg.eigvalsh(base)[0]) < known - _HOPE * abs(known):
                 return -np.inf  # the radii alone take too much
             multipliers = _start(form)
-        try:
-            multipliers = _maximised(base, form, multipliers, cancelled)
-        except _CancelledError:
-            return None if best == -np.inf else best
+        multipliers = _maximised(base, form, multipliers, cancelled)
         value, vector = _proved(form, multipliers, change)
         best = max(best, value)
         weights = np.maximum(np.abs(vector), _FLOOR * float(np.abs(vector).max()))
-    return best
+    return None if best == -np.inf and cancelled[0] else best
 
 
 def _form(obj: Objective, region: Ball, cancelled: npt.NDArray[np.int32]) -> _Form | None:
@@ -160,7 +155,7 @@ def _start(form: _Form) -> _Multipliers:
 
 
 def _maximised(base: FloatArray, form: _Form, start: _Multipliers, cancelled: npt.NDArray[np.int32]) -> _Multipliers:
-    """Multipliers near the best."""
+    """Multipliers near the best, or as far as that got until it was cancelled."""
     size = base.shape[0]
     square = form.ball**2
     floor = 1e-9 * float((start.factor**2).sum()) / size
@@ -173,8 +168,6 @@ def _maximised(base: FloatArray, form: _Form, start: _Multipliers, cancelled: np
         return _Multipliers(unit * z[: size * size].reshape(size, size), turned - turned.transpose(0, 2, 1) + 0.5 * form.middle)
 
     def value(z: FloatArray) -> tuple[float, FloatArray]:
-        if cancelled[0]:
-            raise _CancelledError
         at = split(z)
         lam = at.factor @ at.factor.T
         lam[np.diag_indices(size)] += floor
@@ -199,13 +192,24 @@ def _maximised(base: FloatArray, form: _Form, start: _Multipliers, cancelled: np
 
     turned = 0.5 * (start.halves - 0.5 * form.middle)
     z = np.concatenate([(start.factor / unit).ravel(), turned.ravel()])
+
+    def step(now: FloatArray) -> None:
+        nonlocal z
+        z = now.copy()
+        if cancelled[0]:
+            raise _CancelledError
+
     for relative in _SMOOTHING:
         smoothing = 1.0
         scale = abs(value(z)[0])
         if not np.isfinite(scale) or scale == 0.0:
             break
         smoothing = relative * scale
-        found = minimize(value, z, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxfun": steps, "ftol": 1e-7})
+        options = {"maxiter": steps, "maxfun": steps, "ftol": 1e-7}
+        try:
+            found = minimize(value, z, jac=True, method="L-BFGS-B", callback=step, options=options)
+        except _CancelledError:
+            break
         if np.isfinite(found.x).all():
             z = found.x
     return split(z)
