@@ -65,7 +65,8 @@ def row(
     region = ph.Ball(centre, radius) if ball else ph.Box(-radius, radius)
     lower = ph.lambda_threshold(obj, region, rng=257, certificate=None, time_limit=seconds).lam_lower
     certificate = ph.certify(obj, region, time_limit=seconds, psi_upper=-2.0 * lower)
-    ratios = [f"{-0.5 * certificate.table[m].psi_lower / lower:.3g}" if m in certificate.table else "" for m in methods]
+    bounds = [certificate.table[m].psi_lower if m in certificate.table else -np.inf for m in methods]
+    ratios = [f"{-0.5 * bound / lower:.3g}" if bound > -np.inf else "" for bound in bounds]
     best = certificate.lam_upper / lower
     print(f"| {name} | {radius:g} | {lower:.4g} |", " | ".join(ratios), f"| {best:.3g} |", flush=True)
 

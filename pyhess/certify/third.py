@@ -37,11 +37,9 @@ _MAX_PARAMS, _MAX_WORK = 72, 6e9
 #: Concentric balls: H(theta) - H(c) is the mean of the third derivatives on the way, most of which is inside the ball.
 _SHELLS = 4
 #: Smoothing of the smallest eigenvalue, relative to it, and multiplications and steps for each.
-_SMOOTHING, _STEP_WORK, _STEPS = (0.1, 0.03, 0.01), 2e9, 800
+_SMOOTHING, _STEP_WORK, _STEPS = (0.1, 0.03, 0.01), 1.5e9, 400
 #: Rounds in which the weights w follow the eigenvector, and its smallest entries counted, relative to the largest.
 _ROUNDS, _FLOOR = 3, 0.3
-#: How much of a known bound the first weights' diagonal may take: better weights take about half of it.
-_HOPE = 3.0
 
 
 class _CancelledError(Exception):
@@ -85,8 +83,10 @@ def third_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDArr
     if not (np.isfinite(form.hessian).all() and np.isfinite(form.middle).all() and np.isfinite(form.radius).all()):
         return -np.inf
     size = form.hessian.shape[0]
-    weights, best = np.ones(size), -np.inf
-    multipliers: _Multipliers | None = None
+    weights = _promising(form, known)
+    if weights is None:
+        return -np.inf
+    best, multipliers = -np.inf, _start(form)
     for _ in range(_ROUNDS):
         if cancelled[0]:
             break
@@ -95,15 +95,32 @@ def third_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDArr
         base[np.diag_indices(size)] -= change
         if not np.isfinite(base).all():
             return best
-        if multipliers is None:
-            if float(np.linalg.eigvalsh(base)[0]) < known - _HOPE * abs(known):
-                return -np.inf  # the radii alone take too much
-            multipliers = _start(form)
         multipliers = _maximised(base, form, multipliers, cancelled)
         value, vector = _proved(form, multipliers, change)
         best = max(best, value)
-        weights = np.maximum(np.abs(vector), _FLOOR * float(np.abs(vector).max()))
+        weights = _weights(vector)
     return None if best == -np.inf and cancelled[0] else best
+
+
+def _weights(vector: FloatArray) -> FloatArray:
+    size = np.abs(vector)
+    return np.maximum(size, _FLOOR * float(size.max()))
+
+
+def _promising(form: _Form, known: float) -> FloatArray | None:
+    """Weights for which the diagonal alone does not take more than ``known``, or None if none were found."""
+    size = form.hessian.shape[0]
+    weights: FloatArray = np.ones(size)
+    for _ in range(_ROUNDS):
+        base = form.hessian.copy()
+        base[np.diag_indices(size)] -= _change(form, weights)
+        if not np.isfinite(base).all():
+            return None
+        values, vectors = np.linalg.eigh(base)
+        if values[0] > known:
+            return weights
+        weights = _weights(vectors[:, 0])
+    return None
 
 
 def _form(obj: Objective, region: Ball, cancelled: npt.NDArray[np.int32]) -> _Form | None:
@@ -205,7 +222,7 @@ def _maximised(base: FloatArray, form: _Form, start: _Multipliers, cancelled: np
         if not np.isfinite(scale) or scale == 0.0:
             break
         smoothing = relative * scale
-        options = {"maxiter": steps, "maxfun": steps, "ftol": 1e-7}
+        options = {"maxiter": steps, "maxfun": steps, "ftol": 1e-6}
         try:
             found = minimize(value, z, jac=True, method="L-BFGS-B", callback=step, options=options)
         except _CancelledError:
