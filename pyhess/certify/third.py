@@ -222,7 +222,7 @@ def _maximised(base: FloatArray, form: _Form, start: _Multipliers, cancelled: np
         if not np.isfinite(scale) or scale == 0.0:
             break
         smoothing = relative * scale
-        options = {"maxiter": steps, "maxfun": steps, "ftol": 1e-6}
+        options = {"maxiter": steps, "maxfun": steps, "ftol": 1e-7}
         try:
             found = minimize(value, z, jac=True, method="L-BFGS-B", callback=step, options=options)
         except _CancelledError:
