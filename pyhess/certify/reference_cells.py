@@ -111,8 +111,8 @@ class _Search:
     def run(self) -> Found:
         """Test parts until all are proved, one cannot be, or time is up."""
         cover = self._cover
-        kinds = f"{len(cover.low)} cells"
-        kinds += ", which contain one network of every orbit of the symmetries" if cover.keys else ", which cover the region"
+        kinds = f"{len(cover.low)} cell{'s' if len(cover.low) != 1 else ''} that together contain "
+        kinds += "one network of every orbit of the symmetries" if cover.keys else "the region"
         end = self._deadline - _DRAWN * max(0.0, self._deadline - monotonic())
         while self._heap:
             if monotonic() > end:
@@ -123,8 +123,7 @@ class _Search:
                 return self._failed(part)
             for piece in pieces:
                 self._push(piece)
-        tests = f"{self._tests} test{'s' if self._tests != 1 else ''}"
-        return Found(True, f"all of {kinds}, in {tests}, some of them of several cells together")
+        return Found(True, f"all of {kinds}, in {self._tests} test{'s' if self._tests != 1 else ''} of one or several of them")
 
     def _push(self, part: _Part) -> None:
         chosen = part.chosen[self._meets(part.chosen, part.low, part.high)]
