@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..model import MLP
-from .boxes import box_work, boxes_know
+from .boxes import box_work, boxes_know, cells_know
 from .dense import dense_work
 from .joint import pieces_of
 from .portfolio import _CELL_COST, _DENSE_COST, _DENSE_PARAMS, _MAX_CELLS, _UNIT_CELLS, _UNIT_WORK
@@ -14,7 +14,7 @@ from .unit_blocks import block_work
 from .units import unit_work, units_know
 
 #: Seconds of a multiplication with interval arithmetic around it, by method; measured on one core.
-_PER_MOMENT, _PER_DENSE, _PER_UNIT, _PER_BOX = 2e-8, 1.2e-9, 2.7e-9, 4e-8
+_PER_MOMENT, _PER_DENSE, _PER_UNIT, _PER_BOX, _PER_CELL = 2e-8, 1.2e-9, 2.7e-9, 4e-8, 1.4e-8
 #: The same of a unit's blocks, and seconds of the eigenvalues of all of one unit's matrices.
 _PER_BLOCK, _BLOCK_CALLS = 1.3e-9, 3.6e-3
 #: Seconds of the joint bounds per piece of a unit's s, and per pair of one with a piece of its v.
@@ -83,6 +83,7 @@ def certificate_seconds(
         work = 30.0 * dense if name in ("comparison", "deif") else work
         seconds += roots[name] * float(np.clip(0.5 * _CELL_COST / work, 4, 0.5 * _MAX_CELLS))
     searches = [*(["units"] if units_know(net) else []), *boxes_know(net, num_samples, ball=ball)]
+    searches += ["cells"] if cells_know(net, num_samples, ball=ball) else []
     searches = [name for name in searches if method in ("auto", name)]
     if time_limit is not None:
         return time_limit if searches else min(seconds, time_limit)
@@ -93,7 +94,7 @@ def certificate_seconds(
     for name in searches:
         work = box_work(net, num_samples)[name]
         if work * _FEWEST <= _WORK:
-            seconds += _PER_BOX * min(_WORK, _MOST * work)
+            seconds += (_PER_CELL if name == "cells" else _PER_BOX) * min(_WORK, _MOST * work)
     return seconds
 
 
