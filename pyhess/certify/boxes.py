@@ -112,9 +112,14 @@ def box_subdivision(obj: Objective, region: Box) -> Subdivision:
 
 def cells_apply(obj: Objective, region: Box | Ball) -> bool:
     """Whether branch and bound with the moment bound is worth trying: several hidden layers, few parameters or a ball."""
-    if obj.net.num_layers < 3 or obj.data.num_samples * float(obj.num_params) > _MOMENT_MOST:
+    return cells_know(obj.net, obj.data.num_samples, ball=isinstance(region, Ball))
+
+
+def cells_know(net: MLP, num_samples: int, *, ball: bool) -> bool:
+    """The same from sizes alone."""
+    if net.num_layers < 3 or num_samples * float(net.num_params) > _MOMENT_MOST:
         return False
-    return obj.num_params <= BOX_PARAMS if isinstance(region, Box) else obj.net.widths[-1] <= MAX_BIASES
+    return net.widths[-1] <= MAX_BIASES if ball else net.num_params <= BOX_PARAMS
 
 
 def cell_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..model import MLP
-from .boxes import box_work, boxes_know
+from .boxes import box_work, boxes_know, cells_know
 from .dense import dense_work
 from .joint import pieces_of
 from .portfolio import _CELL_COST, _DENSE_COST, _DENSE_PARAMS, _MAX_CELLS, _UNIT_CELLS, _UNIT_WORK
@@ -20,6 +20,8 @@ _PER_MOMENT, _PER_DENSE, _PER_UNIT, _PER_BOX = 2e-8, 1.2e-9, 2.7e-9, 4e-8
 _PER_THIRD = 2.5e-9
 #: The same of a unit's blocks, and seconds of the eigenvalues of all of one unit's matrices.
 _PER_BLOCK, _BLOCK_CALLS = 1.3e-9, 3.6e-3
+#: The same of the parts of a ball, or boxes, with a moment bound.
+_PER_CELL = 1.4e-8
 #: Seconds of the joint bounds per piece of a unit's s, and per pair of one with a piece of its v.
 _PER_PIECE, _PER_PAIR = 6e-7, 1.8e-8
 #: Seconds of a call, whatever the sizes, in NumPy (per layer) and in compiled loops.
@@ -89,6 +91,7 @@ def certificate_seconds(
         # Where the radii take too much, as on most balls, the enclosures are all.
         seconds += _PER_THIRD * enclosure_work(net, num_samples)
     searches = [*(["units"] if units_know(net) else []), *boxes_know(net, num_samples, ball=ball)]
+    searches += ["cells"] if cells_know(net, num_samples, ball=ball) else []
     searches = [name for name in searches if method in ("auto", name)]
     if time_limit is not None:
         return time_limit if searches else min(seconds, time_limit)
@@ -99,7 +102,7 @@ def certificate_seconds(
     for name in searches:
         work = box_work(net, num_samples)[name]
         if work * _FEWEST <= _WORK:
-            seconds += _PER_BOX * min(_WORK, _MOST * work)
+            seconds += (_PER_CELL if name == "cells" else _PER_BOX) * min(_WORK, _MOST * work)
     return seconds
 
 

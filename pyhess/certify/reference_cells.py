@@ -25,7 +25,7 @@ from ..regions import Ball, Box
 from .reference_cover import Target, cut_at_a_face, is_covered, target_of, without_canonical
 from .reference_hessian import Cells, Problem, ball_cells, box_cells
 from .reference_interval import Range, Wide, down, up, wide
-from .reference_moment import moment_bound, with_norms
+from .reference_moment import moment_bounds, with_norms
 from .subdivision import Cover
 
 FloatArray = npt.NDArray[np.float64]
@@ -33,6 +33,8 @@ Indices = npt.NDArray[np.int64]
 
 #: After a test that failed, parts of this share of its cells are tested next.
 _FEWER = 0.25
+#: Parts tested together at most, and numbers in the pieces of their hidden units.
+_TOGETHER, _NUMBERS = 16, 100_000
 #: Share of the time that cells drawn at random get where it does not suffice for all.
 _DRAWN = 0.2
 _SEED = 30011
@@ -106,25 +108,24 @@ class _Search:
         self._tests = 0
         self._heap: list[tuple[float, int, _Part]] = []
         self._pushed = 0
+        rows = len(problem.x) * max(problem.widths) * 48
+        self._together = int(np.clip(_NUMBERS // rows, 1, _TOGETHER))
         self._push(_Part(target.low, target.high, np.arange(len(cover.low))))
 
     def run(self) -> Found:
         """Test parts until all are proved, one cannot be, or time is up."""
         cover = self._cover
-        kinds = f"{len(cover.low)} cells"
-        kinds += ", which contain one network of every orbit of the symmetries" if cover.keys else ", which cover the region"
+        kinds = f"{len(cover.low)} cell{'s' if len(cover.low) != 1 else ''} that together contain "
+        kinds += "one network of every orbit of the symmetries" if cover.keys else "the region"
         end = self._deadline - _DRAWN * max(0.0, self._deadline - monotonic())
         while self._heap:
             if monotonic() > end:
                 return self._some(kinds)
-            _, _, part = heapq.heappop(self._heap)
-            pieces = self._pieces(part)
-            if pieces is None:
-                return self._failed(part)
-            for piece in pieces:
-                self._push(piece)
-        tests = f"{self._tests} test{'s' if self._tests != 1 else ''}"
-        return Found(True, f"all of {kinds}, in {tests}, some of them of several cells together")
+            some = [heapq.heappop(self._heap)[2] for _ in range(min(self._together, len(self._heap)))]
+            failed = self._test(some)
+            if failed is not None:
+                return failed
+        return Found(True, f"all of {kinds}, in {self._tests} test{'s' if self._tests != 1 else ''} of one or several of them")
 
     def _push(self, part: _Part) -> None:
         chosen = part.chosen[self._meets(part.chosen, part.low, part.high)]
@@ -138,46 +139,52 @@ class _Search:
         inside = ((starts < high) & (ends > low)) | ((starts <= low) & (ends >= high))
         return np.asarray(inside.all(axis=1))
 
-    def _pieces(self, part: _Part) -> list[_Part] | None:
-        """The parts left when this one was tested: none if it is proved; None if it is not, and belongs to one cell."""
-        if bool(without_canonical(self._cover.keys, part.low[None], part.high[None])[0]):
-            return []
-        count, few = len(part.chosen), part.few
-        starts, ends = self._cover.low[part.chosen], self._cover.high[part.chosen]
-        single = bool(((starts <= part.low) & (ends >= part.high)).all(axis=1).any())
-        if single or count <= few:
-            bound = self._bound(part.low, part.high)
-            if bound is None or bound >= self._claim:
-                return []
-            few = _FEWER * count
-        cut = None if single else cut_at_a_face(starts, ends, part.low, part.high)
+    def _test(self, parts: list[_Part]) -> Found | None:
+        """Test parts and keep what is left of them; what to say if one is not proved, and belongs to one cell."""
+        wanted: dict[bool, list[tuple[_Part, bool, Cells]]] = {False: [], True: []}
+        for part in parts:
+            if bool(without_canonical(self._cover.keys, part.low[None], part.high[None])[0]):
+                continue
+            starts, ends = self._cover.low[part.chosen], self._cover.high[part.chosen]
+            single = bool(((starts <= part.low) & (ends >= part.high)).all(axis=1).any())
+            if not single and len(part.chosen) > part.few:
+                self._cut(part, part.few)
+                continue
+            cells = self._cells(part.low, part.high)
+            if cells is not None:
+                wanted[cells.apart].append((part, single, with_norms(self._problem, cells)))
+        for chosen in wanted.values():
+            self._tests += len(chosen)
+            bounds = moment_bounds(self._problem, [cells for _, _, cells in chosen]) if chosen else []
+            for (part, single, _), bound in zip(chosen, bounds, strict=True):
+                if bound >= self._claim:
+                    continue
+                if single or not self._cut(part, _FEWER * len(part.chosen)):
+                    return self._failed(part, bound)
+        return None
+
+    def _cut(self, part: _Part, few: float) -> bool:
+        """Cut a part between its cells, and keep both halves; whether that could be done."""
+        cut = cut_at_a_face(self._cover.low[part.chosen], self._cover.high[part.chosen], part.low, part.high)
         if cut is None:
-            return None
+            return False
         k, value = cut
         below, above = part.high.copy(), part.low.copy()
         below[k] = above[k] = value
-        return [_Part(low, high, part.chosen, few) for low, high in ((part.low, below), (above, part.high))]
-
-    def _bound(self, low: FloatArray, high: FloatArray) -> Wide | None:
-        """What is proved on a box; None if it holds no network of the region."""
-        cells = self._cells(low, high)
-        if cells is None:
-            return None
-        self._tests += 1
-        return moment_bound(self._problem, with_norms(self._problem, cells))
+        for low, high in ((part.low, below), (above, part.high)):
+            self._push(_Part(low, high, part.chosen, few))
+        return True
 
     def _cells(self, low: FloatArray, high: FloatArray) -> Cells | None:
         if isinstance(self._region, Box):
             return box_cells(self._problem, wide(low)[None], wide(high)[None])
         return _ball_cells(self._problem, self._region, low, high)
 
-    def _failed(self, part: _Part) -> Found:
+    def _failed(self, part: _Part, bound: Wide) -> Found:
         index = int(part.chosen[0])
-        bound = self._bound(part.low, part.high)
         return Found(
             False,
-            f"cell {index} of {len(self._cover.low)} is not proved: written out anew, its bound is "
-            f"{float(-np.inf if bound is None else bound)!r}",
+            f"cell {index} of {len(self._cover.low)} is not proved: written out anew, its bound is {float(bound)!r}",
         )
 
     def _some(self, kinds: str) -> Found:
@@ -190,9 +197,9 @@ class _Search:
             if monotonic() > self._deadline:
                 break
             low, high = self._cover.low[index], self._cover.high[index]
-            part = _Part(low, high, np.array([index]))
-            if self._pieces(part) is None:
-                return self._failed(part)
+            failed = self._test([_Part(low, high, np.array([index]))])
+            if failed is not None:
+                return failed
             drawn += 1
         return Found(
             False,

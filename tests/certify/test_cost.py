@@ -24,6 +24,18 @@ def test_predicted_times_of_blocks_are_right_within_a_small_factor(case: tuple[t
     assert MEASURED[case] / 3.0 < found < 3.0 * MEASURED[case]
 
 
+#: The same of ``"cells"``.
+CELLS = {((2, 2, 2, 1), 24, False): 0.33, ((2, 3, 2, 2), 10, True): 0.16, ((1, 2, 2, 2, 1), 12, True): 0.26}
+
+
+@pytest.mark.parametrize("case", CELLS, ids=str)
+def test_predicted_times_of_cells_are_right_within_a_small_factor(case: tuple[tuple[int, ...], int, bool]) -> None:
+    widths, count, ball = case
+    net = ph.MLP(list(widths))
+    assert CELLS[case] / 3.0 < certificate_seconds(net, count, ball=ball, method="cells") < 3.0 * CELLS[case]
+    assert certificate_seconds(net, count, ball=ball, time_limit=50.0) == 50.0  # which they use up
+
+
 def test_what_needs_more_takes_longer() -> None:
     net = ph.MLP([10, 8, 1])
     plain = certificate_seconds(net, 200, ball=False, method="blocks", loss="logistic")

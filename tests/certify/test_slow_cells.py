@@ -14,7 +14,7 @@ from pyhess.certify import Certificate, certify, prove, reference_cells, schedul
 from pyhess.certify.reference_cells import _ball_cells
 from pyhess.certify.reference_hessian import Problem, ball_cells, box_cells, passes
 from pyhess.certify.reference_interval import wide
-from pyhess.certify.reference_moment import moment_bound, with_norms
+from pyhess.certify.reference_moment import moment_bound, moment_bounds, with_norms
 from pyhess.certify.reference_signed import signed_form
 from pyhess.threshold import verify_file
 
@@ -98,6 +98,7 @@ def test_where_time_does_not_suffice_it_says_how_many_cells_were_checked(monkeyp
     certificate = certify(obj, region, "cells")
     cover = certificate.table["cells"].cover
     assert cover is not None
+    monkeypatch.setattr(reference_cells, "_TOGETHER", 1)
     clock = iter(np.arange(0.0, 1e6))
     monkeypatch.setattr(reference_cells, "monotonic", lambda: float(next(clock)))
     check = Problem.of(obj)
@@ -134,6 +135,30 @@ def test_a_part_of_a_ball_holds_the_networks_with_its_offsets_and_shares() -> No
         assert moment_bound(check, with_norms(check, cells)) <= lowest
         outside = np.maximum(low, 0.9)
         assert _ball_cells(check, ball, outside, np.ones(point.size)) is None
+
+
+def test_parts_tested_together_have_the_bounds_that_each_has() -> None:
+    rng = np.random.default_rng(1229)
+    for widths, region in (
+        ([2, 3, 2, 1], ph.Box(-0.5, 0.5)),
+        ([2, 2, 2, 2], ph.Ball(0.1, 0.8)),
+        ([1, 2, 2, 1], ph.Ball(0.1, 0.8)),
+    ):
+        obj = problem(widths, "squared_error", "tanh", parametrization="ntk")
+        check, bound = Problem.of(obj), region.bind(obj)
+        parts = []
+        for _ in range(4):
+            if isinstance(bound, ph.Box):
+                middle = rng.uniform(-0.4, 0.4, obj.num_params)
+                cells: Any = box_cells(check, wide(middle - 0.1)[None], wide(middle + 0.1)[None])
+            else:
+                outputs = widths[-1]
+                low = np.r_[rng.uniform(-0.4, 0.0, outputs), rng.uniform(0.0, 0.1, 3)]
+                cells = _ball_cells(check, bound, low, low + 0.3)
+            parts.append(with_norms(check, cells))
+        one_by_one = [float(moment_bound(check, part)) for part in parts]
+        assert len(set(one_by_one)) == 4
+        assert [float(value) for value in moment_bounds(check, parts)] == pytest.approx(one_by_one, rel=1e-15)
 
 
 def test_signed_terms_are_above_the_mixed_terms_anywhere_in_the_cell() -> None:

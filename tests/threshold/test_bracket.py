@@ -25,12 +25,12 @@ class FakeCertificate(SimpleNamespace):
 
 def certificate_of(psi_lower: float) -> Any:
     class Fake:
-        can_refine = False
+        can_refine = out_of_time = False
 
         def __init__(self, *args: Any) -> None:
             pass
 
-        def roots(self, method: str) -> Any:
+        def roots(self, method: str, time_limit: float | None) -> Any:
             return self
 
         def certificate(self) -> FakeCertificate:
