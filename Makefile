@@ -64,8 +64,9 @@ lint: $(VENV)/.installed-test-lint
 types: $(VENV)/.installed-test-lint
 	$(BIN)/mypy
 
+# In a folder of their own: some of them write files.
 examples: $(VENV)/.installed-test
-	$(BIN)/pytest --doctest-modules --doctest-glob='*.md' -p no:cacheprovider README.md docs/*.md $$($(BIN)/python -c "import os; os.chdir('/'); import pyhess; print(pyhess.__path__[0])")
+	mkdir -p build/examples && cd build/examples && $(abspath $(BIN))/pytest --doctest-modules --doctest-glob='*.md' -p no:cacheprovider --rootdir=../.. ../../README.md ../../docs/*.md $$($(abspath $(BIN))/python -c "import pyhess; print(pyhess.__path__[0])")
 
 warnings: $(BIN)/python
 	PYHESS_WERROR=ON $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/warnings .

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 #: OpenMP threads spin for some milliseconds after their last task; a contender must not pay for its predecessor's.
-_SETTLE_SECONDS = 0.005
+SETTLE_SECONDS = 0.005
 
 #: Calls this long need no untimed call before every turn, and those of the second kind take few turns.
 _LONG_SECONDS, _VERY_LONG_SECONDS = 1.0, 10.0
@@ -72,7 +72,7 @@ def interleave(calls: Mapping[str, Callable[[], Any]], protocol: Protocol) -> di
             for name, call in calls.items():
                 gc.collect()
                 gc.disable()
-                protocol.sleep(_SETTLE_SECONDS)
+                protocol.sleep(SETTLE_SECONDS)
                 if calibrated[name][1] < _LONG_SECONDS:
                     call()
                 began = protocol.clock()

@@ -26,11 +26,13 @@ from ..descent import History, Hunt, joint_descent, reached, sampling
 from ..experiment import Contender, Experiment, check
 from ..records import ForeignShare, Row
 from ..runner import Plan
+from ..timing import SETTLE_SECONDS
 
 SUITE = "threshold"
 _FRACTION = 0.99
 _SEEDS = (11, 12, 13, 14, 15, 16, 17)
 _PATIENCE = 100.0
+_WARM_SECONDS = 0.2  # of every search before it is timed: it compiles, and a processor that rested is slow at first
 _LIMITS = {"full": (10.0, 90.0), "short": (5.0, 15.0)}  # seconds that peers have at least and at most
 
 
@@ -113,16 +115,20 @@ def _rows(question: Question, plan: Plan) -> list[Row]:
 
     target, share = _FRACTION * question.best_known, ForeignShare()
     seeds = _SEEDS if plan.mode == "full" else _SEEDS[:3]
-    ph.search(obj, ph.Box(-question.half_width, question.half_width), rng=5, time_limit=0.2)  # compiles
+    box = ph.Box(-question.half_width, question.half_width)
     histories: dict[str, list[History]] = {"pyhess": []}
     least, most = _LIMITS[plan.mode]
     for seed in seeds:
+        ph.search(obj, box, rng=5, time_limit=_WARM_SECONDS)
+        plan.protocol.sleep(SETTLE_SECONDS)
         mine = search(obj, question, seed)
         histories["pyhess"].append(mine)
         limit = min(most, max(least, _PATIENCE * (reached(mine, target) or math.inf)))
         for who, quotient in quotients.items():
-            hunt = Hunt(target, limit)
-            run = joint_descent(quotient, starts(obj, question, seed), question.half_width, hunt, plan.threads)
+            for begin, goal, patience in ((5, -math.inf, _WARM_SECONDS), (seed, target, limit)):
+                plan.protocol.sleep(SETTLE_SECONDS)
+                hunt = Hunt(goal, patience)
+                run = joint_descent(quotient, starts(obj, question, begin), question.half_width, hunt, plan.threads)
             histories.setdefault(who, []).append(run)
         plan.tell(
             f"{question.name}, seed {seed}: "

@@ -11,10 +11,10 @@ from types import ModuleType
 from typing import Any
 
 from .certificate import Certificate, MethodResult
+from .certification import METHODS, Certification, certify
 from .files import load_certificate, stored_certificate
 from .kinks import relu_kink_status
 from .minimum import GlobalMinimum, certify_minimum
-from .portfolio import METHODS, Certification, certify
 from .reference import Proof, prove
 from .strength import StrengthBound, strength_bound
 from .subdivision import Cover

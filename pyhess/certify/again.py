@@ -9,7 +9,7 @@ import numpy as np
 from ..objective import Objective
 from ..regions import Ball, Box, Region, as_region
 from .boxes import cell_subdivision, recheck
-from .portfolio import certify
+from .certification import certify
 from .subdivision import Cover, Limits
 from .units import unit_bound
 
@@ -22,7 +22,7 @@ def fresh_bound(obj: Objective, region: Region, method: str, cells: int, cover: 
         found = (unit_bound(obj, part, max_cells=cells) for part in parts if isinstance(part, Box | Ball))
         return max((one.psi_lower for one in found if one is not None), default=-math.inf)
     if method == "cells" and cover is None:
-        # The worst leaves are cut in a fixed order, so as many cells give the same bound.
+        # An older file. The worst leaves are cut in a fixed order, so as many cells give the same bound.
         searches = (cell_subdivision(obj, part) for part in parts if isinstance(part, Ball))
         limits = Limits(np.zeros(1, dtype=np.int32), max_cells=cells)
         return max((search.run(limits) for search in searches), default=-math.inf)

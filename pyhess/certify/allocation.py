@@ -132,4 +132,4 @@ def ball_subdivision(bound: Callable[[Cell], float | None], obj: Objective, regi
             bounds[at], splits[at] = -np.inf if value is None else value, found[1]
 
     low = np.concatenate([np.full(outputs, -1.0), np.zeros(layers)])
-    return Subdivision(evaluate, low, np.ones(outputs + layers), boxes=False)
+    return Subdivision(evaluate, low, np.ones(outputs + layers))

@@ -76,9 +76,11 @@ def recheck(obj: Objective, region: Box | Ball, name: str, cover: Cover) -> floa
     """The bound that the boxes of a cover prove, computed afresh; -inf if they do not cover the region."""
     if name == "full":
         search = full_subdivision(obj, region)
+    elif name == "cells":
+        search = cell_subdivision(obj, region)
     else:
         assert isinstance(region, Box)
-        search = box_subdivision(obj, region) if name == "boxes" else cell_subdivision(obj, region)
+        search = box_subdivision(obj, region)
     if cover.keys != search.keys or not covers(cover, search.low, search.high):
         return -math.inf
     bounds = search.evaluated(cover.low, cover.high)
@@ -110,9 +112,14 @@ def box_subdivision(obj: Objective, region: Box) -> Subdivision:
 
 def cells_apply(obj: Objective, region: Box | Ball) -> bool:
     """Whether branch and bound with the moment bound is worth trying: several hidden layers, few parameters or a ball."""
-    if obj.net.num_layers < 3 or obj.data.num_samples * float(obj.num_params) > _MOMENT_MOST:
+    return cells_know(obj.net, obj.data.num_samples, ball=isinstance(region, Ball))
+
+
+def cells_know(net: MLP, num_samples: int, *, ball: bool) -> bool:
+    """The same from sizes alone."""
+    if net.num_layers < 3 or num_samples * float(net.num_params) > _MOMENT_MOST:
         return False
-    return obj.num_params <= BOX_PARAMS if isinstance(region, Box) else obj.net.widths[-1] <= MAX_BIASES
+    return net.widths[-1] <= MAX_BIASES if ball else net.num_params <= BOX_PARAMS
 
 
 def cell_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:

@@ -54,7 +54,8 @@ def centre_of(cell: Cell, data: Dataset, targets: FloatArray, loss: str, cancell
     if matrices is None or cancelled[0]:
         return None
     residual, gauss = matrices
-    return Centre(cell, _smallest(residual), _smallest(residual + gauss))
+    own = _smallest(residual)
+    return None if cancelled[0] else Centre(cell, own, _smallest(residual + gauss))
 
 
 def _smallest(matrix: Interval) -> float:

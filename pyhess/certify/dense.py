@@ -52,6 +52,8 @@ def dense_enclosures(
         mass = Interval(weights[part] * (1.0 - gamma(4)), weights[part] * (1.0 + gamma(4)))[:, None]
         bounds = propagate(cell, data.X[part], targets[part], loss)
         for layer, jacobian in enumerate(jacobians(cell, bounds)):
+            if cancelled[0]:
+                return None
             if layer < net.num_layers - 1:
                 residual = residual + _weighted_gram(jacobian, mass * bounds.curved[layer])
                 residual = residual + _mixed(cell, bounds, layer, jacobian, mass)

@@ -138,7 +138,8 @@ def _read(content: dict[str, Any]) -> StoredCertificate:
     region = region_from_dict(content["region"], obj.net).bind(obj)
     method, statement, rounding = (_text(content, name) for name in ("method", "statement", "rounding"))
     psi_lower = _bound(content)
-    cover = None if content["cover"] is None else _read_cover(content["cover"], obj.num_params)
+    sizes = [obj.num_params, *([_ball_size(obj)] if method == "cells" else [])]
+    cover = None if content["cover"] is None else _read_cover(content["cover"], sizes)
     leaves = None if content["leaves"] is None else _read_leaves(content["leaves"], obj)
     entries = content["table"]
     if not isinstance(entries, dict):
@@ -170,21 +171,26 @@ def _read(content: dict[str, Any]) -> StoredCertificate:
     return StoredCertificate(str(content["pyhess_version"]), certificate, claim_of(certificate), tuple(checks))
 
 
-def _read_cover(content: Any, size: int) -> Cover:
+def _ball_size(obj: Objective) -> int:
+    """Coordinates of a ball's cells: the output biases' offsets and the layers' shares."""
+    return obj.net.num_layers + (obj.net.widths[-1] if obj.net.bias else 0)
+
+
+def _read_cover(content: Any, sizes: list[int]) -> Cover:
     fields = exact_keys("cover", content, ("low", "high", "bound", "keys"))
     low, high, bound = (as_real(f"cover.{name}", fields[name]) for name in ("low", "high", "bound"))
     fits = low.ndim == 2 and low.shape == high.shape and bound.shape == low.shape[:1] and bound.size > 0
-    if not fits or low.shape[1] != size or not (low <= high).all() or np.isnan(bound).any():
+    if not fits or low.shape[1] not in sizes or not (low <= high).all() or np.isnan(bound).any():
         raise InputError(
-            f"cover has arrays of the shapes {low.shape}, {high.shape} and {bound.shape}; allowed are (M, {size}), the same and "
-            "(M,), low <= high, and no NaN."
+            f"cover has arrays of the shapes {low.shape}, {high.shape} and {bound.shape}; allowed are "
+            f"(M, {' or '.join(map(str, sizes))}), the same and (M,), low <= high, and no NaN."
         )
     keys = fields["keys"]
     places = isinstance(keys, list) and all(
-        isinstance(key, list) and all(type(k) is int and 0 <= k < size for k in key) for key in keys
+        isinstance(key, list) and all(type(k) is int and 0 <= k < sizes[0] for k in key) for key in keys
     )
     if not places:
-        raise InputTypeError(f"cover.keys is {shown(keys)}; allowed is a list of lists of parameters 0 … {size - 1}.")
+        raise InputTypeError(f"cover.keys is {shown(keys)}; allowed is a list of lists of parameters 0 … {sizes[0] - 1}.")
     return Cover(low, high, bound, tuple(tuple(key) for key in keys))
 
 

@@ -23,9 +23,9 @@ from ..errors import InputError, InputTypeError, NumericalError
 from ..objective import Objective
 from ..regions import Ball, Box, Region, as_region
 from .certificate import Certificate
+from .certification import certify
 from .intervals import TINY, Interval, down, gamma, matmul, norms, up
 from .moment import data_blocks
-from .portfolio import certify
 from .propagate import point_cell, propagate
 from .ranges import derivative_range
 

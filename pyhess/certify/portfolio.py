@@ -1,20 +1,16 @@
-"""``certify``: the upper end of the bracket, the best of all methods that apply."""
+"""The methods on one box or ball: first the bounds of the whole, then branch and bound."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from time import monotonic, perf_counter
 
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import choice, positive_float
-from .._threads import blas_single_thread
-from ..errors import InputError, InputTypeError, MemoryLimitError
 from ..objective import Objective
-from ..regions import Ball, Box, Region, as_region
+from ..regions import Ball, Box
 from .allocation import worst_over_ball
 from .boxes import (
     box_subdivision,
@@ -29,6 +25,7 @@ from .centre import centre_bounds, centre_of
 from .certificate import Certificate, MethodResult
 from .dense import dense_cost
 from .intervals import Interval
+from .limits import dense_seconds, raised_after
 from .linear_networks import exact_linear
 from .matrices import comparison_bound, deif_bound, residual_enclosure
 from .moment import moment_bound
@@ -36,10 +33,9 @@ from .propagate import BallCells, Cell, point_cell, whole_cell
 from .schedule import Portfolio
 from .subdivision import Progress
 from .texts import ROUNDING, WHAT, does_not_apply
+from .third import third_bound, third_knows
 from .unit_blocks import block_bound, blocks_cost
 from .units import unit_bound, unit_bound_applies, unit_work
-
-METHODS = ("moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "cells", "full", "exact")
 
 _DENSE, _SEARCHES = ("centre", "comparison", "deif"), ("units", "boxes", "cells", "full")
 
@@ -49,162 +45,14 @@ Bound = Callable[[Cell], float | None]
 #: ``auto`` computes the bounds that need whole matrices up to this many parameters and multiplications …
 _DENSE_PARAMS, _DENSE_COST = 2000, 6e10
 #: … and asked for by name they are computed up to this many parameters: several dense matrices.
-_DENSE_PARAMS_MAX = 8000
+DENSE_PARAMS_MAX = 8000
 #: Cells that ``units`` looks at without a time limit, by the multiplications for one of them, and its share of a limit.
 _UNIT_WORK, _UNIT_CELLS, _UNIT_SHARE = 1e8, (256, 6000), 0.8
 #: Multiplications that cutting a ball into cells may use (the joint bounds take most of them), and the number of cells.
 _CELL_COST, _MAX_CELLS = 4e10, 200
 
 
-def certify(
-    obj: Objective,
-    region: Region,
-    method: str = "auto",
-    *,
-    time_limit: float | None = None,
-    psi_upper: float | None = None,
-    progress: Progress | None = None,
-    cancel: npt.NDArray[np.int32] | None = None,
-) -> Certificate:
-    """Prove a lower bound of ``psi = inf over the region of eigval_min(H(theta))``, valid for every theta in it.
-
-    Parameters
-    ----------
-    obj : Objective
-        Network, data and loss. The bound is for real arithmetic, whatever the objective's dtype.
-    region : Region
-        The convex set of parameters. What is proved on a box or ball that contains it holds on it: intersections are proved on
-        their parts, ordered cells on their base, a user's region on its ``enclosure``.
-    method : str
-        ``"moment"``: a recursion in the layers' norms, with intervals for everything else; any size. ``"centre"``: the matrix
-        at the centre minus a bound of its change; small networks, tight on small regions. ``"comparison"``, ``"deif"``: two
-        eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"blocks"``: the residual part's
-        block of one unit of a single hidden layer; any number of inputs. ``"units"``: branch and bound over
-        the weights of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the
-        parameters of a small network on a box. ``"cells"``: branch and bound with the moment bound, for several hidden layers:
-        over the parameters on a box, over the output biases and the layers' shares of the radius in a ball.
-        ``"full"``: branch and bound to any accuracy for up to 6 parameters.
-        ``"exact"``: the closed forms that two-layer linear networks have.
-        ``"auto"``: the best of those whose cost is reasonable.
-    time_limit : float, optional
-        Seconds for the branch and bound methods; they are spent where the bound gains fastest, and not if it gains next to
-        nothing. By default these methods do a fixed amount of work, a second or so.
-    psi_upper : float, optional
-        An eigenvalue that some Hessian of the region has, such as a witness's: the work ends when the bound reaches it.
-    progress : callable, optional
-        Called with dictionaries of ``"stage"``, ``"method"``, ``"cells"`` and ``"psi_lower"``.
-    cancel : (1,) int32 array, optional
-        Set ``cancel[0] = 1`` from another thread to end early: what has been proved until then is returned.
-
-    Returns
-    -------
-    Certificate
-        With the best bound and a table of all methods.
-
-    Raises
-    ------
-    InputError, InputTypeError
-        If an argument does not fit.
-    MemoryLimitError
-        If ``"centre"`` is asked for by name and its matrices would be too large.
-
-    Notes
-    -----
-    With the split H = G + R of the Hessian into the positive semi-definite Gauss–Newton part and the residual part, psi is at
-    least the smallest eigenvalue of R anywhere. Every step is rounded outwards: intervals, matrix products with the standard
-    inner-product error bound, smallest eigenvalues by a Cholesky test. Assumed are IEEE-754 double arithmetic and library
-    functions (exp, tanh, erfc) accurate to a few units of the last place.
-
-    A ball is cut into cells by how its radius is shared out among the layers, and the worst cell counts; ``"auto"`` does so for
-    the method that is best on the whole.
-
-    References
-    ----------
-    S. M. Rump, "Verification of positive definiteness", BIT Numerical Mathematics 46 (2006) 433–452.
-
-    Examples
-    --------
-    >>> import pyhess as ph
-    >>> obj = ph.Objective(ph.MLP([1, 1, 1], activation="identity", bias=False), ph.Dataset([[1.0]], [1.0]))
-    >>> certificate = ph.certify(obj, ph.Ball(radius=1.5))
-    >>> -8.0 < certificate.psi_lower <= -2.125
-    True
-    """
-    if not isinstance(obj, Objective):
-        raise InputTypeError(f"obj is a {type(obj).__name__}; pass a pyhess.Objective (network, data and loss).")
-    bound = as_region(region).bind(obj)
-    choice("method", method, ("auto", *METHODS))
-    limit = None if time_limit is None else positive_float("time_limit", time_limit)
-    goal = None if psi_upper is None else float(psi_upper)
-    if goal is not None and not math.isfinite(goal):
-        raise InputError(f"psi_upper is {psi_upper!r}; allowed are finite numbers, or None if no eigenvalue is known.")
-    stop = np.zeros(1, dtype=np.int32) if cancel is None else cancel
-    if obj.net.num_layers == 1:
-        return _linear(obj, bound)
-    if method in ("centre", "comparison", "deif") and obj.num_params > _DENSE_PARAMS_MAX:
-        raise MemoryLimitError(
-            f"the {method} bound needs several dense matrices of {obj.num_params} x {obj.num_params}; allowed are "
-            f"{_DENSE_PARAMS_MAX} parameters. Use method='moment'."
-        )
-    return Certification(obj, bound, stop, progress).proceed(method, limit, goal).certificate()
-
-
-class Certification:
-    """A certification that can go on: first the bounds of the whole region, later more of it with what is known by then."""
-
-    def __init__(
-        self, obj: Objective, region: Region, stop: npt.NDArray[np.int32] | None = None, progress: Progress | None = None
-    ) -> None:
-        self._obj, self._region = obj, region
-        #: Set ``stop[0] = 1`` to end the work.
-        self.stop = np.zeros(1, dtype=np.int32) if stop is None else stop
-        simple = (region,) if isinstance(region, Box | Ball) else region.enclosures()
-        self._runs = [_Run(obj, part, self.stop, progress) for part in simple if isinstance(part, Box | Ball)]
-
-    def proceed(self, method: str = "auto", time_limit: float | None = None, psi_upper: float | None = None) -> Certification:
-        """Everything, as `certify` does."""
-        return self.roots(method).refine(method, time_limit, psi_upper)
-
-    def roots(self, method: str = "auto") -> Certification:
-        """The bounds of the region as a whole, or over few cells."""
-        for run in self._runs:
-            with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-                run.roots(method)
-        return self
-
-    def refine(self, method: str = "auto", time_limit: float | None = None, psi_upper: float | None = None) -> Certification:
-        """Branch and bound."""
-        for run in self._runs:
-            share = None if time_limit is None else time_limit / len(self._runs)
-            with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-                run.refine(method, share, psi_upper)
-        return self
-
-    @property
-    def can_refine(self) -> bool:
-        """Whether branch and bound applies to this problem."""
-        return any(run.searches() for run in self._runs)
-
-    def certificate(self) -> Certificate:
-        """The best bound so far."""
-        if not self._runs:
-            statement = "no certificate knows this region, and no box or ball that contains it was given"
-            return Certificate("none", -math.inf, {}, ROUNDING, statement, self._obj, self._region)
-        best = max((run.certificate() for run in self._runs), key=lambda certificate: certificate.psi_lower)
-        if isinstance(self._region, Box | Ball) or best.method == "none":
-            return replace(best, _region=self._region)
-        statement = f"{best.statement}; proved on {best._region!r}, which contains the region"
-        return replace(best, statement=statement, _region=self._region)
-
-
-def _linear(obj: Objective, region: Region) -> Certificate:
-    """No hidden layer: the loss is convex in theta, and nothing has to be computed."""
-    statement = "the network has no hidden layer, so the loss is convex in theta: no Hessian has a negative eigenvalue"
-    table = {"linear": MethodResult(0.0, 0.0, 1)}
-    return Certificate("linear", 0.0, table, ROUNDING, statement, obj, region)
-
-
-class _Run:
+class Run:
     """One certification on a box or ball: the methods' results so far."""
 
     def __init__(self, obj: Objective, region: Box | Ball, stop: npt.NDArray[np.int32], progress: Progress | None) -> None:
@@ -214,17 +62,25 @@ class _Run:
         self.progress = progress
         self.whole = whole_cell(obj.net, region)
         self.table: dict[str, MethodResult] = {}
+        #: Whether a time limit ended some of the work.
+        self.out_of_time = False
         self.formula = ""
         self._enclosed: tuple[Cell, Interval] | None = None  # for both bounds that need it
         self._portfolio: Portfolio | None = None
 
-    def roots(self, method: str) -> None:
+    def roots(self, method: str, seconds: float | None) -> None:
         """Every method on the region as one cell; the best of them goes on to cut a ball into more."""
+        deadline = math.inf if seconds is None else monotonic() + seconds
+        with raised_after(self.stop, seconds) as late:
+            self._roots(method, deadline)
+        self.out_of_time |= bool(late[0])
+
+    def _roots(self, method: str, deadline: float) -> None:
         if method in ("auto", "exact") and self._exact(asked=method == "exact"):
             return
         bounds: dict[str, Bound] = {}
         names = [method] if method != "auto" else self._auto()
-        if method == "blocks" and self.obj.net.num_layers != 2:
+        if (method == "blocks" and self.obj.net.num_layers != 2) or (method == "third" and not self._third_applies):
             raise does_not_apply(method)
         makers = {
             "moment": lambda: self._moment,
@@ -234,7 +90,13 @@ class _Run:
             "blocks": lambda: self._blocks,
         }
         for name in (name for name in names if name in makers):
+            if name in _DENSE and method == "auto" and monotonic() + self._dense_seconds > deadline:
+                # It would hold up everything, and not be finished.
+                self.out_of_time = True
+                continue
             self._record(name, lambda name=name: self._whole(name, makers[name], bounds))  # type: ignore[misc]
+        if "third" in names:
+            self._record("third", self._third)
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
             self._record(best, lambda: self._over_cells(best, bounds[best]))
@@ -243,7 +105,8 @@ class _Run:
     def _auto(self) -> list[str]:
         """The bounds of the whole region that are cheap enough."""
         blocks = self.obj.net.num_layers == 2 and blocks_cost(self.whole, self.obj.data.num_samples) <= _DENSE_COST
-        return ["moment", *(["blocks"] if blocks else []), *(_DENSE if self._dense_is_cheap() else ())]
+        third = ["third"] if self._third_applies else []
+        return ["moment", *(["blocks"] if blocks else []), *(_DENSE if self._dense_is_cheap() else ()), *third]
 
     def searches(self) -> list[str]:
         """The branch and bound methods that apply."""
@@ -267,7 +130,9 @@ class _Run:
             began = monotonic()
             self._units(share, psi_upper)
             chosen.remove("units")
-            time_limit = None if time_limit is None else time_limit - (monotonic() - began)
+            spent = monotonic() - began
+            self.out_of_time |= share is not None and spent >= share
+            time_limit = None if time_limit is None else time_limit - spent
         if not chosen or self.stop[0] or (time_limit is not None and time_limit <= 0.0):
             return
         if self._portfolio is None:
@@ -278,10 +143,12 @@ class _Run:
             }
             self._portfolio = Portfolio({name: makers[name] for name in chosen}, cell_costs(self.obj))
         known = max((row.psi_lower for row in self.table.values()), default=-math.inf)
+        began = monotonic()
         try:
             self._portfolio.work(self.stop, time_limit, psi_upper, known, self.progress)
         finally:  # Ctrl-C keeps what is proved
             self.table.update(self._portfolio.table())
+            self.out_of_time |= time_limit is not None and monotonic() - began >= time_limit
 
     def _exact(self, *, asked: bool) -> bool:
         """Look for a closed form; whether there is one."""
@@ -341,6 +208,20 @@ class _Run:
         max_cells = int(np.clip(_CELL_COST / cost, 4, _MAX_CELLS))
         make = BallCells(net, region)
         return worst_over_ball(lambda radii: bound(make(radii)), net.num_layers, region.radius, max_cells)
+
+    @property
+    def _third_applies(self) -> bool:
+        return isinstance(self.region, Ball) and third_knows(self.obj.net, self.obj.data.num_samples, self.obj.loss)
+
+    def _third(self) -> tuple[float, int] | None:
+        assert isinstance(self.region, Ball)
+        known = max((row.psi_lower for row in self.table.values()), default=-math.inf)
+        value = third_bound(self.obj, self.region, known, self.stop)
+        return None if value is None else (value, 1)
+
+    @property
+    def _dense_seconds(self) -> float:
+        return dense_seconds(self.obj.net, self.obj.data.num_samples)
 
     def _dense_is_cheap(self) -> bool:
         cost = dense_cost(self.whole, self.obj.data.num_samples)

@@ -5,7 +5,7 @@ and cut in two where none does:
 
     the residual part of the Hessian, or the whole Hessian, entry by entry, as a comparison matrix or as a middle and radii;
     derivatives up to the third, where there are few parameters;
-    the recursion in the layers' norms;
+    the recursion in the layers' norms, and over the cells of a branch and bound with it;
     the blocks of single hidden units, with the worst of every datum;
     the blocks of single hidden units, over cells of one unit's weights, for boxes those that the certificate brings along;
     the closed forms for two-layer linear networks.
@@ -28,6 +28,7 @@ from ..objective import Objective
 from ..regions import Ball, Box, Region
 from .reference_arithmetic import arithmetic
 from .reference_blocks import UnitBlocks
+from .reference_cells import prove_cells
 from .reference_centre import CentreBound
 from .reference_cover import is_covered, target_of, without_canonical
 from .reference_hessian import Cells, Problem, ball_cells, box_cells, enclosures
@@ -43,7 +44,7 @@ from .unit_cover import UnitLeaves
 #: What is proved may be this much less than what is claimed, relative to it.
 SLACK = 1e-9
 #: Methods with a proof here.
-METHODS = ("linear", "exact", "moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "full")
+METHODS = ("linear", "exact", "moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "cells", "full")
 #: Parameters up to which the second-order test is tried, and up to which whole matrices are written out.
 _TAYLOR_PARAMS, _DENSE_PARAMS = 6, 200
 #: Numbers that one batch of boxes may take.
@@ -52,6 +53,8 @@ _BATCH_NUMBERS = 200_000
 _ENTRY_SECONDS, _WEIGHT_SECONDS = 2.5e-6, 2e-6
 #: Time that the joint bounds take per datum and unit of the last hidden layer, and parts of a ball, roughly.
 _JOINT_SECONDS, _PARTS = 2e-3, 30
+#: Time of a moment bound, whatever the sizes.
+_MOMENT_SECONDS = 0.05
 #: Share of the time that may be spent on Arb's arithmetic.
 _ARB_SHARE = 0.4
 
@@ -148,6 +151,9 @@ def _seconds(obj: Objective, region: Region, method: str, cover: Cover | None, l
     """Time that the check takes in long doubles, roughly."""
     if method == "units" and leaves is not None:
         return units_seconds(obj.data.num_samples, leaves)
+    if method == "cells":
+        joint = _JOINT_SECONDS * obj.data.num_samples * obj.net.widths[-2]
+        return (0 if cover is None else len(cover.low)) * (_MOMENT_SECONDS + joint)
     seconds = estimated_seconds(obj, 1 if cover is None else len(cover.low))
     if obj.loss == "squared_error" and obj.net.widths[-1] == 1 and cover is None and method != "exact":
         parts = _PARTS if isinstance(region, Ball) else 1
@@ -184,6 +190,8 @@ class _Check:
             return self._units(leaves)
         if method == "blocks":
             return self._blocks()
+        if method == "cells":
+            return self._cells(cover)
         dense = obj.num_params <= _DENSE_PARAMS
         cells = 1 if cover is None else len(cover.low)
         needed = estimated_seconds(obj, cells) if dense and method != "moment" else 0.0
@@ -231,6 +239,13 @@ class _Check:
         if monotonic() > self._deadline:
             return False, "time ran out before the blocks of all hidden units were looked at"
         return False, "the blocks of the hidden units, written out anew, do not give as much"
+
+    def _cells(self, cover: Cover | None) -> tuple[bool, str]:
+        if cover is None:
+            return False, "the file does not bring the cells along"
+        found = prove_cells(self._obj.net, self._problem, self._region, self._claim, cover, self._deadline)
+        self.broken = found.broken
+        return found.proved, found.detail
 
     def _units(self, leaves: UnitLeaves | None) -> tuple[bool, str]:
         if self._problem.layers != 2 or self._problem.activations[0] == "relu":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class CommonRadius:
-    """One part (B = 1) of a ball, for inputs (n, d)."""
+    """One part (B = 1) of a ball for inputs (n, d), or one for each of them (B = n)."""
 
     def __init__(self, problem: Problem, cells: Cells, x: Wide) -> None:
         self._problem, self._cells = problem, cells

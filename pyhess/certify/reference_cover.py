@@ -89,7 +89,7 @@ def is_covered(low: FloatArray, high: FloatArray, target: Target) -> bool:
         chosen = chosen[meets]
         if ((low[chosen] <= start) & (high[chosen] >= end)).all(axis=1).any():
             continue
-        cut = _cut(low[chosen], high[chosen], start, end)
+        cut = cut_at_a_face(low[chosen], high[chosen], start, end)
         if cut is None:
             return False
         k, value = cut
@@ -100,7 +100,7 @@ def is_covered(low: FloatArray, high: FloatArray, target: Target) -> bool:
     return True
 
 
-def _cut(low: FloatArray, high: FloatArray, start: FloatArray, end: FloatArray) -> tuple[int, float] | None:
+def cut_at_a_face(low: FloatArray, high: FloatArray, start: FloatArray, end: FloatArray) -> tuple[int, float] | None:
     """A parameter and where to cut it strictly inside [start, end], None if no box has a face there."""
     spare: tuple[int, float] | None = None
     for k in range(low.shape[1]):

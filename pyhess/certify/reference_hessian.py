@@ -86,8 +86,10 @@ class Cells:
     w: list[Range]
     b: list[Range]
     rho: list[Wide]
-    #: Bounds of the spectral norms of W and (W, b) for every layer, rho included, of a single part (B = 1); () if not known.
+    #: Bounds (B,) of the spectral norms of W and (W, b) for every layer, rho included; () if not known.
     norms: tuple[tuple[Wide, Wide], ...] = ()
+    #: Whether the last rho is that of the output weights alone, and the output biases' ranges hold all of theirs.
+    apart: bool = False
 
 
 def box_cells(problem: Problem, low: Wide, high: Wide) -> Cells:
@@ -150,17 +152,19 @@ _GROWTH = {"sigmoid": (0.5, 0.25), "softplus": (0.69314718055995, 1.0), "gelu": 
 
 
 def passes(problem: Problem, cells: Cells, x: Wide, y: Wide) -> Pass:
-    """Forwards and backwards for inputs (n, d) and targets (n, K); n or the number of cells is 1."""
+    """Forwards and backwards for inputs (n, d) and targets (n, K); n or the number of cells is 1, or every input has its own."""
     last = problem.layers - 1
     a, s, slope = [Range(x)], [], []
     a_norm = [with_one(problem, length(np.abs(x)))]
     s_norm = a_norm[0]
     hidden_norm, bare_norm = s_norm, s_norm  # |s| of the last hidden layer, |phi(s)|
-    common = CommonRadius(problem, cells, x) if len(cells.rho[0]) == 1 and any(rho.any() for rho in cells.rho) else None
+    one_each = len(cells.rho[0]) in (1, len(x))
+    common = CommonRadius(problem, cells, x) if one_each and any(rho.any() for rho in cells.rho) else None
     for layer in range(last + 1):
-        s.append(_moved((cells.w[layer] * a[-1][:, None, :]).sum(-1) + cells.b[layer], cells.rho[layer], a_norm[-1]))
+        turning = bare_norm if cells.apart and layer == last else a_norm[-1]
+        s.append(_moved((cells.w[layer] * a[-1][:, None, :]).sum(-1) + cells.b[layer], cells.rho[layer], turning))
         if common is not None:
-            s[-1] = common.forwards(layer, s[-1], a_norm[-1])
+            s[-1] = common.forwards(layer, s[-1], turning)
         s_norm = length(s[-1].size())
         if cells.norms:
             s_norm = np.minimum(s_norm, up(cells.norms[layer][1] * a_norm[-1]))
@@ -210,7 +214,8 @@ def _together(
     name, beta = problem.activations[-1], problem.betas[-1]
     below = up(length(cells.w[-2].size()) + cells.rho[-2][:, None])
     constant = cells.b[-1] - Range(y)
-    layer = LastLayer(name, beta, problem.bias, cells.w[-1][:, 0], constant, cells.rho[-1], entering, below)
+    shared = problem.bias and not cells.apart
+    layer = LastLayer(name, beta, shared, cells.w[-1][:, 0], constant, cells.rho[-1], entering, below)
     unknown = np.full_like(delta_norm[1], np.inf)
     peak = up(delta_norm[1] * slope.size().max(axis=1))
     return joint_last(layer, pre, pre_norm, delta[1], Last(curved, delta[0], delta_norm[0], peak, unknown, unknown))

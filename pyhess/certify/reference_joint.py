@@ -24,6 +24,8 @@ from .reference_ranges import activation
 _PIECES, _PARTS, _TOUCHES = 48, 32, 12
 #: Numbers in the pieces of a layer up to which they are looked at.
 _NUMBERS = 4_000_000
+#: Numbers in the pieces of v and s that are looked at together.
+_AT_ONCE = 100_000
 _LEAST = 1e-140
 #: |phi(0)| = 0 and sup |phi'|.
 _STEEPEST = {"tanh": 1.0, "identity": 1.0, "relu": 1.0, "gelu": 1.128904145185156}
@@ -45,7 +47,9 @@ class Last:
 
 @dataclass(frozen=True)
 class LastLayer:
-    """Weights v (B, m), c - y (n, 1), the radius rho (B,) around both, sup |phi(s)| (n,) without the one, and the layer below."""
+    """Weights v (B, m), c - y (n, 1), the radius rho (B,) around v, and around c as well with ``bias``, sup |phi(s)| (n,) without
+    the one, and the layer below.
+    """
 
     name: str
     beta: float
@@ -76,13 +80,15 @@ def joint_last(layer: LastLayer, s: Range, s_norm: Wide, residual: Range, plain:
         )
         reach = zeros(at.lo.shape)
     found = []
-    for part in range(_PARTS):
-        v = parts[part][None]
-        r = v * value + rest[None]
+    together = max(1, _AT_ONCE // value.lo.size)  # few calls for small problems, little memory for large ones
+    for begin in range(0, _PARTS, together):
+        some = slice(begin, begin + together)
+        v = parts[some][:, None]
+        r = v * value + rest
         if left is not None:
-            spread = up(left[part][None] * reach)
+            spread = up(left[some][:, None] * reach)
             r = Range(down(r.lo - spread), up(r.hi + spread))
-        r = Range(np.maximum(r.lo, residual.lo[None]), np.minimum(r.hi, residual.hi[None]))
+        r = Range(np.maximum(r.lo, residual.lo), np.minimum(r.hi, residual.hi))
         there = ~(r.lo > r.hi)
         bar = r * v
         found.append([_hull(x, there) for x in (bar * bend, bar * slope, Range((Range(r.size()) * Range(slope.size())).hi))])
@@ -128,9 +134,10 @@ def pieces(x: Range, number: int) -> Range:
 
 
 def _hull(x: Range, there: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Range:
-    """Over the pieces of s where a residual belongs to them."""
+    """Over the pieces of v and s where a residual belongs to them."""
     inf = wide(np.inf)
-    return Range(np.where(there, x.lo, inf).min(axis=0), np.where(there, x.hi, -inf).max(axis=0))
+    lo, hi = np.where(there, x.lo, inf), np.where(there, x.hi, -inf)
+    return Range(lo.min(axis=0).min(axis=0), hi.max(axis=0).max(axis=0))
 
 
 def _within(x: Range, known: Range) -> Range:
@@ -150,8 +157,8 @@ def _with_one(layer: LastLayer, norm: Wide) -> Wide:
     return (Range(norm).square() + Range(wide(1.0))).root().hi if layer.bias else norm
 
 
-def _ball_parts(layer: LastLayer) -> tuple[Range, list[Wide]]:
-    """Pieces (parts, B, m) of v + [-rho, rho], finer towards its ends, and what of the radius each leaves (B, 1)."""
+def _ball_parts(layer: LastLayer) -> tuple[Range, Wide]:
+    """Pieces (parts, B, m) of v + [-rho, rho], finer towards its ends, and what of the radius each leaves (parts, B, 1)."""
     turns = np.sin(0.5 * np.pi * (np.arange(_PARTS + 1) / (_PARTS // 2) - 1.0))
     turns[0], turns[_PARTS // 2], turns[-1] = -1.0, 0.0, 1.0
     rho = layer.rho[:, None]
@@ -162,7 +169,7 @@ def _ball_parts(layer: LastLayer) -> tuple[Range, list[Wide]]:
         taken = np.maximum(down(rho * min(abs(low), abs(high))), wide(0.0))
         taken = np.minimum(taken, rho)
         left.append(((Range(rho) - Range(taken)) * (Range(rho) + Range(taken))).root().hi)
-    return Range(np.stack([part.lo for part in parts]), np.stack([part.hi for part in parts])), left
+    return Range(np.stack([part.lo for part in parts]), np.stack([part.hi for part in parts])), np.stack(left)
 
 
 def _others_norm(layer: LastLayer, whole: Range, at: Range, s_norm: Wide) -> Wide:
@@ -207,13 +214,11 @@ def _ball_delta_norm(layer: LastLayer, whole: Range, slope: Range, base: Wide) -
     size = Range(layer.v.size())
     fixed = up(base + (Range(whole.size()) * size).sum(1).hi)
     still, top = length((Range(steepest) * size).hi), steepest.max(axis=1)
-    best = zeros(base.shape)
-    for step in range(2 * _PIECES):
-        low, high = down(layer.rho * (step / (2 * _PIECES))), up(layer.rho * ((step + 1) / (2 * _PIECES)))
-        low = np.clip(low, wide(0.0), layer.rho)
-        left = zeros(layer.rho.shape)
-        if layer.bias:
-            left = ((Range(layer.rho) - Range(low)) * (Range(layer.rho) + Range(low))).root().hi
-        r = Range(fixed) + Range(high) * Range(layer.entering) + Range(left)
-        best = np.maximum(best, (r * (Range(still) + Range(top) * Range(high))).hi)
-    return best
+    ends = wide(np.arange(2 * _PIECES + 1) / (2 * _PIECES))[:, None]
+    low, high = down(layer.rho * ends[:-1]), up(layer.rho * ends[1:])
+    low = np.clip(low, wide(0.0), layer.rho)
+    left = Range(zeros(low.shape))
+    if layer.bias:
+        left = ((Range(layer.rho) - Range(low)) * (Range(layer.rho) + Range(low))).root()
+    r = Range(fixed) + Range(high) * Range(layer.entering) + Range(left.hi)
+    return wide((r * (Range(still) + Range(top) * Range(high))).hi.max(axis=0))

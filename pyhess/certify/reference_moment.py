@@ -6,11 +6,13 @@ With t_l the Frobenius norms of a direction's blocks, y = |V^1 (x, 1)| and P_l t
     M = sum_{l>=2} |delta^l| sup phi' (e_l P_{l-1}' + P_{l-1} e_l') + sum_{l<D} max_j (-bar_j phi''_j)_+ P_l P_l',
 
 v'Rv >= -mean_i t'M_i t. In the mean, M_11 y² counts with the largest eigenvalue of mean M_11 (x,1)(x,1)', and M_1l y t_l with the
-root of (mean M_1l) times that of mean M_1l (x,1)(x,1)', or with mean M_1l |(x,1)|.
+root of (mean M_1l) times that of mean M_1l (x,1)(x,1)', or with mean M_1l |(x,1)|. For two hidden layers and one output the mixed
+terms, the first sum, have a second bound in `reference_signed`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,12 +20,46 @@ import numpy as np
 from .reference_hessian import Cells, Pass, Problem, passes
 from .reference_interval import Range, Wide, length, up, wide, zeros
 from .reference_joint import Last, steep_and_curved
+from .reference_signed import signed_form
 from .reference_tests import largest_eigenvalue
 
 
 def moment_bound(problem: Problem, cells: Cells) -> Wide:
-    """Lower bound of psi over one part (B = 1) of a region."""
-    return -largest_form(problem, residual_forms(problem, cells, passes(problem, cells, problem.x, problem.y)))
+    """Lower bound of psi over one part (B = 1) of a region, with its norms."""
+    return moment_bounds(problem, [cells])[0]
+
+
+def moment_bounds(problem: Problem, parts: Sequence[Cells]) -> list[Wide]:
+    """The same of several parts, all with biases apart or none: together they take fewer calls of NumPy."""
+    rows = len(problem.x)
+    cells = parts[0] if len(parts) == 1 else _repeated(parts, rows)
+    x, y = (np.tile(z, (len(parts), 1)) for z in (problem.x, problem.y))
+    along = passes(problem, cells, x, y)
+    mixed, curved = residual_forms(problem, cells, along)
+    found = []
+    for index, part in enumerate(parts):
+        own = slice(index * rows, (index + 1) * rows)
+        form, known = mean_form(problem, mixed[own]), signed_form(problem, part, along.of(own))
+        if known is not None:
+            form = np.where(known < form, known, form)
+        found.append(-_largest(up(form + mean_form(problem, curved[own]))))
+    return found
+
+
+def _repeated(parts: Sequence[Cells], times: int) -> Cells:
+    """Every part (B = 1) once for every datum, one part after the other."""
+
+    def all_of(kind: Callable[[Cells], list[Wide]]) -> list[Wide]:
+        return [np.repeat(np.concatenate(layer), times, axis=0) for layer in zip(*map(kind, parts), strict=True)]
+
+    def ranges(kind: Callable[[Cells], list[Range]]) -> list[Range]:
+        ends = (all_of(lambda part: [x.lo for x in kind(part)]), all_of(lambda part: [x.hi for x in kind(part)]))
+        return [Range(lo, hi) for lo, hi in zip(*ends, strict=True)]
+
+    weights = all_of(lambda part: [np.reshape(norm, 1) for norm, _ in part.norms])
+    affine = all_of(lambda part: [np.reshape(norm, 1) for _, norm in part.norms])
+    w, b, rho = ranges(lambda part: part.w), ranges(lambda part: part.b), all_of(lambda part: part.rho)
+    return Cells(w, b, rho, tuple(zip(weights, affine, strict=True)), parts[0].apart)
 
 
 def with_norms(problem: Problem, cells: Cells) -> Cells:
@@ -59,6 +95,9 @@ def block_norms(cells: Cells, layer: int) -> tuple[Wide, Wide]:
         radius = np.maximum(up(block.hi - middle), up(middle - block.lo))
         best = np.minimum(_spectral(block.size()), up(_spectral(middle) + _spectral(radius)))
         found.append(up(best + cells.rho[layer][0]))
+    if cells.apart and layer == len(cells.w) - 1:
+        # |(W, b)|² <= |W|² + |b|²
+        found[1] = np.minimum(found[1], length(np.stack([found[0], length(b.size())])))
     return found[0], found[1]
 
 
@@ -74,18 +113,18 @@ def tangents(problem: Problem, cells: Cells, along: Pass) -> list[Wide]:
     return forms
 
 
-def residual_forms(problem: Problem, cells: Cells, along: Pass) -> Wide:
-    """M (N, D, D), rounded up."""
+def residual_forms(problem: Problem, cells: Cells, along: Pass) -> tuple[Wide, Wide]:
+    """The two sums of M (N, D, D), rounded up: of the mixed terms and of the curved ones."""
     layers = problem.layers
     tangent = tangents(problem, cells, along)
-    total = zeros((len(tangent[0]), layers, layers))
+    pairs, total = (zeros((len(tangent[0]), layers, layers)) for _ in range(2))
     for layer in range(1, layers):
         steepest = along.slope[layer - 1].size().max(axis=1)
         mixed = product(tangent[layer - 1], product(along.delta_norm[layer], steepest)[:, None])
         if layer == layers - 1 and along.last is not None:
             mixed = _last_mixed(cells, along, along.last, tangent)
-        total[:, layer, :] = up(total[:, layer, :] + mixed)
-        total[:, :, layer] = up(total[:, :, layer] + mixed)
+        pairs[:, layer, :] = up(pairs[:, layer, :] + mixed)
+        pairs[:, :, layer] = up(pairs[:, :, layer] + mixed)
     for layer in range(layers - 1):
         sharpest = np.maximum(wide(0.0), -along.curved[layer].lo).max(axis=1)
         outer = product(tangent[layer][:, :, None], tangent[layer][:, None, :], sharpest[:, None, None])
@@ -94,7 +133,7 @@ def residual_forms(problem: Problem, cells: Cells, along: Pass) -> Wide:
         total = up(total + outer)
     if layers > 2:
         _first_together(problem, along, total)
-    return total
+    return pairs, total
 
 
 def _own_and_below(along: Pass, tangent: list[Wide], layer: int) -> tuple[Wide, Wide]:
@@ -140,6 +179,15 @@ def _first_together(problem: Problem, along: Pass, total: Wide) -> None:
 
 def largest_form(problem: Problem, forms: Wide) -> Wide:
     """Upper bound of the mean of t'M_i t over unit t."""
+    return _largest(mean_form(problem, forms))
+
+
+def _largest(form: Wide) -> Wide:
+    return np.maximum(largest_eigenvalue(Range(np.maximum(form, form.T))), wide(0.0))
+
+
+def mean_form(problem: Problem, forms: Wide) -> Wide:
+    """(D, D): the mean of t'M_i t is at most t'form t for t >= 0."""
     layers = problem.layers
     inputs = problem.x if not problem.bias else np.concatenate([problem.x, np.ones((len(problem.x), 1))], axis=1)
     reach = length(np.abs(wide(inputs)))
@@ -159,4 +207,4 @@ def largest_form(problem: Problem, forms: Wide) -> Wide:
     for one in range(layers):
         for other in range(layers):
             form[one, other] = product(form[one, other], (problem.scale[one] * problem.scale[other]).hi)
-    return np.maximum(largest_eigenvalue(Range(np.maximum(form, form.T))), wide(0.0))
+    return form

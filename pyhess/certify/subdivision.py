@@ -39,6 +39,9 @@ _MAX_NUMBERS = 5 * 10**7
 class Cover:
     """Boxes that together cover the region, and what is proved on each.
 
+    They are boxes of parameters, or for ``cells`` of a ball of the output biases' offsets (in units of the radius R) and the
+    layers' shares rho_l²/R² of it, the last one's that of the weights alone.
+
     Attributes
     ----------
     low, high : (M, P)
@@ -107,10 +110,8 @@ class Subdivision:
         low: FloatArray,
         high: FloatArray,
         keys: tuple[tuple[int, ...], ...] = (),
-        *,
-        boxes: bool = True,
     ) -> None:
-        self._evaluate, self.keys, self._boxes = evaluate, keys, boxes
+        self._evaluate, self.keys = evaluate, keys
         self.low, self.high = low, high
         self._low, self._high = [low], [high]
         bounds, splits = np.empty(1), np.empty(1, dtype=np.int64)
@@ -135,10 +136,8 @@ class Subdivision:
         copies = [_is_copy(self.keys, low, high) for low, high in zip(lows, highs, strict=True)]
         return np.where(copies, math.inf, np.where(np.isnan(bounds), -math.inf, bounds))
 
-    def cover(self) -> Cover | None:
-        """The leaves, where they are boxes of parameters."""
-        if not self._boxes:
-            return None
+    def cover(self) -> Cover:
+        """The leaves."""
         kept = np.array([leaf for leaf in range(len(self._low)) if leaf not in self._gone])
         low, high, bound = (np.array(column)[kept] for column in (self._low, self._high, self._bound))
         return Cover(low, high, bound, self.keys)

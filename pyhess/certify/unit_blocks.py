@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import Dataset
+from ..model import MLP
 from .intervals import TINY, Interval, gamma, norms
 from .moment import data_blocks
 from .propagate import Cell, propagate
@@ -53,8 +54,12 @@ class _Data(NamedTuple):
 
 def blocks_cost(cell: Cell, num_samples: int) -> float:
     """Multiplications of `block_bound`, roughly."""
-    net = cell.net
-    return float(_STEPS * len(_kinds(cell)) * num_samples) * float(net.widths[0] + 1 + net.widths[2]) ** 2
+    return block_work(cell.net, num_samples, len(_kinds(cell)))
+
+
+def block_work(net: MLP, num_samples: int, kinds: int) -> float:
+    """The same of a network whose units are of so many kinds."""
+    return float(_STEPS * kinds * num_samples) * float(net.widths[0] + 1 + net.widths[2]) ** 2
 
 
 def _kinds(cell: Cell) -> npt.NDArray[np.int64]:

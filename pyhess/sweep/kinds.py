@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,12 +25,15 @@ _STRICT = {"extra": "forbid", "strict": True}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a cell: answer columns of the store, arrays, seconds per stage, and whether it was ended early."""
+    """What came of a cell: answer columns of the store, arrays, seconds per stage, whether it was ended early, and whether a time
+    limit took something from an answer that is otherwise complete.
+    """
 
     answer: dict[str, Any]
     arrays: dict[str, npt.NDArray[Any]]
     timing: dict[str, float] = field(default_factory=dict)
     stopped_early: bool = False
+    time_limited: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Kind:
     warm : bool
         Whether the search may start from the arrays ``theta`` and ``v`` of another cell.
     seconds : callable
-        ``seconds(net, num_samples, ball, time_limit, options)``: what a cell takes besides, by whether its region is a ball.
+        ``seconds(net, num_samples, problem, time_limit, options)``: what a cell takes besides, by its loss, region and center.
     run_together : callable, optional
         ``run_together(problems, options, warms) -> list``: the same for several small cells without a time limit, with the same
         answers; in place of an Outcome the exception, where there was one.
@@ -64,7 +67,7 @@ class Kind:
     run: Callable[[Problem, Any, float | None, CheckedPairs], Outcome]
     flops: Callable[[MLP, int, Any], float]
     warm: bool
-    seconds: Callable[[MLP, int, bool, float | None, Any], float] = lambda *_: 0.0
+    seconds: Callable[[MLP, int, Mapping[str, Any], float | None, Any], float] = lambda *_: 0.0
     run_together: Callable[[Sequence[Problem], Any, Sequence[CheckedPairs]], list[Outcome | Exception]] | None = None
 
 
@@ -126,10 +129,15 @@ def _search_flops(net: MLP, samples: int, options: SearchOptions) -> float:
     return per_eval * (evals + 600.0)
 
 
-def _certificate_seconds(net: MLP, samples: int, ball: bool, time_limit: float | None, options: BracketOptions) -> float:
+def _certificate_seconds(
+    net: MLP, samples: int, problem: Mapping[str, Any], time_limit: float | None, options: BracketOptions
+) -> float:
     from ..certify.cost import certificate_seconds
 
-    return certificate_seconds(net, samples, ball=ball, method=options.certificate, time_limit=time_limit)
+    ball, alike = problem["region"] == "ball", problem["center"] != "init"
+    return certificate_seconds(
+        net, samples, ball=ball, method=options.certificate, time_limit=time_limit, loss=problem["loss"], alike=alike
+    )
 
 
 def _eigvals_flops(net: MLP, samples: int, options: EigvalsOptions) -> float:
@@ -213,7 +221,7 @@ def _bracket(problem: Problem, options: BracketOptions, time_limit: float | None
         "num_matvecs": stats["num_matvecs"],
         "extra": {"kink": result.kink is not None, "upper_end": stats["upper_end"], "relu_kinks": stats["relu_kinks"]},
     }
-    return Outcome(answer, arrays, timing, bool(stats["interrupted"]))
+    return Outcome(answer, arrays, timing, bool(stats["interrupted"]), bool(stats["time_limited"]))
 
 
 #: Samples between two looks at the clock.

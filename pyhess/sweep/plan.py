@@ -215,7 +215,7 @@ class _Maker:
         """Number of parameters, seconds from sizes alone, which runs correct by what they measure, and bytes."""
         from ..memory import plan
 
-        what = ("hidden", "activation", "beta", "bias", "parametrization", "loss", "region")
+        what = ("hidden", "activation", "beta", "bias", "parametrization", "loss", "region", "center")
         key = canonical_json([data.content_hash, *(problem[name] for name in what)])
         if key not in self._costs:
             net = make_net(problem, data)
@@ -224,7 +224,7 @@ class _Maker:
             size = float(memory.total_bytes + 40 * 8 * net.num_params)
             kind, sizes = self.spec.kind, (net, data.num_samples)
             seconds = _OVERHEAD + kind.flops(*sizes, self.made_options) / FLOPS_PER_SECOND
-            seconds += kind.seconds(*sizes, problem["region"] == "ball", self.spec.time_limit, self.made_options)
+            seconds += kind.seconds(*sizes, problem, self.spec.time_limit, self.made_options)
             if self.spec.time_limit is not None:
                 seconds = min(seconds, self.spec.time_limit)
             self._costs[key] = (net.num_params, seconds, size)

@@ -182,7 +182,8 @@ def _answer(task: Mapping[str, Any], outcome: Any, measured: dict[str, Any]) -> 
         # Ended early by what is no time limit: a signal to this worker, and no answer.
         if not outcome.stopped_early or (limit is not None and measured["seconds"] >= _LIMIT_SHARE * limit):
             result = {
-                **measured, "status": "done", **outcome.answer, "timing": outcome.timing, "time_limited": outcome.stopped_early,
+                **measured, "status": "done", **outcome.answer, "timing": outcome.timing,
+                "time_limited": outcome.stopped_early or outcome.time_limited,
             }  # fmt: skip
             arrays = {name: array for name, array in outcome.arrays.items() if task["keep"] or name not in ("theta", "v")}
     return {"key": task["key"], "result": _plain(result), "arrays": arrays}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,11 +10,11 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from .._checks import as_rng, positive_float
 from .._threads import num_workers
 from ..certify import METHODS, Certificate, Certification, StrengthBound, certify, relu_kink_status, strength_bound
+from ..certify.limits import raised_after
 from ..errors import InputTypeError, NumericalError
 from ..objective import Objective
 from ..penalties import L2, Penalty, as_penalty
@@ -147,6 +146,7 @@ class _Run:
     warm: CheckedPairs
     began: float = field(default_factory=monotonic)
     interrupted: bool = False
+    time_limited: bool = False
     relu_kinks: str = "no_relu"
     kink: KinkWitness | None = None
     certification: Certification | None = None
@@ -206,14 +206,19 @@ class _Run:
     def _certify(self) -> None:
         if self.method is None:
             return
-        with self._stage("certificate"), _timer(self.remaining, _CERTIFICATE_SHARE) as cancel:
+        limit = None if self.remaining is None else _CERTIFICATE_SHARE * self.remaining
+        began = monotonic()
+        with self._stage("certificate"):
+            cancel = np.zeros(1, dtype=np.int32)
             if self.obj.net.num_layers == 1 or self.method not in ("auto", *METHODS):
-                self.certificate = certify(self.obj, self.region, method=self.method, cancel=cancel)
+                self.certificate = certify(self.obj, self.region, method=self.method)
             else:
-                self.certification = Certification(self.obj, self.region, cancel, self.progress).roots(self.method)
+                self.certification = Certification(self.obj, self.region, cancel, self.progress).roots(self.method, limit)
                 self.certificate = self.certification.certificate()
             psi_lower = self.certificate.psi_lower
-            self.upper = strength_bound(self.obj, self.region, self.penalty, psi_lower, cancel=cancel)
+            with raised_after(cancel, None if limit is None else limit - (monotonic() - began)) as late:
+                self.upper = strength_bound(self.obj, self.region, self.penalty, psi_lower, cancel=cancel)
+            self.time_limited |= bool(late[0])
 
     def _refine(self) -> None:
         """Branch and bound for the upper end, now that the witness says how far it can get."""
@@ -222,7 +227,6 @@ class _Run:
             return
         assert self.method is not None
         psi_upper = None if self.witness is None else self.witness.eigval
-        self.certification.stop[0] = 0  # the first part's time is over, if it was
         with self._stage("certificate"):
             try:
                 self.certification.refine(self.method, left, psi_upper)
@@ -322,6 +326,7 @@ class _Run:
             "seconds": {**self.seconds, "total": monotonic() - self.began},
             "seed": self.seed,
             "interrupted": self.interrupted,
+            "time_limited": self.time_limited or (self.certification is not None and self.certification.out_of_time),
             "relu_kinks": self.relu_kinks,
             "upper_end": "" if self.upper is None else self.upper.statement,
             "num_matvecs": 0,
@@ -347,23 +352,3 @@ def status_of(lam_lower: float, lam_upper: float, interrupted: bool) -> Status:
     if interrupted:
         return Status.INTERRUPTED
     return Status.UNDECIDED if math.isinf(lam_upper) else Status.BRACKETED
-
-
-@contextmanager
-def _timer(remaining: float | None, share: float) -> Iterator[npt.NDArray[np.int32]]:
-    """A cancel flag that is raised after a share of the remaining time."""
-    cancel = np.zeros(1, dtype=np.int32)
-    if remaining is None:
-        yield cancel
-        return
-
-    def expire() -> None:
-        cancel[0] = 1
-
-    timer = threading.Timer(max(0.0, share * remaining), expire)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield cancel
-    finally:
-        timer.cancel()

@@ -21,6 +21,8 @@ from .steps import Descent, Steps
 
 #: Starts, those that go on, and what the two stages may do.
 _COUNT, _BETTER = 4, 2
+#: Starts until the first value is told.
+_AT_ONCE = 2
 _FIRST, _SECOND = Effort(60, 1e-4, vertex_steps=6, single=True), Effort(200, 1e-6, single=True)
 #: Searches with fewer starts than this do without.
 _LEAST_STARTS = 16
@@ -51,7 +53,8 @@ def first_look(
     run.scale, run.interrupted = scale, zs.shape[0] < _COUNT
     try:
         run.compile(_COUNT)
-        yield Descent(run, np.arange(_COUNT), _FIRST, "first look")
+        for begin in range(0, _COUNT, _AT_ONCE):
+            yield Descent(run, np.arange(begin, begin + _AT_ONCE), _FIRST, "first look")
         better = run.distinct(_BETTER)
         yield Descent(run, better, _SECOND, "first look, better ones")
     except KeyboardInterrupt:

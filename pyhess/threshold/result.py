@@ -48,7 +48,8 @@ class ThresholdResult:
     certificate : Certificate or None
         The proof of ``psi_lower``.
     stats : mapping
-        Seconds per stage, Hessian-vector products, starts, threads, seed, whether the run was interrupted.
+        Seconds per stage, Hessian-vector products, starts, threads, seed, whether the run was interrupted (by Ctrl-C, or its
+        search by the time limit), whether a time limit ended any of the certificate's work.
     problem : mapping
         Network, data, loss, region and penalty in words and numbers, and which symmetry of the network the region shares.
     """

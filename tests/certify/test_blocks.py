@@ -95,7 +95,7 @@ def test_as_good_as_the_moment_bound() -> None:
     """Where the middles say nothing the norms alone are left, and with the best tau they give the moment bound."""
     obj = classes([12, 5, 3], 60)
     for region in (ph.Box(-2.0, 2.0), ph.Box(-0.5, 0.5), ph.Ball(radius=2.0)):
-        whole = portfolio._Run(obj, region.bind(obj), np.zeros(1, dtype=np.int32), None)
+        whole = portfolio.Run(obj, region.bind(obj), np.zeros(1, dtype=np.int32), None)
         blocks, moment = whole._blocks(whole.whole), whole._moment(whole.whole)
         assert blocks is not None and moment is not None and blocks >= moment
 

@@ -106,32 +106,32 @@ def test_norms_are_rounded_up() -> None:
 
 
 def derivative(name: str, beta: float, order: int, s: Any) -> Any:
-    """phi, phi' or phi'' in extended precision, from textbook formulas."""
+    """phi or one of its first three derivatives in extended precision, from textbook formulas."""
     s = np.asarray(s, dtype=np.longdouble)
     one = np.longdouble(1.0)
     if name == "identity":
-        return (s, one + 0 * s, 0 * s)[order]
+        return (s, one + 0 * s, 0 * s, 0 * s)[order]
     if name == "relu":
-        return (np.maximum(s, 0), (s > 0).astype(np.longdouble), 0 * s)[order]
+        return (np.maximum(s, 0), (s > 0).astype(np.longdouble), 0 * s, 0 * s)[order]
     if name == "tanh":
         t, c = np.tanh(s), np.cosh(np.clip(s, -5000, 5000))
-        return (t, one / c**2, -2 * t / c**2)[order]
+        return (t, one / c**2, -2 * t / c**2, (4 * t * t - 2 / c**2) / c**2)[order]
     if name == "sigmoid":
         p, q = one / (one + np.exp(-s)), one / (one + np.exp(s))
-        return (p, p * q, -p * q * np.tanh(s / 2))[order]
+        return (p, p * q, -p * q * np.tanh(s / 2), p * q * (p * p - 4 * p * q + q * q))[order]
     if name == "softplus":
         z = beta * s
         p, q = one / (one + np.exp(-z)), one / (one + np.exp(z))
-        return (np.logaddexp(0 * z, z) / beta, p, beta * p * q)[order]
+        return (np.logaddexp(0 * z, z) / beta, p, beta * p * q, -(beta**2) * p * q * np.tanh(z / 2))[order]
     import math
 
     cdf = np.array([math.erfc(-float(v) / math.sqrt(2.0)) / 2 for v in np.ravel(s)]).reshape(s.shape)
     pdf = np.exp(-s * s / 2) / np.sqrt(2 * np.longdouble(np.pi))
-    return (s * cdf, cdf + s * pdf, pdf * (2 - s * s))[order]
+    return (s * cdf, cdf + s * pdf, pdf * (2 - s * s), pdf * (s**3 - 4 * s))[order]
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
 def test_ranges_enclose_and_are_attained(name: str, order: int) -> None:
     rng = np.random.default_rng(86 + order)
     beta = 3.5 if name == "softplus" else 1.0

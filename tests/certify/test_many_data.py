@@ -48,7 +48,7 @@ def test_memory_stays_small() -> None:
     region = ph.Box(-0.5, 0.5).bind(obj)
     tracemalloc.start()
     try:
-        found = [ph.certify(obj, region, method, time_limit=0.5) for method in ("moment", "units")]
+        found = [ph.certify(obj, region, "moment"), ph.certify(obj, region, "units", time_limit=0.5)]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -207,6 +207,15 @@ def test_a_time_limit_that_bites_is_marked(tmp_path: Path) -> None:
     assert ph.sweep(spec, tmp_path / "run.db", 0).counts["done"] == 1
 
 
+def test_a_time_limit_that_bites_branch_and_bound_is_marked(tmp_path: Path) -> None:
+    grid = {"data": "xor", "n": 24, "width": 3, "radius": 0.5, "activation": "tanh"}
+    spec = {"compute": {"kind": "bracket", "starts": 2, "time_limit": 1.5}, "grid": grid}
+    ph.sweep(spec, tmp_path / "run.db", 0)
+    with Store.open(tmp_path / "run.db", readonly=True) as store:
+        row = store.rows()[0]
+    assert row["status"] == "done" and row["time_limited"] is True and row["outcome"] == "bracketed"
+
+
 def test_batches_shrink_when_little_is_left() -> None:
     queue = WorkQueue(make_plan(SweepSpec.from_dict(chaos_spec(40, pause=0.09))).cells)  # predicted to take 0.1 s each
     sizes = []

@@ -25,12 +25,12 @@ class FakeCertificate(SimpleNamespace):
 
 def certificate_of(psi_lower: float) -> Any:
     class Fake:
-        can_refine = False
+        can_refine = out_of_time = False
 
         def __init__(self, *args: Any) -> None:
             pass
 
-        def roots(self, method: str) -> Any:
+        def roots(self, method: str, time_limit: float | None) -> Any:
             return self
 
         def certificate(self) -> FakeCertificate:
@@ -340,3 +340,14 @@ def test_bad_arguments(small: Any, change: dict[str, Any], error: type[Exception
     arguments = {"obj": small, "region": BOX, "penalty": ph.L2(), "rng": 7, **change}
     with pytest.raises(error, match=text):
         lambda_threshold(arguments.pop("obj"), arguments.pop("region"), arguments.pop("penalty"), **arguments)
+
+
+def test_a_limit_that_branch_and_bound_uses_up_is_told() -> None:
+    rng = np.random.default_rng(1231)
+    obj = ph.Objective(ph.MLP([2, 3, 1], "tanh"), ph.Dataset(rng.standard_normal((6, 2)), rng.standard_normal(6)))
+    # A search of two starts ends long before its share of the time; the bracket does not close.
+    found = ph.lambda_threshold(obj, ph.Box(-0.5, 0.5), rng=1237, starts=2, time_limit=1.5)
+    assert found.stats["time_limited"] and not found.stats["interrupted"] and found.status is Status.BRACKETED
+    free = ph.lambda_threshold(obj, ph.Box(-0.5, 0.5), rng=1237, starts=2, certificate="moment", time_limit=600.0)
+    assert not free.stats["time_limited"] and not free.stats["interrupted"]
+    assert not ph.lambda_threshold(obj, ph.Box(-0.5, 0.5), rng=1237, starts=2, certificate="moment").stats["time_limited"]

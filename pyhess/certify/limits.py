@@ -1,0 +1,47 @@
+"""Time limits of work that looks at a flag."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+
+from ..model import MLP
+from .dense import dense_work
+
+#: Seconds of bounds with whole matrices at the least: per multiplication of the enclosures, and per P³ of the eigenvalues.
+_PER_MULTIPLICATION, _PER_CUBE = 4e-10, 4e-10
+#: What a flag is raised to when time is up; others raise it to one.
+_EXPIRED = 2
+
+
+def dense_seconds(net: MLP, num_samples: int) -> float:
+    """Seconds that a bound with whole matrices takes at the least."""
+    return _PER_MULTIPLICATION * dense_work(net, num_samples) + _PER_CUBE * float(net.num_params) ** 3
+
+
+@contextmanager
+def raised_after(flag: npt.NDArray[np.int32], seconds: float | None) -> Iterator[npt.NDArray[np.bool_]]:
+    """Raise ``flag[0]`` after so many seconds, and lower it again at the end; yields a (1,) array that tells whether it was."""
+    late = np.zeros(1, dtype=np.bool_)
+    if seconds is None:
+        yield late
+        return
+
+    def expire() -> None:
+        late[0] = True
+        flag[0] = flag[0] or _EXPIRED
+
+    timer = threading.Timer(max(0.0, seconds), expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+        timer.join()
+        if flag[0] == _EXPIRED:
+            flag[0] = 0
