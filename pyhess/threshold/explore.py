@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .search_run import Effort, IntArray, Run
-from .starts import copied
+from .search_run import Effort, IntArray, NativeRun, Run
+from .starts import FAMILIES, copied
 from .steps import Descent, Steps
 
 #: The waves, as shares of the starts that have begun at their ends.
@@ -18,12 +18,17 @@ _WAVES = (0.125, 0.25, 0.5, 1.0)
 _FIRST = Effort(60, 1e-4, vertex_steps=6, single=True)
 #: The better part of a wave goes on.
 _SECOND, _SECOND_SHARE = Effort(200, 1e-6, single=True), 0.25
+#: With more layers than this starts grow with the region: they descend in the region shrunk about its middle, and then, moved out
+#: with it, in larger ones. In small regions the network is nearly linear and has few valleys, which lead on to the deepest ones.
+#: Starts join in turn at these factors.
+DEEP_LAYERS = 3
+_GROW, _JOINS, _GROWTHS = Effort(60, 1e-4, single=True), (0.1, 0.2, 0.4), 17
 #: In place of starts that were given up, the best distinct points so far are changed at random and descend again.
 _HOP, _HOP_SHARE, _HOPS = Effort(200, 1e-6, single=True), 0.125, 10
-#: Of networks with more layers than this the best point then has units copied over others, so many points in a row and in all so
+#: Of these networks the best point then has units copied over others, so many points in a row and in all so
 #: many times the number of starts, until that has not helped for a part of them: what is best with equally many units of each
 #: kind, or with one alone, is better with other numbers of them. Other changes hardly ever help there.
-_DEEP_LAYERS, _COPIES, _COPY_SHARE, _PATIENCE, _GAIN = 3, 8, 4.0, 1.5, 1e-5
+_COPIES, _COPY_SHARE, _PATIENCE, _GAIN = 8, 4.0, 1.5, 1e-5
 #: At the end of a wave the best few descend once more, and the best one gets its best direction.
 _CLOSE, _CLOSE_COUNT = Effort(200, 1e-8, flips=100, single=True), 4
 #: At the end of the search, in float64.
@@ -31,14 +36,18 @@ _LAST, _LAST_COUNT = Effort(800, 1e-12, flips=100), 2
 _ROUNDS = 3  # of Lanczos for v and renewed descent
 #: Starts whose last round gained as much as this go on: deep networks have long curved valleys, a tenth of the value deep.
 _VALLEY, _VALLEY_ROUNDS, _VALLEY_GAIN = Effort(6400, 1e-12), 5, 1e-4
-#: Evaluations the stages spend per start, on average.
-EVALS_PER_START = _FIRST.evals + _SECOND_SHARE * _SECOND.evals + _HOPS * _HOP_SHARE * _HOP.evals
+
+
+def evals_per_start(num_layers: int) -> float:
+    """Evaluations that the stages spend per start, on average; those that grow seldom use all they may."""
+    first = 0.5 * _GROWTHS * _GROW.evals if num_layers > DEEP_LAYERS else _FIRST.evals
+    return first + _SECOND_SHARE * _SECOND.evals + _HOPS * _HOP_SHARE * _HOP.evals
 
 
 def explore(run: Run, rng: np.random.Generator) -> Steps[None]:
     """All waves, from the first starts to the last Lanczos step."""
     yield from scout(run, rng)
-    if run.obj.net.num_layers > _DEEP_LAYERS:
+    if run.obj.net.num_layers > DEEP_LAYERS:
         yield from polish(run, run.distinct(_CLOSE_COUNT), rng)
         yield from copy_units(run, rng)
     yield from polish(run, finalists(run), rng)
@@ -52,7 +61,7 @@ def scout(run: Run, rng: np.random.Generator) -> Steps[None]:
         if end == begin or run.stopped():
             continue
         wave, name = np.arange(begin, end), f"wave {number}/{len(_WAVES)}"
-        yield Descent(run, wave, _FIRST, f"{name}, starts")
+        yield from begin_with(run, wave, name)
         better = wave[np.argsort(run.values[wave], kind="stable")[: int(np.ceil(_SECOND_SHARE * wave.size))]]
         yield Descent(run, better, _SECOND, f"{name}, better ones")
         for hop in range(1, _HOPS + 1):
@@ -63,6 +72,36 @@ def scout(run: Run, rng: np.random.Generator) -> Steps[None]:
         for start in best[:1]:
             run.best_direction(int(start), rng)
         begin = end
+
+
+def begin_with(run: Run, wave: IntArray, name: str) -> Steps[None]:
+    """The first descents of a wave's starts."""
+    if run.obj.net.num_layers > DEEP_LAYERS and isinstance(run, NativeRun):
+        fresh = np.array([run.names[start] in FAMILIES and not np.isfinite(run.values[start]) for start in wave])
+        yield from grow(run, wave[fresh], name)
+        wave = wave[~fresh]
+    yield Descent(run, wave, _FIRST, f"{name}, starts")
+
+
+def grow(run: Run, tasks: IntArray, name: str) -> Steps[None]:
+    """Descend in regions that grow up to the whole one; where the search ends meanwhile, the better of what was and is stays."""
+    size, whole, previous = run.size, run.half, np.ones(run.values.size)
+    joins = np.array(_JOINS)[tasks % len(_JOINS)]
+    for factor in np.geomspace(_JOINS[0], 1.0, _GROWTHS):
+        joined = tasks[joins <= factor * (1.0 + 1e-9)]
+        zs, values, finished = run.zs[joined], run.values[joined], False
+        run.zs[joined, :size] /= previous[joined, None]
+        run.values[joined], run.half = np.inf, factor * whole
+        try:
+            yield Descent(run, joined, _GROW, f"{name}, growing")
+            finished = not run.stopped()
+        finally:
+            run.zs[joined, :size] *= factor
+            run.half = whole
+            if not finished:
+                better = values <= run.values[joined]
+                run.zs[joined[better]], run.values[joined[better]] = zs[better], values[better]
+        previous[joined] = factor
 
 
 def copy_units(run: Run, rng: np.random.Generator) -> Steps[None]:

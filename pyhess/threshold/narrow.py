@@ -39,7 +39,7 @@ _MOST_CARRIED = 16
 #: Starts for each kind, by those of the wide network: the deeper a network, the more rugged is its landscape. By hidden layers,
 #: the last for that many and more. So many at most are searched together, and then others by themselves: after some dozen hops a
 #: population stays with its best few, which are the best of all less than every second time.
-_STARTS = {1: (1.0, 0.5, 0.5, 0.25), 2: (1.5, 1.0, 1.0, 0.5), 3: (6.0, 4.0, 3.0, 3.0), 4: (24.0, 6.0, 4.0, 4.0)}
+_STARTS = {1: (1.0, 0.5, 0.5, 0.25), 2: (1.5, 1.0, 1.0, 0.5), 3: (6.0, 3.0, 3.0, 3.0), 4: (12.0, 4.0, 4.0, 4.0)}
 _POPULATION = 128
 #: Smallest ratio of the entries of S for which units are duplicated.
 _LEAST_SCALE = 1e-6

@@ -27,7 +27,7 @@ from ..penalties import L2, Penalty, as_penalty
 from ..regions import Ball, Box, Ordered, Region, as_region
 from ..regions.ordered import permuted, unit_orders
 from ..spectrum import eigsh
-from .explore import EVALS_PER_START
+from .explore import evals_per_start
 from .first_look import Early, first_look
 from .narrow import search_narrow
 from .projected import ProjectedRun
@@ -96,7 +96,7 @@ def _effort(obj: Objective, starts: int | None, native: bool) -> int:
         return max(2, positive_int("starts", starts))
     per_eval = evaluation_flops(obj) + (0.0 if native else _LOOP_FLOPS)
     evals = float(np.clip(_BUDGET_FLOPS / per_eval, _MIN_EVALS, _MAX_EVALS))
-    return int(np.clip(evals / EVALS_PER_START, _MIN_STARTS, _MAX_STARTS))
+    return int(np.clip(evals / evals_per_start(obj.net.num_layers), _MIN_STARTS, _MAX_STARTS))
 
 
 def _map_of(frame: Region) -> tuple[int, FloatArray, FloatArray]:
