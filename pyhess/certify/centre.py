@@ -24,7 +24,7 @@ from ..data import Dataset
 from .dense import dense_enclosures
 from .forms import FormSum
 from .intervals import TINY, Interval, gamma, norms
-from .moment import data_blocks, tangent_forms
+from .moment import Parts, data_blocks, tangent_forms
 from .propagate import Block, Cell, Propagation, propagate
 from .spectral import eigval_min_bound, norm_bound
 
@@ -151,7 +151,8 @@ def _deviation_forms(
     layers = cell.net.num_layers
     mass = targets.sum(axis=1) * (1.0 + gamma(targets.shape[1])) if loss == "cross_entropy" else np.ones(targets.shape[0])
     changes = _changes(cell, bounds, point, at_point, moves, mass, loss)
-    tangent, fixed = tangent_forms(cell, bounds), tangent_forms(point, at_point)
+    parts = Parts.of(cell.net, apart=False)
+    tangent, fixed = tangent_forms(cell, bounds, parts), tangent_forms(point, at_point, parts)
     shift = [np.zeros_like(tangent[0])]  # Q: the first layer's tangent V x does not depend on theta
     turned: list[FloatArray] = []  # bounds of |adot - adot_c|
     for layer in range(1, layers):

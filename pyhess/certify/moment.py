@@ -4,23 +4,25 @@ For a direction v with blocks (V^l, c^l) of sizes t_l the residual part of the H
 
     v'Rv = sum_{l>=2} 2 delta^l . V^l adot^{l-1} + sum_{l<D} sum_j bar^l_j phi''(s^l_j) (sdot^l_j)^2,
 
-and |sdot^l| <= q_l = |W^l| sup phi' q_{l-1} + |(a^{l-1}, 1)| t_l. The Gauss-Newton part is positive semi-definite and dropped.
-Only the negative part of bar phi'' counts.
+and |sdot^l| <= q_l = |W^l| sup phi' q_{l-1} + |a^{l-1}| |V^l| + |c^l|. The Gauss-Newton part is positive semi-definite and
+dropped. Only the negative part of bar phi'' counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Dataset
+from ..model import MLP
 from .forms import FormSum, largest
 from .intervals import gamma
 from .joint import Last, steep_and_curved
 from .propagate import Cell, Propagation, propagate
-from .signed import signed_applies, signed_blocks
+from .signed import signed_applies, signed_blocks, without_one
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -37,40 +39,79 @@ def data_blocks(cell: Cell, data: Dataset, targets: FloatArray) -> Iterator[tupl
         yield data.X[part], targets[part], weights[part]
 
 
-def tangent_forms(cell: Cell, bounds: Propagation) -> list[FloatArray]:
-    """P_l (n, D) with |sdot^l| <= P_l . t; column 0 multiplies y_i instead of t_1."""
+@dataclass(frozen=True)
+class Parts:
+    """Columns of the forms: one for every layer, or one for its weights and one for its biases between the first and last layer.
+
+    ``weight`` and ``bias`` are every layer's columns; they agree where weights and biases have one size t between them. The first
+    layer's enter through y_i together, and nothing in the residual part depends on the last biases.
+    """
+
+    weight: list[int]
+    bias: list[int]
+
+    @staticmethod
+    def of(net: MLP, *, apart: bool) -> Parts:
+        layers = list(range(net.num_layers))
+        if not (apart and net.bias):
+            return Parts(layers, layers)
+        weight = [max(0, 2 * layer - 1) for layer in layers]
+        return Parts(weight, [2 * layer for layer in layers[:-1]] + weight[-1:])
+
+    @property
+    def count(self) -> int:
+        return self.bias[-1] + 1
+
+    def spread(self, of_layers: FloatArray) -> FloatArray:
+        """A number for every column, from one for every layer."""
+        values = np.empty(self.count)
+        values[self.weight], values[self.bias] = of_layers, of_layers
+        return values
+
+    def own(self, bounds: Propagation, layer: int) -> FloatArray:
+        """|V (a, 1)| of the layer's own direction, as a form (n, columns)."""
+        norm = bounds.entering_norm[layer]
+        form = np.zeros((norm.shape[0], self.count))
+        weight, bias = self.weight[layer], self.bias[layer]
+        form[:, weight] = norm
+        if weight != bias:
+            form[:, weight], form[:, bias] = without_one(norm, bias=True), 1.0
+        return form
+
+
+def tangent_forms(cell: Cell, bounds: Propagation, parts: Parts) -> list[FloatArray]:
+    """P_l (n, columns) with |sdot^l| <= P_l . t; column 0 multiplies y_i instead of t_1."""
     layers = cell.net.num_layers
     rows = bounds.entering_norm[0].shape[0]
     forms: list[FloatArray] = []
     for layer in range(layers):
-        form = np.zeros((rows, layers))
         if layer == 0:
+            form = np.zeros((rows, parts.count))
             form[:, 0] = 1.0
         else:
             steepest = bounds.slope[layer - 1].magnitude.max(axis=1)
-            form = (cell.blocks[layer].spectral * steepest)[:, None] * forms[-1]
-            form[:, layer] += bounds.entering_norm[layer]
+            form = (cell.blocks[layer].spectral * steepest)[:, None] * forms[-1] + parts.own(bounds, layer)
         forms.append(form * (1.0 + gamma(8)))
     return forms
 
 
-def residual_forms(cell: Cell, bounds: Propagation) -> tuple[FloatArray, FloatArray]:
-    """(M', M'') (n, D, D) with v'Rv >= -t'(M' + M'')t for every datum: of the mixed terms (zero diagonal) and the curved ones."""
+def residual_forms(cell: Cell, bounds: Propagation, parts: Parts) -> tuple[FloatArray, FloatArray]:
+    """(M', M'') (n, columns, columns), for every datum v'Rv >= -t'(M' + M'')t: mixed terms (zero diagonal) and curved ones."""
     layers = cell.net.num_layers
-    tangent = tangent_forms(cell, bounds)
-    pairs = np.zeros((tangent[0].shape[0], layers, layers))
+    tangent = tangent_forms(cell, bounds, parts)
+    pairs = np.zeros((tangent[0].shape[0], parts.count, parts.count))
     total = np.zeros_like(pairs)
     for layer in range(1, layers):
         steepest = bounds.slope[layer - 1].magnitude.max(axis=1)
         mixed = (bounds.delta_norm[layer] * steepest)[:, None] * tangent[layer - 1]
         if layer == layers - 1 and bounds.joint is not None:
-            mixed = _last_mixed(cell, bounds, bounds.joint, tangent)
-        pairs[:, layer, :] += mixed
-        pairs[:, :, layer] += mixed
+            mixed = _last_mixed(cell, bounds, bounds.joint, tangent, parts)
+        pairs[:, parts.weight[layer], :] += mixed
+        pairs[:, :, parts.weight[layer]] += mixed
     for layer in range(layers - 1):
         sharpest = np.maximum(0.0, -bounds.curved[layer].lo).max(axis=1)
         if layer == layers - 2 and layer > 0 and bounds.joint is not None:
-            total += _last_curved(cell, bounds, bounds.joint, sharpest, tangent)
+            total += _last_curved(cell, bounds, bounds.joint, sharpest, tangent, parts)
         else:
             total += sharpest[:, None, None] * tangent[layer][:, :, None] * tangent[layer][:, None, :]
     total = total * (1.0 + gamma(8 * layers + 32))
@@ -96,27 +137,27 @@ def _first_together(cell: Cell, bounds: Propagation, total: FloatArray) -> None:
         total[:, 0, 0] = np.fmin(total[:, 0, 0], found)
 
 
-def _own_and_below(cell: Cell, bounds: Propagation, tangent: list[FloatArray], layer: int) -> tuple[FloatArray, FloatArray]:
-    """|(a, 1)| e_l and the form of |adot| entering the layer: |sdot| <= the first plus |W| times the second."""
-    own = np.zeros_like(tangent[layer])
-    own[:, layer] = bounds.entering_norm[layer]
-    return own, bounds.slope[layer - 1].magnitude.max(axis=1)[:, None] * tangent[layer - 1]
+def _own_and_below(bounds: Propagation, tangent: list[FloatArray], layer: int, parts: Parts) -> tuple[FloatArray, FloatArray]:
+    """|V (a, 1)| and the form of |adot| entering the layer: |sdot| <= the first plus |W| times the second."""
+    return parts.own(bounds, layer), bounds.slope[layer - 1].magnitude.max(axis=1)[:, None] * tangent[layer - 1]
 
 
-def _last_mixed(cell: Cell, bounds: Propagation, joint: Last, tangent: list[FloatArray]) -> FloatArray:
+def _last_mixed(cell: Cell, bounds: Propagation, joint: Last, tangent: list[FloatArray], parts: Parts) -> FloatArray:
     """|r| |phi' sdot| in the last hidden layer: sqrt(sum_j (phi'_j |W_j|)^2) for the part W adot of sdot."""
     layer = len(tangent) - 2
     if layer == 0:
         return joint.peak[:, None] * tangent[0]
-    own, below = _own_and_below(cell, bounds, tangent, layer)
+    own, below = _own_and_below(bounds, tangent, layer, parts)
     through = np.minimum(joint.peak * cell.blocks[layer].spectral, joint.steep)
     return joint.peak[:, None] * own + through[:, None] * below
 
 
-def _last_curved(cell: Cell, bounds: Propagation, joint: Last, sharpest: FloatArray, tangent: list[FloatArray]) -> FloatArray:
+def _last_curved(
+    cell: Cell, bounds: Propagation, joint: Last, sharpest: FloatArray, tangent: list[FloatArray], parts: Parts
+) -> FloatArray:
     """sum_j kap_j (V_j . (a, 1) + W_j . adot)^2 with kap_j = (-r v_j phi''_j)_+, the sums over units taken together."""
     layer = len(tangent) - 2
-    own, below = _own_and_below(cell, bounds, tangent, layer)
+    own, below = _own_and_below(bounds, tangent, layer, parts)
     spectral = cell.blocks[layer].spectral
     through = np.minimum(sharpest * spectral**2, joint.bent)
     # Cauchy-Schwarz in the sum over units for the mixed part.
@@ -128,18 +169,19 @@ def _last_curved(cell: Cell, bounds: Propagation, joint: Last, sharpest: FloatAr
 def moment_bound(cell: Cell, data: Dataset, targets: FloatArray, loss: str, cancelled: npt.NDArray[np.int32]) -> float | None:
     """Lower bound of psi over the cell; None if cancelled."""
     net = cell.net
-    pairs, total = (FormSum(net.num_layers, net.widths[0], net.bias) for _ in range(2))
+    parts = Parts.of(net, apart=True)
+    pairs, total = (FormSum(parts.count, net.widths[0], net.bias) for _ in range(2))
     signed = signed_applies(cell, data.num_samples, loss)
-    known = np.full((net.num_layers, net.num_layers), np.inf)
+    known = np.full((parts.count, parts.count), np.inf)
     for x, y, w in data_blocks(cell, data, targets):
         if cancelled[0]:
             return None
         bounds = propagate(cell, x, y, loss)
-        mixed, curved = residual_forms(cell, bounds)
+        mixed, curved = residual_forms(cell, bounds, parts)
         pairs.add(mixed, x, w)
         total.add(curved, x, w)
         if signed and x.shape[0] == data.num_samples:
             known = signed_blocks(cell, bounds, x, w)
-    scales = np.array(net.layer_scales) * (1.0 + gamma(4))
+    scales = parts.spread(np.array(net.layer_scales)) * (1.0 + gamma(4))
     form = np.fmin(pairs.form(scales), known * np.outer(scales, scales) * (1.0 + gamma(4))) + total.form(scales)
     return -largest(form * (1.0 + gamma(4)))

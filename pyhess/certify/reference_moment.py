@@ -1,8 +1,9 @@
 """The moment bound, written out once more for checking certificates.
 
-With t_l the Frobenius norms of a direction's blocks, y = |V^1 (x, 1)| and P_l the coefficients of |sdot^l| <= P_l . (y, t_2, …),
+With t_l the Frobenius norms of a direction's weights, c_l those of its biases, both together for the first and the last layer,
+y = |V^1 (x, 1)| and P_l the coefficients of |sdot^l| <= P_l . (y, t_2, …, t_D, c_2, …, c_{D-1}),
 
-    P_1 = e_1,    P_l = |W^l| sup phi' P_{l-1} + sup |(a, 1)| e_l,
+    P_1 = e_1,    P_l = |W^l| sup phi' P_{l-1} + sup |a| e_l + e_{c_l},
     M = sum_{l>=2} |delta^l| sup phi' (e_l P_{l-1}' + P_{l-1} e_l') + sum_{l<D} max_j (-bar_j phi''_j)_+ P_l P_l',
 
 v'Rv >= -mean_i t'M_i t. In the mean, M_11 y² counts with the largest eigenvalue of mean M_11 (x,1)(x,1)', and M_1l y t_l with the
@@ -20,7 +21,7 @@ import numpy as np
 from .reference_hessian import Cells, Pass, Problem, passes
 from .reference_interval import Range, Wide, length, up, wide, zeros
 from .reference_joint import Last, steep_and_curved
-from .reference_signed import signed_form
+from .reference_signed import bare, signed_form
 from .reference_tests import largest_eigenvalue
 
 
@@ -101,62 +102,74 @@ def block_norms(cells: Cells, layer: int) -> tuple[Wide, Wide]:
     return found[0], found[1]
 
 
-def tangents(problem: Problem, cells: Cells, along: Pass) -> list[Wide]:
-    """P_l (N, D), rounded up."""
-    forms = [zeros((len(along.a_norm[0]), problem.layers))]
+def tangents(problem: Problem, cells: Cells, along: Pass, *, apart: bool = False) -> list[Wide]:
+    """P_l, rounded up: (N, D) for weights and biases together, with sup |(a, 1)| e_l; (N, 2 D - 2) for biases apart."""
+    forms = [zeros((len(along.a_norm[0]), _sizes(problem, apart)))]
     forms[0][:, 0] = 1.0
     for layer in range(1, problem.layers):
         steepest = along.slope[layer - 1].size().max(axis=1)
         form = product(forms[-1], product(cells.norms[layer][0], steepest)[:, None])
-        form[:, layer] = up(form[:, layer] + along.a_norm[layer])
-        forms.append(form)
+        forms.append(up(form + _own(problem, along, layer, apart=apart)))
     return forms
 
 
+def _sizes(problem: Problem, apart: bool) -> int:
+    return problem.layers + (max(0, problem.layers - 2) if apart and problem.bias else 0)
+
+
+def _own(problem: Problem, along: Pass, layer: int, *, apart: bool) -> Wide:
+    """The coefficients of |V (a, 1)|, V a layer's own direction."""
+    form = zeros((len(along.a_norm[0]), _sizes(problem, apart)))
+    form[:, layer] = along.a_norm[layer]
+    if apart and problem.bias and layer < problem.layers - 1:
+        form[:, layer], form[:, problem.layers + layer - 1] = bare(problem, along.a_norm[layer]), 1.0
+    return form
+
+
 def residual_forms(problem: Problem, cells: Cells, along: Pass) -> tuple[Wide, Wide]:
-    """The two sums of M (N, D, D), rounded up: of the mixed terms and of the curved ones."""
+    """The two sums of M, rounded up: of the mixed terms and of the curved ones."""
     layers = problem.layers
-    tangent = tangents(problem, cells, along)
-    pairs, total = (zeros((len(tangent[0]), layers, layers)) for _ in range(2))
+    tangent = tangents(problem, cells, along, apart=True)
+    pairs, total = (zeros((*tangent[0].shape, tangent[0].shape[1])) for _ in range(2))
     for layer in range(1, layers):
         steepest = along.slope[layer - 1].size().max(axis=1)
         mixed = product(tangent[layer - 1], product(along.delta_norm[layer], steepest)[:, None])
         if layer == layers - 1 and along.last is not None:
-            mixed = _last_mixed(cells, along, along.last, tangent)
+            mixed = _last_mixed(problem, cells, along, along.last, tangent)
         pairs[:, layer, :] = up(pairs[:, layer, :] + mixed)
         pairs[:, :, layer] = up(pairs[:, :, layer] + mixed)
     for layer in range(layers - 1):
         sharpest = np.maximum(wide(0.0), -along.curved[layer].lo).max(axis=1)
         outer = product(tangent[layer][:, :, None], tangent[layer][:, None, :], sharpest[:, None, None])
         if layer == layers - 2 and layer > 0 and along.last is not None:
-            outer = _last_curved(cells, along, along.last, sharpest, tangent)
+            outer = _last_curved(problem, cells, along, along.last, tangent)
         total = up(total + outer)
     if layers > 2:
         _first_together(problem, along, total)
     return pairs, total
 
 
-def _own_and_below(along: Pass, tangent: list[Wide], layer: int) -> tuple[Wide, Wide]:
-    """|(a, 1)| e_l and the form of |adot| entering the layer: |sdot| is at most the first plus |W| times the second."""
-    own = zeros(tangent[layer].shape)
-    own[:, layer] = along.a_norm[layer]
-    return own, product(along.slope[layer - 1].size().max(axis=1)[:, None], tangent[layer - 1])
+def _own_and_below(problem: Problem, along: Pass, tangent: list[Wide], layer: int) -> tuple[Wide, Wide]:
+    """|V (a, 1)| and the form of |adot| entering the layer: |sdot| is at most the first plus |W| times the second."""
+    below = product(along.slope[layer - 1].size().max(axis=1)[:, None], tangent[layer - 1])
+    return _own(problem, along, layer, apart=True), below
 
 
-def _last_mixed(cells: Cells, along: Pass, last: Last, tangent: list[Wide]) -> Wide:
+def _last_mixed(problem: Problem, cells: Cells, along: Pass, last: Last, tangent: list[Wide]) -> Wide:
     """|r| |phi' sdot| in the last hidden layer; of W adot's part the root of sum_j (phi'_j |W_j|)² |adot|²."""
     layer = len(tangent) - 2
     if layer == 0:
         return product(last.peak[:, None], tangent[0])
-    own, below = _own_and_below(along, tangent, layer)
+    own, below = _own_and_below(problem, along, tangent, layer)
     through = np.minimum(product(last.peak, cells.norms[layer][0]), last.steep)
     return up(product(last.peak[:, None], own) + product(through[:, None], below))
 
 
-def _last_curved(cells: Cells, along: Pass, last: Last, sharpest: Wide, tangent: list[Wide]) -> Wide:
+def _last_curved(problem: Problem, cells: Cells, along: Pass, last: Last, tangent: list[Wide]) -> Wide:
     """sum_j kap_j (V_j . (a, 1) + W_j . adot)² with kap_j = (-r v_j phi''_j)_+; Cauchy and Schwarz for the mixed part."""
     layer = len(tangent) - 2
-    own, below = _own_and_below(along, tangent, layer)
+    sharpest = np.maximum(wide(0.0), -along.curved[layer].lo).max(axis=1)
+    own, below = _own_and_below(problem, along, tangent, layer)
     norm = cells.norms[layer][0]
     through = np.minimum(product(sharpest, norm, norm), last.bent)
     between = Range(product(sharpest, through)).root().hi[:, None, None]
@@ -187,24 +200,25 @@ def _largest(form: Wide) -> Wide:
 
 
 def mean_form(problem: Problem, forms: Wide) -> Wide:
-    """(D, D): the mean of t'M_i t is at most t'form t for t >= 0."""
-    layers = problem.layers
+    """The mean of t'M_i t is at most t'form t for t >= 0."""
+    sizes = forms.shape[1]
+    scale = [problem.scale[layer] for layer in [*range(problem.layers), *range(1, problem.layers - 1)][:sizes]]
     inputs = problem.x if not problem.bias else np.concatenate([problem.x, np.ones((len(problem.x), 1))], axis=1)
     reach = length(np.abs(wide(inputs)))
     weighted = Range(forms) * problem.mass[:, None, None]
     plain = weighted.sum(0)
     form = plain.hi.copy()
-    for layer in range(layers):
-        point = Range(wide(inputs))
-        moment = ((point * weighted[:, 0, layer][:, None])[:, :, None] * point[:, None, :]).sum(0)
+    point = Range(wide(inputs))
+    for one in range(sizes):
+        moment = ((point * weighted[:, 0, one][:, None])[:, :, None] * point[:, None, :]).sum(0)
         symmetric = Range(np.minimum(moment.lo, moment.lo.T), np.maximum(moment.hi, moment.hi.T))
         top = np.maximum(largest_eigenvalue(symmetric), wide(0.0))
-        crude = up((weighted[:, 0, layer] * Range(reach)).sum(0).hi)
-        if layer == 0:
+        crude = up((weighted[:, 0, one] * Range(reach)).sum(0).hi)
+        if one == 0:
             form[0, 0] = top
         else:
-            form[0, layer] = form[layer, 0] = np.minimum(Range(product(top, plain.hi[0, layer])).root().hi, crude)
-    for one in range(layers):
-        for other in range(layers):
-            form[one, other] = product(form[one, other], (problem.scale[one] * problem.scale[other]).hi)
+            form[0, one] = form[one, 0] = np.minimum(Range(product(top, plain.hi[0, one])).root().hi, crude)
+    for one in range(sizes):
+        for other in range(sizes):
+            form[one, other] = product(form[one, other], (scale[one] * scale[other]).hi)
     return form

@@ -5,10 +5,11 @@ mixed terms of a direction V are twice
 
     first with second   sum_jk v_j V²_jk (V¹_k·z_jk)                      <= |v| max |z| |V¹| |V²|,
     first with third    sum_jk V³_j W²_jk (V¹_k·z_jk)                     <= |W²|_F max |z| |V¹| |V³|,
-    second with third   sum_j V³_j V²_j·mean_i r_i phi'(s²_ij) (a_i, 1)   <= max |mean| |V²| |V³|.
+    second with third   sum_j V³_j V²_j·mean_i r_i phi'(s²_ij) a_i        <= max |mean r phi' a| |V²| |V³|,
+    biases with third   sum_j V³_j c²_j mean_i r_i phi'(s²_ij)            <= max |mean r phi'| |c²| |V³|,
 
- A mean of kap_i z_i, kap_i within d_i of m_i, is at most |mean m_i z_i| in norm, where terms
-may cancel, plus mean d_i |z_i| or (mean d_i²)^(1/2) times the norm of the z_i as a matrix.
+with V² and c² the weights and the biases of V in the second layer. A mean of kap_i z_i, kap_i within d_i of m_i, is at most
+|mean m_i z_i| in norm, where terms may cancel, plus mean d_i |z_i| or (mean d_i²)^(1/2) times the norm of the z_i as a matrix.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ _NUMBERS = 4_000_000
 
 
 def signed_form(problem: Problem, cells: Cells, along: Pass) -> Wide | None:
-    """Bounds (3, 3) of the mixed terms between two layers over one part (B = 1), zero on the diagonal; None if not known."""
+    """Bounds of the mixed terms between two of the moment bound's sizes over one part (B = 1); None if not known.
+
+    The sizes are those of the three layers, the second without its biases, and of these, where there are any.
+    """
     if problem.layers != 3 or problem.widths[-1] != 1 or problem.loss != "squared_error" or not cells.norms:
         return None
     rows, inputs = len(problem.x), problem.x
@@ -39,19 +43,19 @@ def signed_form(problem: Problem, cells: Cells, along: Pass) -> Wide | None:
     second = along.delta[2] * along.slope[1]  # r phi'(s²)
     pairs = (second[:, :, None] * along.slope[0][:, None, :]).reshape(rows, -1)
     z = _means(problem, pairs, Range(wide(inputs)), _norm(problem, inputs)).max()
-    between = _means(problem, second, along.a[1], None, _bare(problem, along.a_norm[1]))
-    if problem.bias:
-        one = _means(problem, second, Range(wide(np.ones((rows, 1)))), None)
-        between = length(np.stack([between, one], axis=-1))
+    between = _means(problem, second, along.a[1], None, bare(problem, along.a_norm[1]))
     inner = up(length(cells.w[1].size().reshape(1, -1))[0] + cells.rho[1][0])
-    form = zeros((3, 3))
-    for one_layer, other, value in ((0, 1, up(cells.norms[2][0] * z)), (0, 2, up(inner * z)), (1, 2, between.max())):
-        scaled = up(value * (problem.scale[one_layer] * problem.scale[other]).hi)
-        form[one_layer, other] = form[other, one_layer] = scaled
+    known = [(0, 1, up(cells.norms[2][0] * z)), (0, 2, up(inner * z)), (1, 2, between.max())]
+    if problem.bias:
+        known.append((3, 2, _means(problem, second, Range(wide(np.ones((rows, 1)))), None).max()))
+    scale = [*problem.scale, problem.scale[1]]
+    form = zeros((3 + problem.bias, 3 + problem.bias))
+    for one, other, value in known:
+        form[one, other] = form[other, one] = up(value * (scale[one] * scale[other]).hi)
     return form
 
 
-def _bare(problem: Problem, norm: Wide) -> Wide:
+def bare(problem: Problem, norm: Wide) -> Wide:
     """|a| from |(a, 1)|."""
     return norm if not problem.bias else (Range(norm).square() - Range(wide(1.0))).root().hi
 

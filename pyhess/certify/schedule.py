@@ -16,6 +16,8 @@ from .subdivision import Limits, Progress, Subdivision
 _CLOSE = 4e-7
 #: Slices a time limit is divided into, and the share of the gap that the rest of the time must promise to close to go on.
 _SLICES, _WORTHWHILE = 16, 0.004
+#: Share of the time that a slice may take at most, where a shorter one does not suffice for a round of boxes.
+_LONGEST = 0.25
 #: Multiplications (intervals) without a time limit; a method for which they give fewer cells than this is left out.
 _WORK, _FEWEST, _MOST = 2e7, 32, 20000
 
@@ -58,11 +60,12 @@ class Portfolio:
                 if search.psi_lower >= goal:
                     return
             return
-        self._race(stop, deadline, time_limit / _SLICES, goal, known, progress)
+        self._race(stop, deadline, time_limit, goal, known, progress)
 
     def _race(
-        self, stop: npt.NDArray[np.int32], deadline: float, piece: float, goal: float, known: float, progress: Progress | None
+        self, stop: npt.NDArray[np.int32], deadline: float, limit: float, goal: float, known: float, progress: Progress | None
     ) -> None:
+        piece = limit / _SLICES
         rates: dict[str, float] = {}
         first: dict[str, float] = {}
         while self._searches and not Limits(stop, deadline=deadline).expired():
@@ -75,9 +78,13 @@ class Portfolio:
                 return
             search = self._searches[name]
             before, cells, began = search.psi_lower, search.cells, monotonic()
-            search.run(Limits(stop, goal, min(deadline, monotonic() + piece)), _named(progress, name))
+            end = min(deadline, began + piece)
+            search.run(Limits(stop, goal, end), _named(progress, name))
             if search.psi_lower >= goal:
                 return
+            if search.cells == cells and monotonic() >= end and piece < _LONGEST * limit:
+                piece *= 2.0  # a round that is not finished is lost
+                continue
             # The gain slows down as boxes get smaller: half the rate is what is to be expected. It may rest for a while where
             # many boxes are alike, so the rate since the beginning counts as well.
             latest = (search.psi_lower - before) / max(monotonic() - began, 1e-3)

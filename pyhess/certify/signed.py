@@ -6,8 +6,8 @@ With kap_i = r_i phi'(s²_ij) phi'(s¹_ik) in [m_i - d_i, m_i + d_i],
     |sum_i w_i kap_i x_i| <= |sum_i w_i m_i x_i| + min(sum_i w_i d_i |x_i|, (sum_i w_i d_i²)^(1/2) |X|),
 
 |X| the spectral norm of diag(sqrt w) (x, 1), and the middles may cancel. With u the largest over the units j, k and W², v the
-layers' weights, the blocks between the first layer and the others are at most |v| u (second) and |W²|_F u (third); that between
-the second and the third is the largest |sum_i w_i r_i phi'(s²_ij) (a_i, 1)|.
+layers' weights, the blocks between the first layer and the others are at most |v| u (second) and |W²|_F u (third); those between
+the third and the second's weights or biases are the largest |sum_i w_i r_i phi'(s²_ij) a_i| or |sum_i w_i r_i phi'(s²_ij)|.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ def signed_applies(cell: Cell, rows: int, loss: str) -> bool:
 
 
 def signed_blocks(cell: Cell, bounds: Propagation, x: FloatArray, weights: FloatArray) -> FloatArray:
-    """Bounds (3, 3) of the mixed terms' norms between two layers, all data at once; the diagonal is zero."""
+    """Bounds of the mixed terms' norms between two of the moment bound's columns, all data at once; inf is not known.
+
+    The columns are the first layer, the second's weights, its biases if there are any, and the third.
+    """
     net = cell.net
     rows = x.shape[0]
     inputs = np.concatenate([x, np.ones((rows, 1))], axis=1) if net.bias else x
@@ -44,21 +47,23 @@ def signed_blocks(cell: Cell, bounds: Propagation, x: FloatArray, weights: Float
     u = float(_sums(pairs.reshape(rows, -1), inputs, np.zeros(rows), weights, length).max())
     own = bounds.entering[1]
     middle = own.middle
-    spread = np.minimum(norms(own.radius), (norms(middle) + _without_one(bounds.entering_norm[1], net.bias)) * (1.0 + gamma(4)))
+    length_a = without_one(bounds.entering_norm[1], bias=net.bias)
+    spread = np.minimum(norms(own.radius), (norms(middle) + length_a) * (1.0 + gamma(4)))
     between = _sums(second, middle, spread, weights, np.inf)
-    if net.bias:
-        ones = _sums(second, np.ones((rows, 1)), np.zeros(rows), weights, 1.0 + gamma(rows + 16))
-        between = np.sqrt(between**2 + ones**2) * (1.0 + gamma(8))
     inner = cell.blocks[1]
     size = (_frobenius(inner.weight.middle) + _frobenius(inner.weight.radius) + inner.rho) * (1.0 + gamma(8))
-    out = np.zeros((3, 3))
+    last = 3 if net.bias else 2
+    out = np.full((last + 1, last + 1), np.inf)
     out[0, 1] = out[1, 0] = cell.blocks[2].spectral * u
-    out[0, 2] = out[2, 0] = size * u
-    out[1, 2] = out[2, 1] = float(between.max())
+    out[0, last] = out[last, 0] = size * u
+    out[1, last] = out[last, 1] = float(between.max())
+    if net.bias:
+        ones = _sums(second, np.ones((rows, 1)), np.zeros(rows), weights, 1.0 + gamma(rows + 16))
+        out[2, last] = out[last, 2] = float(ones.max())
     return out * (1.0 + gamma(32)) + TINY
 
 
-def _without_one(values: FloatArray, bias: bool) -> FloatArray:
+def without_one(values: FloatArray, *, bias: bool) -> FloatArray:
     """|a| from |(a, 1)|."""
     if not bias:
         return values

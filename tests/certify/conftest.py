@@ -50,3 +50,15 @@ def random_region(rng: np.random.Generator, size: int) -> ph.Box | ph.Ball:
     if rng.random() < 0.5:
         return ph.Box.around(center, radius * rng.uniform(0.3, 1.0, size))
     return ph.Ball(center, radius)
+
+
+def form_sizes(net: ph.MLP, v: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """What the moment bound's forms of the datum x multiply: |V^1| |(x, 1)|, |V^2|, |c^2|, …, |(V^D, c^D)|."""
+    sizes = []
+    for layer, ((weight, bias), scale) in enumerate(zip(net.layer_slices, net.layer_scales, strict=True)):
+        parts = [v[weight], v[bias] if bias is not None else np.zeros(0)]
+        if bias is None or layer in (0, net.num_layers - 1):
+            parts = [np.concatenate(parts)]
+        sizes += [scale * float(np.linalg.norm(part)) for part in parts]
+    sizes[0] *= float(np.linalg.norm(np.append(x, 1.0 if net.bias else 0.0)))
+    return np.array(sizes)

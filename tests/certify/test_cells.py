@@ -55,11 +55,12 @@ def test_signed_blocks_are_above_the_mixed_terms_anywhere_in_the_cell() -> None:
         obj = ph.Objective(ph.MLP([2, 3, 2, 1], ["tanh", "gelu"], bias=turn % 4 != 0), data)
         net, x, y = obj.net, data.X, obj.targets
         middle = rng.standard_normal(net.num_params) * 0.7
+        radius = 0.4 if turn % 3 else 0.004  # where it is small, the bounds are nearly reached
         if turn % 2:
-            region: ph.Ball | ph.Box = ph.Ball(middle, 0.4).bind(obj)
-            cell = BallCells(net, region)(np.full(3, 0.4))
+            region: ph.Ball | ph.Box = ph.Ball(middle, radius).bind(obj)
+            cell = BallCells(net, region)(np.full(3, radius))
         else:
-            region = ph.Box(middle - 0.2, middle + 0.2).bind(obj)
+            region = ph.Box(middle - radius / 2, middle + radius / 2).bind(obj)
             cell = box_cell(net, region)
         bound = signed_blocks(cell, propagate(cell, x, y, "squared_error"), x, data.normalized_weights)
         for theta in region.sample(8, rng=rng):
@@ -68,7 +69,7 @@ def test_signed_blocks_are_above_the_mixed_terms_anywhere_in_the_cell() -> None:
 
 
 def _mixed_norms(obj: ph.Objective, theta: np.ndarray) -> np.ndarray:
-    """Norms of the blocks of sum_i w_i r_i 2 (V³ adot² + v phi'(s²) V² adot¹) between two layers."""
+    """Norms of the blocks of sum_i w_i r_i 2 (V³ adot² + v phi'(s²) V² adot¹) between two layers, the second's biases apart."""
     net, x = obj.net, obj.data.X
     parameters = []
     for (weight, bias), fan_out in zip(net.layer_slices, net.widths[1:], strict=True):
@@ -83,18 +84,19 @@ def _mixed_norms(obj: ph.Objective, theta: np.ndarray) -> np.ndarray:
     a2, slope2 = s2 * norm.cdf(s2), norm.cdf(s2) + s2 * norm.pdf(s2)
     r = (a2 @ w3.T + b3 - obj.targets)[:, 0] * obj.data.normalized_weights
     one = np.ones((len(x), 1)) if net.bias else np.zeros((len(x), 0))
-    inputs, entering = np.concatenate([x, one], axis=1), np.concatenate([a1, one], axis=1)
+    inputs = np.concatenate([x, one], axis=1)
     u = np.einsum("i,ij,ik,ip->jkp", r, slope2, slope1, inputs)
     first_second = np.zeros((2, 3, 3, inputs.shape[1]))
     for k in range(3):
         first_second[:, k, k] = w3[0][:, None] * u[:, k]
-    between = np.einsum("i,ij,iq->jq", r, slope2, entering)
-    second_third = np.zeros((2, 2, entering.shape[1]))
-    second_third[[0, 1], [0, 1]] = between
-    found = np.zeros((3, 3))
+    last = 2 + net.bias
+    found = np.zeros((last + 1, last + 1))
     found[0, 1] = found[1, 0] = np.linalg.norm(first_second.reshape(6, -1), 2)
-    found[0, 2] = found[2, 0] = np.linalg.norm((w2[:, :, None] * u).reshape(2, -1), 2)
-    found[1, 2] = found[2, 1] = np.linalg.norm(second_third.reshape(2, -1), 2)
+    found[0, last] = found[last, 0] = np.linalg.norm((w2[:, :, None] * u).reshape(2, -1), 2)
+    for place, factor in enumerate([a1, one][: last - 1], 1):
+        second_third = np.zeros((2, 2, factor.shape[1]))
+        second_third[[0, 1], [0, 1]] = np.einsum("i,ij,iq->jq", r, slope2, factor)
+        found[place, last] = found[last, place] = np.linalg.norm(second_third.reshape(2, -1), 2)
     return found
 
 

@@ -13,11 +13,11 @@ import pyhess as ph
 from pyhess.certify import Certificate, certify, joint, portfolio, relu_kink_status
 from pyhess.certify.allocation import worst_over_ball
 from pyhess.certify.dense import dense_enclosures
-from pyhess.certify.moment import residual_forms
+from pyhess.certify.moment import Parts, residual_forms
 from pyhess.certify.propagate import box_cell, point_cell, propagate
 from pyhess.errors import InputError, InputTypeError, MemoryLimitError
 
-from .conftest import random_objective, random_region
+from .conftest import form_sizes, random_objective, random_region
 
 GO = np.zeros(1, dtype=np.int32)
 
@@ -148,20 +148,15 @@ def test_residual_forms_bound_the_form_datum_by_datum() -> None:
         low = rng.standard_normal(obj.num_params)
         cell = box_cell(net, ph.Box(low, low + 10.0 ** rng.uniform(-3, 0)))
         data, targets = obj.data, obj.targets
-        forms = sum(residual_forms(cell, propagate(cell, data.X, targets, obj.loss)))
+        forms = sum(residual_forms(cell, propagate(cell, data.X, targets, obj.loss), Parts.of(net, apart=True)))
         for i in range(data.num_samples):
             row = ph.Objective(net, ph.Dataset(data.X[i : i + 1], data.y[i : i + 1]), loss=obj.loss)
             theta = low + rng.random(low.size) * (10.0**-3)
             theta = np.clip(theta, low, low + 1e-3)
             v = rng.standard_normal(low.size)
             form = v @ (row.hvp(theta, v) - row.ggn_vp(theta, v))
-            t = []
-            for (weight, bias), scale in zip(net.layer_slices, net.layer_scales, strict=True):
-                block = v[weight.start : weight.stop if bias is None else bias.stop]
-                t.append(scale * np.linalg.norm(block))
-            lead = np.append(data.X[i], 1.0) if net.bias else data.X[i]
-            t[0] = t[0] * np.linalg.norm(lead)
-            assert form >= -(np.array(t) @ forms[i] @ np.array(t)) - 1e-9
+            t = form_sizes(net, v, data.X[i])
+            assert form >= -(t @ forms[i] @ t) - 1e-9
 
 
 def test_dense_enclosures_contain_the_compiled_products() -> None:

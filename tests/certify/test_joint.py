@@ -11,12 +11,12 @@ import pyhess as ph
 from pyhess.certify import Certification, joint, portfolio, propagate
 from pyhess.certify.intervals import Interval
 from pyhess.certify.joint import _product_bound
-from pyhess.certify.moment import moment_bound, residual_forms
+from pyhess.certify.moment import Parts, moment_bound, residual_forms
 from pyhess.certify.propagate import whole_cell
 from pyhess.certify.ranges import derivative_range
 from pyhess.certify.spectral import eigval_min_bound, norm_bound
 
-from .conftest import ACTIVATIONS, random_region
+from .conftest import ACTIVATIONS, form_sizes, random_region
 
 GO = np.zeros(1, dtype=np.int32)
 
@@ -145,22 +145,30 @@ def test_forms_hold_for_every_direction() -> None:
         obj = random_problem(rng)
         region = random_region(rng, obj.num_params).bind(obj)
         cell = whole_cell(obj.net, region)
-        forms = sum(residual_forms(cell, propagate.propagate(cell, obj.data.X, obj.targets, obj.loss)))
+        along = propagate.propagate(cell, obj.data.X, obj.targets, obj.loss)
+        forms = sum(residual_forms(cell, along, Parts.of(obj.net, apart=True)))
         data = ph.Dataset(obj.data.X[:1], obj.targets[:1])
         single = ph.Objective(obj.net, data)
-        scales = np.array(obj.net.layer_scales)
-        inputs = np.append(obj.data.X[0], 1.0 if obj.net.bias else 0.0)
         for theta in points_of(region, rng, 4):
             residual = single.hessian(theta).to_dense() - single.gauss_newton(theta).to_dense()
             v = np.linalg.eigh(residual)[1][:, 0]
-            sizes = []
-            for (weight, bias), scale in zip(obj.net.layer_slices, scales, strict=True):
-                stop = weight.stop if bias is None else bias.stop
-                sizes.append(scale * np.linalg.norm(v[weight.start : stop]))
-            sizes[0] *= float(np.linalg.norm(inputs))
-            t = np.array(sizes)
+            t = form_sizes(obj.net, v, obj.data.X[0])
             low = float(v @ residual @ v)
             assert low >= -float(t @ forms[0] @ t) - 1e-9 * (1.0 + np.abs(residual).max())
+
+
+def test_sizes_of_weights_and_biases_apart_are_tighter(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(181)
+    together = Parts.of
+    for widths in ([2, 3, 3, 2], [2, 3, 3, 3, 1]):
+        obj = ph.Objective(ph.MLP(widths), ph.Dataset(rng.standard_normal((10, 2)), rng.standard_normal((10, widths[-1]))))
+        cell = whole_cell(obj.net, ph.Ball(radius=1.0).bind(obj))
+        sharp = moment_bound(cell, obj.data, obj.targets, obj.loss, GO)
+        with monkeypatch.context() as patch:
+            patch.setattr(Parts, "of", lambda net, *, apart: together(net, apart=False))
+            plain = moment_bound(cell, obj.data, obj.targets, obj.loss, GO)
+        assert sharp is not None and plain is not None
+        assert 0.98 * plain < sharp < 0.0
 
 
 def test_first_layer_steep_and_curved_against_a_grid() -> None:

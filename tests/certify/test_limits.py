@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 import pytest
 
 import pyhess as ph
-from pyhess.certify import Certification, portfolio
+from pyhess.certify import Certification, portfolio, schedule, subdivision
 from pyhess.certify.dense import dense_enclosures
 from pyhess.certify.limits import raised_after
 from pyhess.certify.propagate import box_cell
+from pyhess.certify.schedule import Portfolio
+from pyhess.certify.subdivision import Subdivision
 
 
 def problem(widths: list[int], count: int = 6) -> ph.Objective:
@@ -64,3 +68,18 @@ def test_a_flag_is_lowered_again_unless_others_raised_it() -> None:
             while seconds == 1e-6 and not late[0]:
                 pass
         assert (flag[0], bool(late[0])) == (by_others, seconds == 1e-6)
+
+
+def test_a_search_whose_rounds_are_longer_than_a_slice_of_the_time_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = count()
+
+    def slow(lows: np.ndarray, highs: np.ndarray, bounds: np.ndarray, splits: np.ndarray) -> None:
+        bounds[:], splits[:] = -(highs - lows).max(axis=1), -1
+        for _ in range(len(lows)):
+            next(seconds)  # every box takes a second, and every look at the clock
+
+    for module in (schedule, subdivision):
+        monkeypatch.setattr(module, "monotonic", lambda: float(next(seconds)))
+    search = Portfolio({"cells": lambda: Subdivision(slow, np.zeros(3), np.ones(3))}, {"cells": 1.0})
+    search.work(np.zeros(1, dtype=np.int32), 400.0, None, -np.inf, None)  # slices of 25 s; a full round takes more than 32
+    assert search.table()["cells"].cells > 150

@@ -14,10 +14,11 @@ from pyhess.certify import Certificate, certify, prove, reference_cells, schedul
 from pyhess.certify.reference_cells import _ball_cells
 from pyhess.certify.reference_hessian import Problem, ball_cells, box_cells, passes
 from pyhess.certify.reference_interval import wide
-from pyhess.certify.reference_moment import moment_bound, moment_bounds, with_norms
+from pyhess.certify.reference_moment import moment_bound, moment_bounds, residual_forms, with_norms
 from pyhess.certify.reference_signed import signed_form
 from pyhess.threshold import verify_file
 
+from .conftest import form_sizes, random_objective, random_region
 from .test_cells import _mixed_norms
 
 #: Seconds that no proof of these tests comes near, on a slow machine either.
@@ -167,17 +168,48 @@ def test_signed_terms_are_above_the_mixed_terms_anywhere_in_the_cell() -> None:
         data = ph.Dataset(rng.standard_normal((5, 2)), rng.standard_normal(5))
         obj = ph.Objective(ph.MLP([2, 3, 2, 1], ["tanh", "gelu"], bias=turn % 4 != 0), data)
         check, middle = Problem.of(obj), rng.standard_normal(obj.num_params) * 0.7
+        radius = 0.4 if turn % 3 else 0.004  # where it is small, the bounds are nearly reached
         if turn % 2:
-            region: ph.Ball | ph.Box = ph.Ball(middle, 0.4).bind(obj)
-            cell = ball_cells(check, wide(middle), wide(np.full((1, 3), 0.4)))
+            region: ph.Ball | ph.Box = ph.Ball(middle, radius).bind(obj)
+            cell = ball_cells(check, wide(middle), wide(np.full((1, 3), radius)))
         else:
-            region = ph.Box(middle - 0.2, middle + 0.2).bind(obj)
+            region = ph.Box(middle - radius / 2, middle + radius / 2).bind(obj)
             cell = box_cells(check, wide(region.low)[None], wide(region.high)[None])
         cell = with_norms(check, cell)
         bound = signed_form(check, cell, passes(check, cell, check.x, check.y))
         assert bound is not None
+        places = [0, 1, 3, 2] if obj.net.bias else [0, 1, 2]  # the second layer's biases come last here
         for theta in region.sample(6, rng=rng):
-            assert (_mixed_norms(obj, theta) <= bound.astype(float) + 1e-12).all()
+            assert (_mixed_norms(obj, theta) <= bound.astype(float)[np.ix_(places, places)] + 1e-12).all()
+
+
+def test_forms_are_above_the_residual_part_in_every_direction() -> None:
+    rng = np.random.default_rng(1231)
+    for _ in range(25):
+        obj = random_objective(rng)
+        net, check = obj.net, Problem.of(obj)
+        region = random_region(rng, net.num_params).bind(obj)
+        if isinstance(region, ph.Ball):
+            cells = ball_cells(check, wide(region.center), wide(np.full((1, net.num_layers), region.radius)))
+        else:
+            cells = box_cells(check, wide(region.low)[None], wide(region.high)[None])
+        cells = with_norms(check, cells)
+        mixed, curved = residual_forms(check, cells, passes(check, cells, check.x, check.y))
+        forms = (mixed + curved).astype(float)
+        places = [0]  # biases between the first and the last layer come last here
+        for layer in range(1, net.num_layers - 1):
+            places += [layer, net.num_layers + layer - 1] if net.bias else [layer]
+        places.append(net.num_layers - 1)
+        single = ph.Objective(net, ph.Dataset(obj.data.X[:1], obj.data.y[:1]), loss=obj.loss)
+        for theta in region.sample(3, rng=rng):
+            residual = single.hessian(theta).to_dense() - single.gauss_newton(theta).to_dense()
+            blocks = [np.arange(net.num_params), *(np.arange(bias.start, bias.stop) for _, bias in net.layer_slices if bias)]
+            for block in blocks:
+                v = np.zeros(net.num_params)
+                v[block] = np.linalg.eigh(residual[np.ix_(block, block)])[1][:, 0]
+                t = form_sizes(net, v, obj.data.X[0])
+                bound = float(t @ forms[0][np.ix_(places, places)] @ t)
+                assert float(v @ residual @ v) >= -bound - 1e-9 * (1.0 + np.abs(residual).max())
 
 
 @pytest.mark.parametrize("region", [ph.Box(-0.3, 0.3), ph.Ball(0.0, 0.5)])
