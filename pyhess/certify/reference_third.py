@@ -18,15 +18,11 @@ import numpy.typing as npt
 
 from ..regions import Ball
 from .reference_hessian import Problem, box_cells, enclosures
-from .reference_interval import Range, Wide, dot, down, length, up, wide, zeros
-from .reference_third_tensor import third_tensor
+from .reference_interval import Range, Wide, down, length, matmul, up, wide, zeros
+from .reference_third_tensor import third_seconds, third_tensor
 from .third_multipliers import ThirdMultipliers
 
 FloatArray = npt.NDArray[np.float64]
-
-_ONE = Range(wide(1.0))
-#: Numbers at once in a matrix product.
-_NUMBERS = 2**18
 
 
 def prove_third(
@@ -36,6 +32,12 @@ def prove_third(
     if multipliers is None:
         return False, "the file does not bring the multipliers along"
     size = problem.num_params
+    needed, left = third_seconds(problem), deadline - monotonic()
+    if needed > left:
+        return False, (
+            f"too large for the independent check: {size} parameters and {len(problem.x)} data would take some {needed:.0f} s; "
+            f"allowed are {left:.0f} s"
+        )
     lam, halves, weights = (wide(x) for x in (multipliers.lam, multipliers.halves, multipliers.weights))
     if not (weights > 0.0).all():
         return False, "the multipliers' weights are not positive"
@@ -79,27 +81,20 @@ def whitened(matrix: Range) -> tuple[Wide, Wide] | None:
         return None
     if not np.isfinite(turn).all():
         return None
-    unit = _product(_product(Range(turn), matrix), Range(turn.T))
+    unit = matmul(matmul(Range(turn), matrix), Range(turn.T))
     error = length((unit - Range(wide(np.eye(len(middle))))).size().reshape(1, -1))[0]
     if not error < 1.0:
         return None
     return turn, up(1.0 / down(1.0 - error))
 
 
-def _product(a: Range, b: Range) -> Range:
-    """A B for A (n, k) and B (k, m)."""
-    rows = max(1, _NUMBERS // b.lo.size)
-    parts = [dot(a[i : i + rows, :, None], b[None], 1) for i in range(0, len(a.lo), rows)]
-    return Range(np.concatenate([part.lo for part in parts]), np.concatenate([part.hi for part in parts]))
-
-
 def _sum_of_squares(turn: Wide, halves: Wide) -> Range:
-    """sum_k (W U_k)'(W U_k)."""
+    """The sum over k of (W U_k)'(W U_k)."""
     size = len(turn)
     total = Range(zeros((size, size)))
     for half in halves:
-        moved = _product(Range(turn), Range(half))
-        total = total + _product(Range(moved.lo.T, moved.hi.T), moved)
+        moved = matmul(Range(turn), Range(half))
+        total = total + matmul(Range(moved.lo.T, moved.hi.T), moved)
     return total
 
 
@@ -110,7 +105,7 @@ def _distance(tensor: Range, middle: Range) -> Wide:
 
 
 def _diagonal(radius: Wide, weights: Wide, square: Wide) -> Wide:
-    """q (P,), rounded up."""
+    """The diagonal q (P,), rounded up."""
     n, w = Range(radius), Range(weights)
     applied = (n * w[None, None, :]).sum(2).hi  # (k, b)
     plain = np.sqrt((applied.astype(np.float64) ** 2).sum(axis=0)) / (float(np.sqrt(float(square))) * weights.astype(np.float64))
