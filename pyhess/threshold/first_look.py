@@ -50,7 +50,7 @@ def first_look(
     kind, mid, half = placed
     zs, names = sow(obj, _COUNT, kind == descent.BALL, rng)
     run = NativeRun(obj, obj.engine.in_float64(), mid, half, zs, names, deadline, progress, cancel, kind=kind)
-    run.scale = scale
+    run.scale, run.interrupted = scale, zs.shape[0] < _COUNT
     try:
         run.compile(_COUNT)
         for begin in range(0, _COUNT, _AT_ONCE):

@@ -39,7 +39,7 @@ _MOST_CARRIED = 16
 #: Starts for each kind, by those of the wide network: the deeper a network, the more rugged is its landscape. By hidden layers,
 #: the last for that many and more. So many at most are searched together, and then others by themselves: after some dozen hops a
 #: population stays with its best few, which are the best of all less than every second time.
-_STARTS = {1: (1.0, 0.5, 0.5, 0.25), 2: (1.5, 1.0, 1.0, 0.5), 3: (6.0, 4.0, 3.0, 3.0), 4: (12.0, 6.0, 4.0, 4.0)}
+_STARTS = {1: (1.0, 0.5, 0.5, 0.25), 2: (1.5, 1.0, 1.0, 0.5), 3: (6.0, 4.0, 3.0, 3.0), 4: (24.0, 6.0, 4.0, 4.0)}
 _POPULATION = 128
 #: Smallest ratio of the entries of S for which units are duplicated.
 _LEAST_SCALE = 1e-6
@@ -170,9 +170,10 @@ def _search_one(
     runs: list[NativeRun] = []
     populations = max(1, round(count / _POPULATION))
     while len(runs) < populations and not any(run.interrupted for run in runs):
-        zs, names = sow(small, min(count, _POPULATION), kind == descent.BALL, rng)
+        size = min(count, _POPULATION)
+        zs, names = sow(small, size, kind == descent.BALL, rng)
         run = NativeRun(small, small.engine, mid, half, zs, names, deadline, tell, flag, kind=kind)
-        run.scale = 1.0 / np.sqrt(widening.weights(scale))
+        run.scale, run.interrupted = 1.0 / np.sqrt(widening.weights(scale)), zs.shape[0] < size
         runs.append(run)
         try:
             run.compile(zs.shape[0])

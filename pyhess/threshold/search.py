@@ -117,37 +117,45 @@ def _make_run(
     warm: CheckedPairs,
     early: list[Early],
     rng: np.random.Generator,
-    **common: Any,
+    deadline: float | None,
+    progress: Callable[[dict[str, Any]], object] | None,
+    cancel: npt.NDArray[np.int32],
 ) -> Run:
     engine = obj.engine.in_float64()
     native = isinstance(region, Box | Ball)
     size = obj.num_params
     frames = [_map_of(frame) for frame in ((region,) if native else region.frames())]
-    if native:
-        kind, mid, half = frames[0]
-        zs, names = sow(obj, count, kind == descent.BALL, rng)
-    else:
-        mid = region.interior_point()
-        half = np.full(size, float(np.mean([h.mean() for _, _, h in frames])))
-        zs, names = sow(obj, count, False, rng)
-        for i, z in enumerate(zs):
-            frame_kind, frame_mid, frame_half = frames[i // len(FAMILIES) % len(frames)]
-            x = into_ball(obj, z[:size], rng) if frame_kind == descent.BALL else z[:size]
-            z[:size] = (region.project(frame_mid + frame_half * x) - mid) / half
+    kind, mid, half = frames[0]
+    if not native:
+        mid, half = region.interior_point(), np.full(size, float(np.mean([h.mean() for _, _, h in frames])))
     # In front, so that a search cut short has seen them; their noise leaves the stream of the others alone.
-    known = np.concatenate([found.values for found in early]) if early else np.zeros(0)
     brought: CheckedPairs = [pair for found in early for pair in found.pairs]
     families = [name for found in early for name in found.names]
+    first = len(warm) + len(brought)
+    room = np.empty((first + count, 2 * size))  # filled in place: memory touched for the first time is slow
+
+    def stopped() -> bool:
+        return bool(cancel[0]) or (deadline is not None and monotonic() >= deadline)
+
+    zs, names = sow(obj, count, native and kind == descent.BALL, rng, room[first:], stopped)
+    for i, z in enumerate(zs if not native else ()):
+        frame_kind, frame_mid, frame_half = frames[i // len(FAMILIES) % len(frames)]
+        x = into_ball(obj, z[:size], rng) if frame_kind == descent.BALL else z[:size]
+        z[:size] = (region.project(frame_mid + frame_half * x) - mid) / half
     streams = rng.spawn(2)
-    for pairs, named, stream in ((brought, families, streams[0]), (warm, ["warm"] * len(warm), streams[1])):
-        zs = np.vstack([warm_rows(pairs, region, mid, half, penalty, stream), zs])
-        names = named + names
+    room[: len(warm)] = warm_rows(warm, region, mid, half, penalty, streams[1])
+    room[len(warm) : first] = warm_rows(brought, region, mid, half, penalty, streams[0])
+    names, rows = ["warm"] * len(warm) + families + names, room[: first + len(names)]
+    run: Run
     if native:
-        run = NativeRun(obj, engine, mid, half, zs, names, kind=kind, **common)
-        places = slice(len(warm), len(warm) + known.size)
-        run.values[places], run.exact[places] = known, False  # should the search end before it begins
-        return run
-    return ProjectedRun(obj, engine, mid, half, zs, names, region=region, **common)
+        run = NativeRun(obj, engine, mid, half, rows, names, deadline, progress, cancel, kind=kind)
+        places = slice(len(warm), first)
+        if early:  # should the search end before it begins
+            run.values[places], run.exact[places] = np.concatenate([found.values for found in early]), False
+    else:
+        run = ProjectedRun(obj, engine, mid, half, rows, names, deadline, progress, cancel, region=region)
+    run.interrupted = zs.shape[0] < count
+    return run
 
 
 def search(
@@ -239,7 +247,7 @@ def search_steps(
         early = yield from first_look(obj, _map_of(searched), scale, count, streams[1], deadline, progress, flag)
         if not any(found.interrupted for found in early):
             early += yield from search_narrow(obj, searched, scale, count, streams[0], time_limit, progress, flag)
-    run = _make_run(obj, searched, asked, count, pairs, early, generator, deadline=deadline, progress=progress, cancel=flag)
+    run = _make_run(obj, searched, asked, count, pairs, early, generator, deadline, progress, flag)
     try:
         run.compile(run.values.size)
     except KeyboardInterrupt:

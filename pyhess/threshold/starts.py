@@ -104,22 +104,29 @@ def into_ball(obj: Objective, z: FloatArray, rng: Generator) -> FloatArray:
     return scaled
 
 
-def changed(net: MLP, x: FloatArray, rng: Generator) -> FloatArray:
-    """A copy of x (P,) with one random change: a unit copied over another, a layer rescaled, or some signs flipped."""
+def copied(net: MLP, x: FloatArray, rng: Generator) -> FloatArray:
+    """A copy of x (P,) in which some units of a hidden layer have the weights of another one, in and out, or their negatives."""
     y = x.copy()
     layers = net.unpack(y)
+    layer = int(rng.integers(len(layers) - 1))
+    (w, b), (w_next, _) = layers[layer], layers[layer + 1]
+    source, sign = rng.integers(w.shape[0]), float(_signs(rng, 1)[0])
+    for target in rng.permutation(w.shape[0])[: rng.integers(1, w.shape[0] + 1)]:
+        w[target] = sign * w[source]
+        w_next[:, target] = sign * w_next[:, source]
+        if b is not None:
+            b[target] = sign * b[source]
+    return y
+
+
+def changed(net: MLP, x: FloatArray, rng: Generator) -> FloatArray:
+    """A copy of x (P,) with one random change: a unit copied over another, a layer rescaled, or some signs flipped."""
     kind = rng.integers(3)
-    hidden = len(layers) - 1
-    if kind == 0 and hidden > 0:
-        layer = int(rng.integers(hidden))
-        (w, b), (w_next, _) = layers[layer], layers[layer + 1]
-        source, sign = rng.integers(w.shape[0]), float(_signs(rng, 1)[0])
-        for target in rng.permutation(w.shape[0])[: rng.integers(1, w.shape[0] + 1)]:
-            w[target] = sign * w[source]
-            w_next[:, target] = sign * w_next[:, source]
-            if b is not None:
-                b[target] = sign * b[source]
-    elif kind == 1:
+    if kind == 0 and net.num_layers > 1:
+        return copied(net, x, rng)
+    y = x.copy()
+    if kind == 1:
+        layers = net.unpack(y)
         w, b = layers[int(rng.integers(len(layers)))]
         factor = 10.0 ** rng.uniform(-1.0, 1.0)
         w *= factor
@@ -139,14 +146,32 @@ FAMILIES: dict[str, Callable[[MLP, Objective, Generator], FloatArray]] = {
 }
 
 
-def sow(obj: Objective, count: int, ball: bool, rng: Generator) -> tuple[FloatArray, list[str]]:
-    """So many starts (x, u) of all families in turn, one per row, and their families; x in the cube or the unit ball."""
+def sow(
+    obj: Objective, count: int, ball: bool, rng: Generator, room: FloatArray | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[FloatArray, list[str]]:  # fmt: skip
+    """So many starts (x, u) of all families in turn, one per row, and their families; x in the cube or the unit ball.
+
+    The rows are those of ``room`` where it is given. Fewer starts, one at least, mean that ``stopped`` said so meanwhile, or that
+    Ctrl-C was pressed.
+    """
     size = obj.num_params
     names = [list(FAMILIES)[i % len(FAMILIES)] for i in range(count)]
-    zs = np.empty((count, 2 * size))
-    for z, name in zip(zs, names, strict=True):
+    zs = np.empty((count, 2 * size)) if room is None else room
+
+    def make(z: FloatArray, name: str) -> None:
         x = FAMILIES[name](obj.net, obj, rng)
         z[:size] = into_ball(obj, x, rng) if ball else x
         u = rng.standard_normal(size)
         z[size:] = u / np.linalg.norm(u)
-    return zs, names
+
+    made = 0
+    try:
+        while made < count and not (made > 0 and stopped()):
+            make(zs[made], names[made])
+            made += 1
+    except KeyboardInterrupt:
+        if made == 0:
+            make(zs[0], names[0])
+            made = 1
+    return zs[:made], names[:made]

@@ -60,10 +60,11 @@ def hunt(run: Run, penalty: Penalty, rng: np.random.Generator) -> Steps[Found]:
     return _best_of(run, penalty)
 
 
-def _best_of(run: Run, penalty: Penalty, tasks: IntArray | None = None) -> Found:
+def _best_of(run: Run, penalty: Penalty) -> Found:
     """The start that asks for the largest strength, among the best ones in rho; the smallest rho where none asks for any."""
     lowest = run.lowest()
-    candidates = [lowest, *(int(start) for start in (finalists(run) if tasks is None else tasks))]
+    others = [] if run.stopped() else finalists(run).tolist()  # of many parameters each takes seconds
+    candidates = [lowest, *others]
     for start in candidates:
         run.settle(start)
     strengths = [penalty.strength(run.quotient(start), run.direction(start)) for start in candidates]

@@ -59,7 +59,8 @@ def test_a_flag_is_lowered_again_unless_others_raised_it() -> None:
     for seconds, by_others in ((1e-6, 0), (1e-6, 1), (600.0, 1), (600.0, 0), (None, 0)):
         flag[0] = 0
         with raised_after(flag, seconds) as late:
-            flag[0] = flag[0] or by_others
+            if by_others:
+                flag[0] = by_others
             while seconds == 1e-6 and not late[0]:
                 pass
         assert (flag[0], bool(late[0])) == (by_others, seconds == 1e-6)

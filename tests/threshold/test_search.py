@@ -7,6 +7,7 @@ from time import perf_counter, sleep
 
 import numba
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import pyhess as ph
@@ -112,6 +113,41 @@ def test_cancel_flag_ends_the_search() -> None:
     assert perf_counter() - began < 30.0  # the whole search takes minutes
 
 
+@pytest.mark.parametrize("region", [ph.Box(-0.1, 0.1), ph.Intersection([ph.Box(-0.1, 0.1), ph.Ball(0.0, 9.0)])], ids=repr)
+def test_time_can_end_while_starts_are_made(region: ph.Region) -> None:
+    rng = np.random.default_rng(67)
+    data = ph.Dataset(rng.standard_normal((2, 300)), np.array([1.0, -1.0]))
+    obj = ph.Objective(ph.MLP([300, 400, 400, 1]), data)
+    found = ph.search(obj, region, rng=71, starts=1000, time_limit=0.5)  # the starts alone take longer
+    assert found.interrupted
+    assert 0 < found.num_starts < 1000
+    assert found.psi_upper == pytest.approx(obj.curvature(found.theta, found.v).q, rel=1e-9)
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_ctrl_c_while_starts_are_made_leaves_those_made(before: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    obj, _ = small_problem()
+    calls = 0
+
+    def pressed(net: ph.MLP, obj: ph.Objective, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        nonlocal calls
+        calls += 1
+        if calls == before + 1:
+            raise KeyboardInterrupt
+        return families.vertex(net, obj, rng)
+
+    for name in families.FAMILIES:
+        monkeypatch.setitem(families.FAMILIES, name, pressed)
+    zs, names = families.sow(obj, 40, False, np.random.default_rng(73))
+    assert zs.shape == (max(before, 1), 2 * obj.num_params)
+    assert len(names) == zs.shape[0]
+    assert (np.abs(zs[:, : obj.num_params]) == 1.0).all()
+    calls = 0
+    found = ph.search(obj, ph.Box(-0.5, 0.5), rng=79, starts=40)
+    assert found.interrupted
+    assert np.isfinite(found.psi_upper)
+
+
 def test_progress_is_reported() -> None:
     obj, box = small_problem()
     seen: list[dict[str, object]] = []
@@ -162,3 +198,19 @@ def test_region_must_be_convex() -> None:
 def test_one_parameter(seed: int) -> None:
     obj = ph.Objective(ph.MLP([1, 1], bias=False), ph.Dataset([[2.0], [1.0]], [1.0, 0.0]), loss="squared_error")
     assert ph.search(obj, ph.Box(-1.0, 1.0), rng=seed, starts=2).psi_upper == pytest.approx(2.5, rel=1e-12)
+
+
+def test_copied_units_have_the_weights_of_another_or_their_negatives() -> None:
+    obj, _ = small_problem()
+    rng = np.random.default_rng(83)
+    x = rng.uniform(-1.0, 1.0, obj.num_params)
+    for _ in range(30):
+        y = families.copied(obj.net, x, rng)
+        before, after = obj.net.unpack(x), obj.net.unpack(y)
+        changed = [layer for layer in range(2) if not np.array_equal(before[layer][1], after[layer][1])]
+        assert len(changed) <= 1  # none where a unit is copied onto itself
+        for layer in changed:
+            units_before, units = (np.vstack([p[layer][0].T, p[layer][1], p[layer + 1][0]]).T for p in (before, after))
+            source = [i for i, unit in enumerate(units) if np.array_equal(np.abs(unit), np.abs(units_before[i]))]
+            moved = [i for i in range(len(units)) if not np.array_equal(units[i], units_before[i])]
+            assert all(any(np.array_equal(np.abs(units[i]), np.abs(units_before[j])) for j in source) for i in moved)
