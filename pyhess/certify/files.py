@@ -21,9 +21,12 @@ from ..regions import region_from_dict
 from ..regions.convex import Convex
 from .certificate import Certificate, MethodResult
 from .subdivision import Cover
+from .third_multipliers import ThirdMultipliers
 from .unit_cover import UnitLeaves
 
-_ENTRIES = (*HEAD, "method", "psi_lower", "statement", "rounding", "table", "cover", "leaves")
+_ENTRIES = (*HEAD, "method", "psi_lower", "statement", "rounding", "table", "cover", "leaves", "multipliers")
+#: Entries that came with the layouts 2 and 3.
+_LATER = ("leaves", "multipliers")
 #: Cells of a unit's weights that a file holds at most: no check could look at more.
 _MOST_LEAVES = 200_000
 
@@ -41,7 +44,7 @@ class StoredCertificate:
 def save_certificate(certificate: Certificate, path: str | os.PathLike[str]) -> Path:
     """See `Certificate.save`."""
     row = certificate.table.get(certificate.method)
-    cover, leaves = (None, None) if row is None else (row.cover, row.leaves)
+    cover, leaves, multipliers = (None, None, None) if row is None else (row.cover, row.leaves, row.multipliers)
     if leaves is not None and len(leaves.cells) > _MOST_LEAVES:
         leaves = None
     told = certificate.to_dict()
@@ -51,6 +54,7 @@ def save_certificate(certificate: Certificate, path: str | os.PathLike[str]) -> 
         **told,
         "cover": None if cover is None else _cover_content(cover),
         "leaves": None if leaves is None else _leaves_content(leaves),
+        "multipliers": None if multipliers is None else vars(multipliers),
     }
     return write_result(path, "certificate", content)
 
@@ -131,8 +135,8 @@ def stored_certificate(content: dict[str, Any], path: str | os.PathLike[str]) ->
 
 
 def _read(content: dict[str, Any]) -> StoredCertificate:
-    if content["schema_version"] == 1:
-        content = {**content, "leaves": None}  # was not written yet
+    # What older layouts did not have yet.
+    content = {**dict.fromkeys(_LATER[content["schema_version"] - 1 :]), **content}
     exact_keys("the file", content, _ENTRIES)
     obj, data_check = objective_from(content["objective"])
     region = region_from_dict(content["region"], obj.net).bind(obj)
@@ -141,13 +145,14 @@ def _read(content: dict[str, Any]) -> StoredCertificate:
     sizes = [obj.num_params, *([_ball_size(obj)] if method == "cells" else [])]
     cover = None if content["cover"] is None else _read_cover(content["cover"], sizes)
     leaves = None if content["leaves"] is None else _read_leaves(content["leaves"], obj)
+    multipliers = None if content["multipliers"] is None else _read_multipliers(content["multipliers"], obj)
     entries = content["table"]
     if not isinstance(entries, dict):
         raise InputTypeError(f"table is {shown(entries)}; allowed is a mapping from methods to what they found.")
     table = {}
     for name, entry in entries.items():
         exact_keys(f"table.{name}", entry, ("psi_lower", "seconds", "cells"))
-        own = (cover, leaves) if name == method else (None, None)
+        own = (cover, leaves, multipliers) if name == method else (None, None, None)
         table[name] = MethodResult(_bound(entry), finite_number(entry, "seconds"), int(finite_number(entry, "cells")), *own)
     certificate = Certificate(method, psi_lower, table, rounding, statement, obj, region)
     checks = [data_check]
@@ -216,6 +221,20 @@ def _read_leaves(content: Any, obj: Objective) -> UnitLeaves:
         if not ((x >= 0) & (x < limit)).all():
             raise InputError(f"leaves.{name} has numbers from {x.min()} to {x.max()}; allowed are 0 … {limit - 1}.")
     return UnitLeaves(cells, bound, root, unit, twins.astype(np.bool_), amplitude, offset)
+
+
+def _read_multipliers(content: Any, obj: Objective) -> ThirdMultipliers:
+    fields = exact_keys("multipliers", content, ("lam", "halves", "weights"))
+    size = obj.num_params
+    arrays = []
+    for axes, name in ((2, "lam"), (3, "halves"), (1, "weights")):
+        array = as_real(f"multipliers.{name}", fields[name])
+        if array.shape != (size,) * axes or not np.isfinite(array).all():
+            raise InputError(
+                f"multipliers.{name} has the shape {array.shape}; allowed are finite numbers of the shape {(size,) * axes}."
+            )
+        arrays.append(array)
+    return ThirdMultipliers(*arrays)
 
 
 def _indices(name: str, value: Any) -> npt.NDArray[np.int64]:

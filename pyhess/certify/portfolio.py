@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic, perf_counter
 
 import numpy as np
@@ -33,7 +34,7 @@ from .propagate import BallCells, Cell, point_cell, whole_cell
 from .schedule import Portfolio
 from .subdivision import Progress
 from .texts import ROUNDING, WHAT, does_not_apply
-from .third import third_bound, third_knows
+from .third import ThirdBound, third_bound, third_knows
 from .unit_blocks import block_bound, blocks_cost
 from .units import unit_bound, unit_bound_applies, unit_work
 
@@ -66,6 +67,7 @@ class Run:
         self.out_of_time = False
         self.formula = ""
         self._enclosed: tuple[Cell, Interval] | None = None  # for both bounds that need it
+        self._third_found: ThirdBound | None = None
         self._portfolio: Portfolio | None = None
 
     def roots(self, method: str, seconds: float | None) -> None:
@@ -97,6 +99,8 @@ class Run:
             self._record(name, lambda name=name: self._whole(name, makers[name], bounds))  # type: ignore[misc]
         if "third" in names:
             self._record("third", self._third)
+            if self._third_found is not None:
+                self.table["third"] = replace(self.table["third"], multipliers=self._third_found.multipliers)
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
             self._record(best, lambda: self._over_cells(best, bounds[best]))
@@ -216,8 +220,12 @@ class Run:
     def _third(self) -> tuple[float, int] | None:
         assert isinstance(self.region, Ball)
         known = max((row.psi_lower for row in self.table.values()), default=-math.inf)
-        value = third_bound(self.obj, self.region, known, self.stop)
-        return None if value is None else (value, 1)
+        found = third_bound(self.obj, self.region, known, self.stop)
+        if found is None:
+            return None
+        if self._third_found is None or found.psi_lower > self._third_found.psi_lower:
+            self._third_found = found
+        return found.psi_lower, 1
 
     @property
     def _dense_seconds(self) -> float:

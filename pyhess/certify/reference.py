@@ -8,6 +8,7 @@ and cut in two where none does:
     the recursion in the layers' norms, and over the cells of a branch and bound with it;
     the blocks of single hidden units, with the worst of every datum;
     the blocks of single hidden units, over cells of one unit's weights, for boxes those that the certificate brings along;
+    the Hessian at a ball's centre and third derivatives over the ball, with the multipliers that the certificate brings along;
     the closed forms for two-layer linear networks.
 
 So what is checked is the number, not the way it was found. A search's cover is where the cutting starts.
@@ -37,14 +38,17 @@ from .reference_linear import prove_linear
 from .reference_moment import moment_bound, with_norms
 from .reference_taylor import small_boxes
 from .reference_tests import Flags, not_below
+from .reference_third import prove_third
+from .reference_third_tensor import third_seconds
 from .reference_units import prove_units, units_seconds
 from .subdivision import Cover
+from .third_multipliers import ThirdMultipliers
 from .unit_cover import UnitLeaves
 
 #: What is proved may be this much less than what is claimed, relative to it.
 SLACK = 1e-9
 #: Methods with a proof here.
-METHODS = ("linear", "exact", "moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "cells", "full")
+METHODS = ("linear", "exact", "moment", "centre", "comparison", "deif", "blocks", "third", "units", "boxes", "cells", "full")
 #: Parameters up to which the second-order test is tried, and up to which whole matrices are written out.
 _TAYLOR_PARAMS, _DENSE_PARAMS = 6, 200
 #: Numbers that one batch of boxes may take.
@@ -93,6 +97,7 @@ def prove(
     psi_lower: float,
     cover: Cover | None = None,
     leaves: UnitLeaves | None = None,
+    multipliers: ThirdMultipliers | None = None,
     *,
     time_limit: float = 60.0,
 ) -> Proof:
@@ -112,6 +117,8 @@ def prove(
         The boxes of a branch and bound.
     leaves : UnitLeaves, optional
         The cells of one over a unit's weights.
+    multipliers : ThirdMultipliers, optional
+        What the bound by third derivatives was proved with.
     time_limit : float
         Seconds.
 
@@ -135,7 +142,7 @@ def prove(
             for context, end in _arithmetics(_seconds(obj, part, method, cover, leaves), time_limit, deadline):
                 with context:
                     check = _Check(obj, part, value, end)
-                    proved, detail = check.run(method, cover, leaves)
+                    proved, detail = check.run(method, cover, leaves, multipliers)
                     how = arithmetic().name
                 if proved:
                     note = "" if part is bound else f", on {part!r}, which contains the region"
@@ -151,6 +158,8 @@ def _seconds(obj: Objective, region: Region, method: str, cover: Cover | None, l
     """Time that the check takes in long doubles, roughly."""
     if method == "units" and leaves is not None:
         return units_seconds(obj.data.num_samples, leaves)
+    if method == "third":
+        return third_seconds(Problem.of(obj))
     if method == "cells":
         joint = _JOINT_SECONDS * obj.data.num_samples * obj.net.widths[-2]
         return (0 if cover is None else len(cover.low)) * (_MOMENT_SECONDS + joint)
@@ -181,7 +190,9 @@ class _Check:
         self._count = 0
         self.broken = False
 
-    def run(self, method: str, cover: Cover | None, leaves: UnitLeaves | None) -> tuple[bool, str]:
+    def run(
+        self, method: str, cover: Cover | None, leaves: UnitLeaves | None, multipliers: ThirdMultipliers | None
+    ) -> tuple[bool, str]:
         obj, region = self._obj, self._region
         if method == "exact":
             ends = (wide(region.low), wide(region.high)) if isinstance(region, Box) else (wide(region.center), region.radius)
@@ -190,6 +201,8 @@ class _Check:
             return self._units(leaves)
         if method == "blocks":
             return self._blocks()
+        if method == "third":
+            return self._third(multipliers)
         if method == "cells":
             return self._cells(cover)
         dense = obj.num_params <= _DENSE_PARAMS
@@ -253,6 +266,11 @@ class _Check:
         found = prove_units(self._problem, self._region, self._claim, leaves, self._deadline)
         self.broken = found.broken
         return found.proved, found.detail
+
+    def _third(self, multipliers: ThirdMultipliers | None) -> tuple[bool, str]:
+        if not isinstance(self._region, Ball) or self._problem.loss == "cross_entropy" or not self._obj.net.is_smooth:
+            return False, "the bound by third derivatives is for balls, smooth activations, squared error and logistic loss"
+        return prove_third(self._problem, self._region, self._claim, multipliers, self._deadline)
 
     def _boxes(self, box: Box, cover: Cover | None) -> tuple[bool, str]:
         """Prove it on the boxes of a cover, or on the whole box, cutting where needed."""

@@ -162,6 +162,10 @@ class ArbBalls(LongDoubles):
     def point(self, x: Wide) -> Wide:
         return np.asarray(_MIDDLE(np.asarray(x, dtype=object)), dtype=object).view(BallArray)
 
+    def matmul(self, a: Wide, b: Wide) -> Wide:
+        terms = (a[..., :, k, None] * b[..., k, None, :] for k in range(a.shape[-1]))
+        return self.array(functools.reduce(operator.add, terms))
+
     def function(self, name: str) -> Callable[[Wide], Wide] | None:
         found = _FUNCTIONS[name]
         return lambda x: np.asarray(found(np.asarray(x, dtype=object)), dtype=object).view(BallArray)

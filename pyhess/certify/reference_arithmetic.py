@@ -44,6 +44,10 @@ class LongDoubles:
         """Numbers near x, known exactly."""
         return x
 
+    def matmul(self, a: Wide, b: Wide) -> Wide:
+        """Products of (stacks of) matrices (n, k) and (k, m), in whatever order NumPy adds."""
+        return np.asarray(a @ b)
+
     def function(self, name: str) -> Callable[[Wide], Wide] | None:
         """An elementary function of its own, to be rounded by `up` and `down`; None if it has none."""
         del name

@@ -132,6 +132,16 @@ def dot(a: Range, b: Range, axis: int) -> Range:
     return Range.about((x * y).sum(axis=axis), up(up(size * room) + up(blur * (1.0 + room))) + TINY)
 
 
+def matmul(a: Range, b: Range) -> Range:
+    """A B for (stacks of) matrices (n, k) and (k, m), from middles and radii."""
+    (x, dx), (y, dy) = middle_and_radius(a), middle_and_radius(b)
+    product, room = arithmetic().matmul, UNIT * (a.lo.shape[-1] + 8)
+    # Radii below TINY are as good as none, but products of numbers next to zero take much longer on some processors.
+    dx, dy = np.maximum(dx, TINY), np.maximum(dy, TINY)
+    blur = product(np.abs(x), up(dy + room * np.abs(y))) + product(dx, up(np.abs(y) + dy))
+    return Range.about(product(x, y), up(blur * (1.0 + room)) + TINY)
+
+
 def middle_and_radius(x: Range) -> tuple[Wide, Wide]:
     """Numbers and bounds of the distance from them."""
     middle = arithmetic().point(0.5 * (x.lo + x.hi))

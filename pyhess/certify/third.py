@@ -29,6 +29,7 @@ from .intervals import ROOT_TINY, TINY, UNIT, Interval, gamma, matmul, norms
 from .propagate import BallCells, point_cell
 from .spectral import eigval_min_bound, norm_bound
 from .third_derivatives import third_derivatives, third_work
+from .third_multipliers import ThirdMultipliers
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -75,18 +76,26 @@ class _Multipliers:
     halves: FloatArray
 
 
-def third_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDArray[np.int32]) -> float | None:
+@dataclass(frozen=True)
+class ThirdBound:
+    """A lower bound of psi, and what proves it."""
+
+    psi_lower: float
+    multipliers: ThirdMultipliers | None = None
+
+
+def third_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDArray[np.int32]) -> ThirdBound | None:
     """Lower bound of psi over the ball; None if cancelled, -inf where it will not come near the bound ``known``."""
     form = _form(obj, region, cancelled)
     if form is None:
         return None
     if not (np.isfinite(form.hessian).all() and np.isfinite(form.middle).all() and np.isfinite(form.radius).all()):
-        return -np.inf
+        return ThirdBound(-np.inf)
     size = form.hessian.shape[0]
     weights = _promising(form, known)
     if weights is None:
-        return -np.inf
-    best, multipliers = -np.inf, _start(form)
+        return ThirdBound(-np.inf)
+    best, multipliers = ThirdBound(-np.inf), _start(form)
     for _ in range(_ROUNDS):
         if cancelled[0]:
             break
@@ -96,10 +105,11 @@ def third_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDArr
         if not np.isfinite(base).all():
             return best
         multipliers = _maximised(base, form, multipliers, cancelled)
-        value, vector = _proved(form, multipliers, change)
-        best = max(best, value)
+        value, vector, lam = _proved(form, multipliers, change)
+        if value > best.psi_lower:
+            best = ThirdBound(value, ThirdMultipliers(lam, multipliers.halves, weights))
         weights = _weights(vector)
-    return None if best == -np.inf and cancelled[0] else best
+    return None if best.psi_lower == -np.inf and cancelled[0] else best
 
 
 def _weights(vector: FloatArray) -> FloatArray:
@@ -232,10 +242,10 @@ def _maximised(base: FloatArray, form: _Form, start: _Multipliers, cancelled: np
     return split(z)
 
 
-def _proved(form: _Form, multipliers: _Multipliers, change: FloatArray) -> tuple[float, FloatArray]:
-    """What the multipliers prove, and the eigenvector of the smallest eigenvalue."""
+def _proved(form: _Form, multipliers: _Multipliers, change: FloatArray) -> tuple[float, FloatArray, FloatArray]:
+    """What the multipliers prove, the eigenvector of the smallest eigenvalue, and Lam."""
     size = form.hessian.shape[0]
-    nothing = -np.inf, np.ones(size)
+    nothing = -np.inf, np.ones(size), np.eye(size)
     lam = multipliers.factor @ multipliers.factor.T
     lam = 0.5 * (lam + lam.T)
     lam[np.diag_indices(size)] += 1e-9 * float(np.trace(lam)) / size
@@ -271,7 +281,7 @@ def _proved(form: _Form, multipliers: _Multipliers, change: FloatArray) -> tuple
     middle[diagonal] -= 4.0 * UNIT * np.abs(middle[diagonal])
     if not np.isfinite(middle).all():
         return nothing
-    return eigval_min_bound(middle), np.linalg.eigh(middle)[1][:, 0]
+    return eigval_min_bound(middle), np.linalg.eigh(middle)[1][:, 0], even / scale
 
 
 def _frobenius(tensor: FloatArray) -> float:

@@ -36,9 +36,9 @@ def _proof(certificate: Certificate, time_limit: float) -> Check:
     if certificate.psi_lower == -math.inf:
         return Check("proof", Outcome.HOLDS, "nothing is claimed")
     row = certificate.table.get(certificate.method)
-    cover, leaves = (None, None) if row is None else (row.cover, row.leaves)
+    found = (None, None, None) if row is None else (row.cover, row.leaves, row.multipliers)
     claim = (certificate.obj, certificate.region, certificate.method, certificate.psi_lower)
-    proof = prove(*claim, cover, leaves, time_limit=time_limit)
+    proof = prove(*claim, *found, time_limit=time_limit)
     if proof.proved:
         return Check("proof", Outcome.HOLDS, proof.detail)
     if proof.broken:
