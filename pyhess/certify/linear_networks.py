@@ -219,7 +219,10 @@ class _BallMaximum:
 
         def rough(logs: FloatArray) -> tuple[float, FloatArray]:
             t = np.exp(logs)
-            values, vectors = np.linalg.eigh(matrix(t))
+            summed = matrix(t)
+            if not np.isfinite(summed).all():
+                return math.inf, np.zeros(3)
+            values, vectors = np.linalg.eigh(summed)
             q = vectors[:, -1]
             forms = np.array([max(float(q @ self.squares[k] @ q), 0.0) if k in use else 0.0 for k in range(3)])
             slope = np.array([0.5 * t[k] - 0.5 * factors[k] ** 2 * forms[k] / t[k] if k in use else 0.0 for k in range(3)])
@@ -227,6 +230,8 @@ class _BallMaximum:
 
         logs = _minimised(rough, logs)
         t = np.exp(logs)
+        if not np.isfinite(matrix(t)).all():
+            return math.inf, logs
         bound = eigval_max_bound(matrix(t))
         bound += self.room * sum(factors[k] ** 2 / t[k] * float(np.trace(self.squares[k])) for k in use)
         bound += 0.5 * sum(t[k] for k in use)

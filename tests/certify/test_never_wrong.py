@@ -42,3 +42,13 @@ def test_no_bound_is_above_an_eigenvalue() -> None:
             print(f"{turn + 1} draws, bounds by method: {dict(methods)}", flush=True)
     expected = ("moment", "centre", "comparison", "deif", "blocks", "third", "boxes", "cells", "full", "linear")
     assert min(methods[name] for name in expected) > DRAWS // 100
+
+
+@pytest.mark.usefixtures("_little_work")
+@pytest.mark.parametrize("seed", [(20261129, 610)])
+def test_cases_that_once_failed(seed: tuple[int, int]) -> None:
+    """Ball of radius 1000, linear network: the multipliers of its bound ran out of the range of numbers."""
+    rng = np.random.default_rng(list(seed))
+    obj, region = draw(rng)
+    region = region.bind(obj)
+    assert max(bounds_of(obj, region).values()) <= lowest_eigenvalue(obj, region, rng)
