@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .search_run import Effort, IntArray, NativeRun, Run
-from .starts import FAMILIES, copied
+from .search_run import Effort, FloatArray, IntArray, NativeRun, Run
+from .starts import FAMILIES
 from .steps import Descent, Steps
 
 #: The waves, as shares of the starts that have begun at their ends.
@@ -25,10 +25,9 @@ DEEP_LAYERS = 3
 _GROW, _JOINS, _GROWTHS = Effort(60, 1e-4, single=True), (0.1, 0.2, 0.4), 17
 #: In place of starts that were given up, the best distinct points so far are changed at random and descend again.
 _HOP, _HOP_SHARE, _HOPS = Effort(200, 1e-6, single=True), 0.125, 10
-#: Of these networks the best point then has units copied over others, so many points in a row and in all so
-#: many times the number of starts, until that has not helped for a part of them: what is best with equally many units of each
-#: kind, or with one alone, is better with other numbers of them. Other changes hardly ever help there.
-_COPIES, _COPY_SHARE, _PATIENCE, _GAIN = 8, 4.0, 1.5, 1e-5
+#: Of these networks the best points of all are changed so many at a time, until some rounds in a row gained nothing. The changed
+#: ones grow again from one of these factors: in the whole region they would fall back into the valley they came from.
+_CHANGED, _PARENTS, _AGAIN, _PATIENCE, _MOST_ROUNDS, _GAIN = 32, 4, (0.3, 0.45, 0.6, 0.8, 1.0), 6, 20, 1e-4
 #: At the end of a wave the best few descend once more, and the best one gets its best direction.
 _CLOSE, _CLOSE_COUNT = Effort(200, 1e-8, flips=100, single=True), 4
 #: At the end of the search, in float64.
@@ -49,7 +48,7 @@ def explore(run: Run, rng: np.random.Generator) -> Steps[None]:
     yield from scout(run, rng)
     if run.obj.net.num_layers > DEEP_LAYERS:
         yield from polish(run, run.distinct(_CLOSE_COUNT), rng)
-        yield from copy_units(run, rng)
+        yield from change_best(run, rng)
     yield from polish(run, finalists(run), rng)
 
 
@@ -78,22 +77,26 @@ def begin_with(run: Run, wave: IntArray, name: str) -> Steps[None]:
     """The first descents of a wave's starts."""
     if run.obj.net.num_layers > DEEP_LAYERS and isinstance(run, NativeRun):
         fresh = np.array([run.names[start] in FAMILIES and not np.isfinite(run.values[start]) for start in wave])
-        yield from grow(run, wave[fresh], name)
+        yield from grow(run, wave[fresh], np.array(_JOINS)[wave[fresh] % len(_JOINS)], _GROW, name)
         wave = wave[~fresh]
     yield Descent(run, wave, _FIRST, f"{name}, starts")
 
 
-def grow(run: Run, tasks: IntArray, name: str) -> Steps[None]:
-    """Descend in regions that grow up to the whole one; where the search ends meanwhile, the better of what was and is stays."""
+def grow(run: Run, tasks: IntArray, joins: FloatArray, last: Effort, name: str) -> Steps[None]:
+    """Descend in regions that grow up to the whole one, each start from its factor ``joins`` on.
+
+    Where the search ends meanwhile, the better of what was and is stays.
+    """
     size, whole, previous = run.size, run.half, np.ones(run.values.size)
-    joins = np.array(_JOINS)[tasks % len(_JOINS)]
+    if not isinstance(run, NativeRun):
+        joins = np.ones(tasks.size)  # other regions do not shrink
     for factor in np.geomspace(_JOINS[0], 1.0, _GROWTHS):
         joined = tasks[joins <= factor * (1.0 + 1e-9)]
         zs, values, finished = run.zs[joined], run.values[joined], False
         run.zs[joined, :size] /= previous[joined, None]
         run.values[joined], run.half = np.inf, factor * whole
         try:
-            yield Descent(run, joined, _GROW, f"{name}, growing")
+            yield Descent(run, joined, _GROW if factor < 1.0 else last, f"{name}, growing")
             finished = not run.stopped()
         finally:
             run.zs[joined, :size] *= factor
@@ -101,19 +104,19 @@ def grow(run: Run, tasks: IntArray, name: str) -> Steps[None]:
             if not finished:
                 better = values <= run.values[joined]
                 run.zs[joined[better]], run.values[joined[better]] = zs[better], values[better]
+        if not finished:
+            return
         previous[joined] = factor
 
 
-def copy_units(run: Run, rng: np.random.Generator) -> Steps[None]:
-    """Change the best point by copying units, again and again."""
-    count = run.values.size
-    rounds, patience = (max(1, int(np.ceil(share * count / _COPIES))) for share in (_COPY_SHARE, _PATIENCE))
+def change_best(run: Run, rng: np.random.Generator) -> Steps[None]:
+    """Change the best points at random and let them grow again, while that helps."""
     best, since = float(run.values.min()), 0
-    for number in range(1, rounds + 1):
-        if since == patience or run.stopped():
+    for number in range(1, _MOST_ROUNDS + 1):
+        if since == _PATIENCE or run.stopped():
             break
-        tried = run.hop(rng, count, min(_COPIES, count - 1), 1, copied)
-        yield Descent(run, tried, _HOP, f"copies {number}/{rounds}")
+        tried = run.hop(rng, run.values.size, min(_CHANGED, run.values.size - 1), _PARENTS)
+        yield from grow(run, tried, rng.choice(_AGAIN, tried.size), _HOP, f"changes {number}")
         now = float(run.values.min())
         since = 0 if now < best - _GAIN * abs(best) else since + 1
         best = min(best, now)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -37,10 +37,11 @@ _KINDS = ((2, False), (2, True), (4, False), (4, True))
 _SHARE = 16
 _MOST_CARRIED = 16
 #: Starts for each kind, by those of the wide network: the deeper a network, the more rugged is its landscape. By hidden layers,
-#: the last for that many and more. So many at most are searched together, and then others by themselves: after some dozen hops a
-#: population stays with its best few, which are the best of all less than every second time.
-_STARTS = {1: (1.0, 0.5, 0.5, 0.25), 2: (1.5, 1.0, 1.0, 0.5), 3: (6.0, 3.0, 3.0, 3.0), 4: (12.0, 4.0, 4.0, 4.0)}
-_POPULATION = 128
+#: the last for that many and more.
+_STARTS = {1: (1.0, 0.5, 0.5, 0.25), 2: (1.5, 1.0, 1.0, 0.5), 3: (3.0, 1.5, 1.5, 1.5)}
+#: So many at most are searched together, and then others by themselves: after some dozen hops a population stays with its best
+#: few, which are the best of all less than every second time. In deep networks more and smaller ones do better.
+_POPULATION = {1: 128, 2: 128, 3: 48}
 #: Smallest ratio of the entries of S for which units are duplicated.
 _LEAST_SCALE = 1e-6
 #: At least; searches that are smaller still do without lone units.
@@ -49,6 +50,8 @@ _LEAST_STARTS = 2
 _TIME_SHARE = 0.12
 #: For the next search of the same network, its maps and the objectives of narrow networks are kept, if they are as small as this.
 _KEPT_PARAMS, _KEPT_BYTES = 2**16, 2**24
+
+T = TypeVar("T")
 
 _narrow_objectives: WeakKeyDictionary[Objective, dict[MLP, Objective]] = WeakKeyDictionary()
 
@@ -127,7 +130,7 @@ def search_narrow(
     found: list[Early] = []
     if scale is not None and not scale.min() > _LEAST_SCALE * scale.max():
         return found  # coordinates count too differently for units to be alike
-    shares = _STARTS[min(max(1, obj.net.num_layers - 1), max(_STARTS))]
+    shares = _of_depth(_STARTS, obj.net)
     for (most, lone), share in zip(_KINDS, shares, strict=True):
         if lone and share * count < _LEAST_STARTS:
             continue
@@ -139,6 +142,11 @@ def search_narrow(
         starts = max(_LEAST_STARTS, round(share * count))
         found.append((yield from _search_one(obj, widening, placed, scale, starts, rng.spawn(1)[0], limit, progress, cancel)))
     return found
+
+
+def _of_depth(table: dict[int, T], net: MLP) -> T:
+    """The entry for that many hidden layers, the last one for more."""
+    return table[min(max(1, net.num_layers - 1), max(table))]
 
 
 def _objective(net: MLP, obj: Objective) -> Objective:
@@ -168,9 +176,10 @@ def _search_one(
 
     deadline = None if limit is None else monotonic() + limit
     runs: list[NativeRun] = []
-    populations = max(1, round(count / _POPULATION))
+    most_together = _of_depth(_POPULATION, small.net)
+    populations = max(1, round(count / most_together))
     while len(runs) < populations and not any(run.interrupted for run in runs):
-        size = min(count, _POPULATION)
+        size = min(count, most_together)
         zs, names = sow(small, size, kind == descent.BALL, rng)
         run = NativeRun(small, small.engine, mid, half, zs, names, deadline, tell, flag, kind=kind)
         run.scale, run.interrupted = 1.0 / np.sqrt(widening.weights(scale)), zs.shape[0] < size

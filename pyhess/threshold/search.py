@@ -27,7 +27,7 @@ from ..penalties import L2, Penalty, as_penalty
 from ..regions import Ball, Box, Ordered, Region, as_region
 from ..regions.ordered import permuted, unit_orders
 from ..spectrum import eigsh
-from .explore import evals_per_start
+from .explore import DEEP_LAYERS, evals_per_start
 from .first_look import Early, first_look
 from .narrow import search_narrow
 from .projected import ProjectedRun
@@ -40,6 +40,7 @@ from .warm import CheckedPairs, Warm, as_warm, warm_rows
 #: Arithmetic the search spends by default, in flops; seconds of two cores.
 _BUDGET_FLOPS = 3e11
 _MIN_EVALS, _MAX_EVALS = 400, 40_000
+_DEEP_SHARE = 2.0  # of both, for deep networks: theirs are the most rugged landscapes
 _MIN_STARTS, _MAX_STARTS = 8, 256
 #: Lanczos steps for a warm start without a direction.
 _FEW_MATVECS, _LANCZOS_SEED = 40, 2718
@@ -96,6 +97,7 @@ def _effort(obj: Objective, starts: int | None, native: bool) -> int:
         return max(2, positive_int("starts", starts))
     per_eval = evaluation_flops(obj) + (0.0 if native else _LOOP_FLOPS)
     evals = float(np.clip(_BUDGET_FLOPS / per_eval, _MIN_EVALS, _MAX_EVALS))
+    evals *= _DEEP_SHARE if obj.net.num_layers > DEEP_LAYERS else 1.0
     return int(np.clip(evals / evals_per_start(obj.net.num_layers), _MIN_STARTS, _MAX_STARTS))
 
 

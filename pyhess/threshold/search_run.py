@@ -19,7 +19,6 @@ from .._native import address, compiling
 from .._threads import PARALLEL_LOCK, num_workers
 from ..kernels import descent
 from ..linearization import Engine, Linearization
-from ..model import MLP
 from ..objective import Objective
 from ..operators import Hessian
 from ..spectrum import eigsh
@@ -28,8 +27,6 @@ from .starts import changed
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-#: A random change of a point of a network.
-Change = Callable[[MLP, FloatArray, np.random.Generator], FloatArray]
 
 #: Products of fewer flops are explored in float64: there the rest of an evaluation takes as long.
 _SINGLE_FLOPS = 2e5
@@ -195,9 +192,7 @@ class Run(ABC):
                 chosen.append(int(start))
         return np.array(chosen, dtype=np.int64)
 
-    def hop(
-        self, rng: np.random.Generator, explored: int, slots: int, most: int = _MOST_PARENTS, change: Change = changed
-    ) -> IntArray:
+    def hop(self, rng: np.random.Generator, explored: int, slots: int, most: int = _MOST_PARENTS) -> IntArray:
         """Replace the worst of the first ``explored`` starts by changed copies of the best (``most`` of them), and say which."""
         parents = self.distinct(min(max(2, slots // 4), most))
         worst = np.argsort(self.values[:explored], kind="stable")[::-1][:slots]
@@ -209,7 +204,7 @@ class Run(ABC):
         for i, slot in enumerate(worst):
             parent = int(parents[i % parents.size])
             u = self.zs[parent, size:] / np.linalg.norm(self.zs[parent, size:])
-            self.zs[slot, :size] = change(self.obj.net, self.zs[parent, :size], rng)
+            self.zs[slot, :size] = changed(self.obj.net, self.zs[parent, :size], rng)
             self.zs[slot, size:] = u + 0.3 * self.random_direction(rng) / np.sqrt(size)
             self.values[slot] = np.inf
             self.names[slot] = self.names[parent]
