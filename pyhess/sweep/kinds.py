@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -117,16 +118,25 @@ class EigvalsOptions:
         positive_float("tol", self.tol)
 
 
-def _hvp_flops(net: MLP, samples: int) -> float:
-    sizes = [a * b for a, b in zip(net.widths, net.widths[1:], strict=False)]
+def _hvp_flops(sizes: Sequence[int], samples: int) -> float:
     return float(samples) * (4.0 * sizes[0] + 12.0 * sum(sizes[1:]))
+
+
+def _eval_flops(widths: Sequence[int], samples: int) -> float:
+    """Of one evaluation of the search."""
+    sizes = [a * b for a, b in pairwise(widths)]
+    return 2.6 * _hvp_flops(sizes, samples) + 100.0 * samples * sum(widths) + 200.0 * (sum(sizes) + sum(widths[1:])) + 2e5
 
 
 def _search_flops(net: MLP, samples: int, options: SearchOptions) -> float:
     """As the search itself counts, see its choice of the number of starts."""
-    per_eval = 2.6 * _hvp_flops(net, samples) + 100.0 * samples * sum(net.widths) + 200.0 * net.num_params + 2e5
+    per_eval = _eval_flops(net.widths, samples)
     evals = 250.0 * options.starts if options.starts is not None else min(max(3e11 / per_eval, 2000.0), 4e4)
-    return per_eval * (evals + 600.0)
+    if net.num_layers <= 3:
+        return per_eval * (evals + 600.0)
+    # Twice as many, most of which are not used up; rounds of changes; and more for networks of two to four units a layer.
+    narrow = [net.widths[0], *(min(3, width) for width in net.widths[1:-1]), net.widths[-1]]
+    return per_eval * (evals + 6e3) + _eval_flops(narrow, samples) * 4.0 * evals
 
 
 def _certificate_seconds(
@@ -141,7 +151,8 @@ def _certificate_seconds(
 
 
 def _eigvals_flops(net: MLP, samples: int, options: EigvalsOptions) -> float:
-    return options.samples * 80.0 * (_hvp_flops(net, samples) + 40.0 * net.num_params + 1e4)
+    sizes = [a * b for a, b in pairwise(net.widths)]
+    return options.samples * 80.0 * (_hvp_flops(sizes, samples) + 40.0 * net.num_params + 1e4)
 
 
 def _witness_answer(witness: Any) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
