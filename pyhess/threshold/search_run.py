@@ -33,6 +33,8 @@ _SINGLE_FLOPS = 2e5
 
 #: Starts that hops set out from, at most: with more, too few hops set out from the best.
 _MOST_PARENTS = 4
+#: Which of the kernels, for one thread and for several, have been called in this process.
+_compiled: set[bool] = set()
 #: Values closer than this, relatively, count as the same optimum.
 _SAME = 1e-4
 
@@ -258,9 +260,12 @@ class NativeRun(Run):
     kind: int = descent.BOX
 
     def compile(self, num_tasks: int) -> None:
-        none = Job([], num_workers(num_tasks))
+        workers = num_workers(num_tasks)
+        if (workers > 1) in _compiled:
+            return
         with compiling(), PARALLEL_LOCK:
-            none.run(np.zeros(1, dtype=np.int32))
+            Job([], workers).run(np.zeros(1, dtype=np.int32))
+        _compiled.add(workers > 1)
 
     def part(self, tasks: IntArray, effort: Effort) -> Part:
         """The tasks for the core; the starts will have values of that kind."""
