@@ -47,7 +47,7 @@ _LEAST_SCALE = 1e-6
 #: At least; searches that are smaller still do without lone units.
 _LEAST_STARTS = 2
 #: Of a time limit, for each.
-_TIME_SHARE = 0.12
+_TIME_SHARE = 0.16
 #: For the next search of the same network, its maps and the objectives of narrow networks are kept, if they are as small as this.
 _KEPT_PARAMS, _KEPT_BYTES = 2**16, 2**24
 
