@@ -13,7 +13,7 @@ from ..regions import Ball, Box
 from .allocation import MAX_BIASES, ball_subdivision
 from .cell_bounds import full_bounds, residual_bounds
 from .moment import moment_bound
-from .propagate import Cell, box_cell
+from .propagate import Cell, box_cell, parameter_scales
 from .scalar_ranges import CODES
 from .subdivision import Cover, Subdivision, covers
 from .taylor_kernel import monomials
@@ -35,16 +35,13 @@ _MOMENT_WORK, _MOMENT_COST, _MOMENT_MOST = 3e5, 200.0, 1e7
 def _problem(obj: Objective) -> tuple[object, ...]:
     """The network and data as the compiled functions take them."""
     net = obj.net
-    scale = np.empty(net.num_params)
-    for (weight, bias), factor in zip(net.layer_slices, net.layer_scales, strict=True):
-        scale[weight.start : weight.stop if bias is None else bias.stop] = factor
     return (
         np.array(net.widths, dtype=np.int64),
         np.array([CODES[name] for name in net.activations], dtype=np.int64),
         np.array(net.betas, dtype=np.float64),
         np.array([weight.start for weight, _ in net.layer_slices], dtype=np.int64),
         np.array([-1 if bias is None else bias.start for _, bias in net.layer_slices], dtype=np.int64),
-        scale,
+        parameter_scales(net),
         np.array(obj.data.X, dtype=np.float64, order="C"),
         np.array(obj.targets, dtype=np.float64, order="C"),
         np.array(obj.data.normalized_weights, dtype=np.float64),

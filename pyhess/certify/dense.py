@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..data import Dataset
 from ..model import MLP
 from .intervals import Interval, down, gamma, matmul, up
-from .propagate import Cell, Propagation, propagate, softmax_range
+from .propagate import Cell, Propagation, parameter_scales, propagate, softmax_range
 from .ranges import derivative_range
 
 FloatArray = npt.NDArray[np.float64]
@@ -128,12 +128,9 @@ def _gauss_newton(jacobian: Interval, f: Interval, targets: FloatArray, loss: st
 
 def _to_theta(cell: Cell, matrix: Interval) -> Interval:
     """From effective parameters to theta: row and column i times the scale κ of i's layer."""
-    net = cell.net
-    if all(scale == 1.0 for scale in net.layer_scales):
+    factor = parameter_scales(cell.net)
+    if (factor == 1.0).all():
         return matrix
-    factor = np.empty(net.num_params)
-    for (weight, bias), scale in zip(net.layer_slices, net.layer_scales, strict=True):
-        factor[weight.start : weight.stop if bias is None else bias.stop] = scale
     # Two ulp for the rounding of κ itself.
     both = Interval(down(down(np.outer(factor, factor) * (1.0 - gamma(4)))), up(up(np.outer(factor, factor) * (1.0 + gamma(4)))))
     return both * matrix

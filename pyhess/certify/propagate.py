@@ -45,6 +45,14 @@ class Cell:
     point: bool = False  # a single point, up to the rounding of the scales
 
 
+def parameter_scales(net: MLP) -> FloatArray:
+    """The scale κ of the layer of each parameter (P,)."""
+    scales = np.empty(net.num_params)
+    for (weight, bias), scale in zip(net.layer_slices, net.layer_scales, strict=True):
+        scales[weight.start : weight.stop if bias is None else bias.stop] = scale
+    return scales
+
+
 def _layer_interval(net: MLP, layer: int, low: FloatArray, high: FloatArray) -> tuple[Interval, Interval]:
     scale = net.layer_scales[layer]
     weight, bias = net.layer_slices[layer]

@@ -18,7 +18,7 @@ from ..data import Dataset
 from ..model import MLP
 from .dense import jacobians
 from .intervals import Interval, gamma, matmul
-from .propagate import Cell, Propagation, propagate
+from .propagate import Cell, Propagation, parameter_scales, propagate
 from .ranges import derivative_range
 
 FloatArray = npt.NDArray[np.float64]
@@ -120,11 +120,8 @@ def _symmetrised(q: Interval) -> Interval:
 
 def _to_theta(cell: Cell, tensor: Interval) -> Interval:
     """From effective parameters to theta."""
-    net = cell.net
-    if all(scale == 1.0 for scale in net.layer_scales):
+    factor = parameter_scales(cell.net)
+    if (factor == 1.0).all():
         return tensor
-    factor = np.empty(net.num_params)
-    for (weight, bias), scale in zip(net.layer_slices, net.layer_scales, strict=True):
-        factor[weight.start : weight.stop if bias is None else bias.stop] = scale
     product = factor[:, None, None] * factor[None, :, None] * factor[None, None, :]
     return Interval(product * (1.0 - gamma(16)), product * (1.0 + gamma(16))) * tensor

@@ -27,7 +27,7 @@ _GROW, _JOINS, _GROWTHS = Effort(60, 1e-4, single=True), (0.1, 0.2, 0.4), 17
 _HOP, _HOP_SHARE, _HOPS = Effort(200, 1e-6, single=True), 0.125, 10
 #: Of these networks the best points of all are changed so many at a time, until some rounds in a row gained nothing. The changed
 #: ones grow again from one of these factors: in the whole region they would fall back into the valley they came from.
-_CHANGED, _PARENTS, _AGAIN, _PATIENCE, _MOST_ROUNDS, _GAIN = 32, 4, (0.3, 0.45, 0.6, 0.8, 1.0), 6, 20, 1e-4
+_CHANGED, _AGAIN, _PATIENCE, _MOST_ROUNDS, _GAIN = 32, (0.3, 0.45, 0.6, 0.8, 1.0), 6, 20, 1e-4
 #: At the end of a wave the best few descend once more, and the best one gets its best direction.
 _CLOSE, _CLOSE_COUNT = Effort(200, 1e-8, flips=100, single=True), 4
 #: At the end of the search, in float64.
@@ -115,7 +115,7 @@ def change_best(run: Run, rng: np.random.Generator) -> Steps[None]:
     for number in range(1, _MOST_ROUNDS + 1):
         if since == _PATIENCE or run.stopped():
             break
-        tried = run.hop(rng, run.values.size, min(_CHANGED, run.values.size - 1), _PARENTS)
+        tried = run.hop(rng, run.values.size, min(_CHANGED, run.values.size - 1))
         yield from grow(run, tried, rng.choice(_AGAIN, tried.size), _HOP, f"changes {number}")
         now = float(run.values.min())
         since = 0 if now < best - _GAIN * abs(best) else since + 1

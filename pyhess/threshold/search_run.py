@@ -194,9 +194,9 @@ class Run(ABC):
                 chosen.append(int(start))
         return np.array(chosen, dtype=np.int64)
 
-    def hop(self, rng: np.random.Generator, explored: int, slots: int, most: int = _MOST_PARENTS) -> IntArray:
-        """Replace the worst of the first ``explored`` starts by changed copies of the best (``most`` of them), and say which."""
-        parents = self.distinct(min(max(2, slots // 4), most))
+    def hop(self, rng: np.random.Generator, explored: int, slots: int) -> IntArray:
+        """Replace the worst of the first ``explored`` starts by changed copies of the best ones, and say which."""
+        parents = self.distinct(min(max(2, slots // 4), _MOST_PARENTS))
         worst = np.argsort(self.values[:explored], kind="stable")[::-1][:slots]
         kept = set(parents.tolist())
         worst = np.array([slot for slot in worst if slot not in kept], dtype=np.int64)

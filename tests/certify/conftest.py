@@ -5,10 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 import pyhess as ph
 
 ACTIVATIONS = ("tanh", "sigmoid", "softplus", "gelu", "identity")
+
+
+@pytest.fixture
+def long_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow check in long doubles where Arb is installed, too; Arb has tests of its own."""
+    monkeypatch.setattr("pyhess.certify.reference.find_spec", lambda _name: None)
+
+
+def small_objective(
+    seed: int, count: int, widths: list[int], loss: str = "squared_error", activation: str = "tanh", **options: Any
+) -> ph.Objective:
+    """A network on so many standard normal data, with normal targets or random labels."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, widths[0]))
+    y: Any = rng.standard_normal((count, widths[-1])) if loss == "squared_error" else rng.integers(0, max(2, widths[-1]), count)
+    return ph.Objective(ph.MLP(widths, activation, **options), ph.Dataset(x, y), loss=loss)
 
 
 def random_objective(rng: np.random.Generator, *, relu: bool = False, depth: int | None = None) -> ph.Objective:

@@ -32,10 +32,7 @@ def problem(widths: list[int], loss: str = "squared_error", activation: str = "t
     return ph.Objective(ph.MLP(widths, activation), ph.Dataset(x, y), loss=loss)
 
 
-@pytest.fixture(autouse=True)
-def long_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arb, where it is installed, has tests of its own."""
-    monkeypatch.setattr("pyhess.certify.reference.find_spec", lambda _name: None)
+pytestmark = pytest.mark.usefixtures("long_doubles")
 
 
 @pytest.fixture

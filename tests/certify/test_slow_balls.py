@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,13 @@ from pyhess.certify.reference_unit_block import Rest, UnitProblem
 from pyhess.certify.units import unit_bound
 from pyhess.threshold import verify_file
 
+from .conftest import small_objective
+
 Array = Any
 
 
-@pytest.fixture(autouse=True)
-def long_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arb, where it is installed, has tests of its own."""
-    monkeypatch.setattr("pyhess.certify.reference.find_spec", lambda _name: None)
-
-
-def problem(widths: list[int], loss: str, activation: str, **options: Any) -> ph.Objective:
-    rng = np.random.default_rng(383)
-    x = rng.standard_normal((4, widths[0]))
-    y: Any = rng.standard_normal((4, widths[-1])) if loss == "squared_error" else rng.integers(0, max(2, widths[-1]), 4)
-    return ph.Objective(ph.MLP(widths, activation, **options), ph.Dataset(x, y), loss=loss)
+pytestmark = pytest.mark.usefixtures("long_doubles")
+problem = partial(small_objective, 383, 4)
 
 
 def by_units(obj: ph.Objective, ball: ph.Ball, cells: int) -> Certificate:

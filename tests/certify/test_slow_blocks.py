@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,19 @@ from pyhess.certify.reference_interval import wide
 from pyhess.certify.reference_moment import with_norms
 from pyhess.threshold import verify_file
 
+from .conftest import small_objective
+
 #: Seconds that no proof of these tests comes near, on a slow machine either.
 AMPLE = 600.0
 
 
+pytestmark = pytest.mark.usefixtures("long_doubles")
+problem = partial(small_objective, 337, 5)
+
+
 @pytest.fixture(autouse=True)
-def long_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arb, where it is installed, has tests of its own."""
-    monkeypatch.setattr("pyhess.certify.reference.find_spec", lambda _name: None)
+def _little_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyhess.certify.portfolio._MAX_CELLS", 6)
-
-
-def problem(widths: list[int], loss: str, activation: str, **options: Any) -> ph.Objective:
-    rng = np.random.default_rng(337)
-    x = rng.standard_normal((5, widths[0]))
-    y: Any = rng.standard_normal((5, widths[-1])) if loss == "squared_error" else rng.integers(0, max(2, widths[-1]), 5)
-    return ph.Objective(ph.MLP(widths, activation, **options), ph.Dataset(x, y), loss=loss)
 
 
 BLOCKS = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,20 @@ from pyhess.certify.reference_moment import moment_bound, moment_bounds, residua
 from pyhess.certify.reference_signed import signed_form
 from pyhess.threshold import verify_file
 
-from .conftest import form_sizes, random_objective, random_region
+from .conftest import form_sizes, random_objective, random_region, small_objective
 from .test_cells import _mixed_norms
 
 #: Seconds that no proof of these tests comes near, on a slow machine either.
 AMPLE = 600.0
 
 
+pytestmark = pytest.mark.usefixtures("long_doubles")
+problem = partial(small_objective, 1213, 4)
+
+
 @pytest.fixture(autouse=True)
-def long_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arb, where it is installed, has tests of its own."""
-    monkeypatch.setattr("pyhess.certify.reference.find_spec", lambda _name: None)
+def _little_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "_WORK", 2e7)
-
-
-def problem(widths: list[int], loss: str, activation: str, **options: Any) -> ph.Objective:
-    rng = np.random.default_rng(1213)
-    x = rng.standard_normal((4, widths[0]))
-    y: Any = rng.standard_normal((4, widths[-1])) if loss == "squared_error" else rng.integers(0, max(2, widths[-1]), 4)
-    return ph.Objective(ph.MLP(widths, activation, **options), ph.Dataset(x, y), loss=loss)
 
 
 CELLS = [

@@ -16,11 +16,7 @@ from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_linear_convex import Reach, prove_convex
 from pyhess.threshold import verify_file
 
-
-@pytest.fixture(autouse=True)
-def long_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arb, where it is installed, has tests of its own."""
-    monkeypatch.setattr("pyhess.certify.reference.find_spec", lambda _name: None)
+pytestmark = pytest.mark.usefixtures("long_doubles")
 
 
 def problem(widths: list[int], loss: str, count: int, **options: Any) -> ph.Objective:

@@ -30,10 +30,7 @@ CASES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def long_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arb is asked for where it is tested."""
-    monkeypatch.setattr("pyhess.certify.reference.find_spec", lambda _name: None)
+pytestmark = pytest.mark.usefixtures("long_doubles")
 
 
 def _problem(widths: list[int], names: list[str], loss: str, parametrization: str) -> ph.Objective:
