@@ -130,9 +130,11 @@ def _eval_flops(widths: Sequence[int], samples: int) -> float:
 
 def _search_flops(net: MLP, samples: int, options: SearchOptions) -> float:
     """As the search itself counts, see its choice of the number of starts."""
+    from ..threshold.explore import DEEP_LAYERS
+
     per_eval = _eval_flops(net.widths, samples)
     evals = 250.0 * options.starts if options.starts is not None else min(max(3e11 / per_eval, 2000.0), 4e4)
-    if net.num_layers <= 3:
+    if net.num_layers <= DEEP_LAYERS:
         return per_eval * (evals + 600.0)
     # Twice as many, most of which are not used up; rounds of changes; and more for networks of two to four units a layer.
     narrow = [net.widths[0], *(min(3, width) for width in net.widths[1:-1]), net.widths[-1]]
@@ -281,6 +283,6 @@ def _eigvals(problem: Problem, options: EigvalsOptions, time_limit: float | None
     return Outcome(answer, arrays, {"eigvals": monotonic() - began}, eigval_min.size < options.samples)
 
 
-register(Kind("search", 2, SearchOptions, _search, _search_flops, warm=True, run_together=_searches))
-register(Kind("bracket", 2, BracketOptions, _bracket, _search_flops, warm=True, seconds=_certificate_seconds))
+register(Kind("search", 3, SearchOptions, _search, _search_flops, warm=True, run_together=_searches))
+register(Kind("bracket", 3, BracketOptions, _bracket, _search_flops, warm=True, seconds=_certificate_seconds))
 register(Kind("eigvals", 1, EigvalsOptions, _eigvals, _eigvals_flops, warm=False))
