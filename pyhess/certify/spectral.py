@@ -72,14 +72,21 @@ def eigval_min_bound(a: FloatArray) -> float:
         trial = sigma - step
         shifted = symmetric.copy()
         shifted[np.diag_indices(size)] -= trial
-        try:
-            np.linalg.cholesky(shifted)
-        except np.linalg.LinAlgError:
+        slack = negative_slack(shifted)
+        if slack is None:
             step *= 2.0
             continue
-        diagonal = np.abs(np.diag(shifted)).sum()
-        slack = 2.0 * gamma(size + 3) * diagonal * (1.0 + gamma(size + 8))
         # The diagonal of `shifted` was rounded once per entry.
         slack += 2.0 * UNIT * float(np.abs(np.diag(shifted)).max()) + TINY
         return float(trial - slack - 4.0 * UNIT * abs(trial))
     return -scale * (1.0 + gamma(size + 8))  # Gershgorin
+
+
+def negative_slack(a: FloatArray) -> float | None:
+    """How far below zero the eigenvalues of a symmetric matrix may be, by Rump's theorem; None if Cholesky does not succeed."""
+    size = a.shape[0]
+    try:
+        np.linalg.cholesky(a)
+    except np.linalg.LinAlgError:
+        return None
+    return float(2.0 * gamma(size + 3) * np.abs(np.diag(a)).sum() * (1.0 + gamma(size + 8))) + TINY

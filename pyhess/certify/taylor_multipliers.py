@@ -1,0 +1,32 @@
+"""What the bound by the Taylor polynomial was proved with, as a certificate keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class TaylorMultipliers:
+    """Numbers that prove a bound whatever they are, and a good one if they are good.
+
+    Attributes
+    ----------
+    lam : (P, P) array
+        Lam, symmetric.
+    turned : (P, P, P) array
+        A_k, antisymmetric.
+    share : float
+        eta, the part of the squares that pays for what their roots leave out, 0 < eta <= 1.
+    weights : (P,) array
+        w > 0, which q is made for.
+    """
+
+    lam: FloatArray
+    turned: FloatArray
+    share: float
+    weights: FloatArray
