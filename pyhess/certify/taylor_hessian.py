@@ -1,7 +1,7 @@
 """The Hessian over a ball as a quadratic polynomial in the change of the parameters, with what it leaves out.
 
 The residual part is sum_{l<D} sum_j curved^l_j J^l_j J^l_j' + sum_{l>=2} (delta^l_j da^{l-1}_k in the row of W^l_jk, and
-transposed), J^l = ds^l/dtheta, with the cotangents delta, and curved = dL/da phi'', as forms; the Gauss-Newton part keeps its
+transposed, times κ^l), J^l = ds^l/dtheta, with the cotangents delta, and curved = dL/da phi'', as forms; the Gauss-Newton part keeps its
 squares. For d = dl/df-weighted Jacobians d0 + d1 + e of the outputs, e the curved term and the rest, and any 0 < eta <= 1,
 
     (d . v)² >= (1 - eta) ((d0 + d1) . v)² - (1/eta - 1) (e . v)².
@@ -116,7 +116,9 @@ def _add_block(
     _add_squares(sums, jacobians[-1], mass[:, None] * bend, additions)
     delta = gradient.scaled(np.broadcast_to(mass[:, None], y.shape))
     for layer in range(last, 0, -1):
-        _add_mixed(sums[0], delta, tangents[layer - 1], net.layer_slices[layer][0], additions)
+        # d²s_j / dW_jk dtheta = κ da_k / dtheta.
+        scaled = delta.scaled(np.full_like(delta.value, net.layer_scales[layer]))
+        _add_mixed(sums[0], scaled, tangents[layer - 1], net.layer_slices[layer][0], additions)
         bar = layers.back(layer, delta)
         name, beta = net.activations[layer - 1], net.betas[layer - 1]
         curved = bar * pre[layer - 1].composed(name, beta, 2)
