@@ -21,6 +21,7 @@ from ..regions import region_from_dict
 from ..regions.convex import Convex
 from .certificate import Certificate, MethodResult
 from .subdivision import Cover
+from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
 from .unit_cover import UnitLeaves
 
@@ -145,7 +146,7 @@ def _read(content: dict[str, Any]) -> StoredCertificate:
     sizes = [obj.num_params, *([_ball_size(obj)] if method == "cells" else [])]
     cover = None if content["cover"] is None else _read_cover(content["cover"], sizes)
     leaves = None if content["leaves"] is None else _read_leaves(content["leaves"], obj)
-    multipliers = None if content["multipliers"] is None else _read_multipliers(content["multipliers"], obj)
+    multipliers = None if content["multipliers"] is None else _read_multipliers(content["multipliers"], method, obj)
     entries = content["table"]
     if not isinstance(entries, dict):
         raise InputTypeError(f"table is {shown(entries)}; allowed is a mapping from methods to what they found.")
@@ -223,18 +224,26 @@ def _read_leaves(content: Any, obj: Objective) -> UnitLeaves:
     return UnitLeaves(cells, bound, root, unit, twins.astype(np.bool_), amplitude, offset)
 
 
-def _read_multipliers(content: Any, obj: Objective) -> ThirdMultipliers:
-    fields = exact_keys("multipliers", content, ("lam", "halves", "weights"))
-    size = obj.num_params
-    arrays = []
-    for axes, name in ((2, "lam"), (3, "halves"), (1, "weights")):
+def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipliers | TaylorMultipliers:
+    size, of_taylor = obj.num_params, method == "taylor"
+    axes = {"lam": 2, "turned" if of_taylor else "halves": 3, "weights": 1}
+    fields = exact_keys("multipliers", content, (*axes, "share") if of_taylor else tuple(axes))
+    arrays = {}
+    for name, count in axes.items():
         array = as_real(f"multipliers.{name}", fields[name])
-        if array.shape != (size,) * axes or not np.isfinite(array).all():
+        if array.shape != (size,) * count or not np.isfinite(array).all():
             raise InputError(
-                f"multipliers.{name} has the shape {array.shape}; allowed are finite numbers of the shape {(size,) * axes}."
+                f"multipliers.{name} has the shape {array.shape}; allowed are finite numbers of the shape {(size,) * count}."
             )
-        arrays.append(array)
-    return ThirdMultipliers(*arrays)
+        arrays[name] = array
+    if not of_taylor:
+        return ThirdMultipliers(**arrays)
+    share = finite_number(fields, "share")
+    if not 0.0 < share <= 1.0:
+        raise InputError(f"multipliers.share is {share!r}; allowed are numbers above 0 and at most 1.")
+    if not (arrays["weights"] > 0.0).all():
+        raise InputError(f"multipliers.weights has {arrays['weights'].min()!r} as its least; allowed are positive numbers.")
+    return TaylorMultipliers(**arrays, share=share)
 
 
 def _indices(name: str, value: Any) -> npt.NDArray[np.int64]:

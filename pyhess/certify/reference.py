@@ -9,6 +9,7 @@ and cut in two where none does:
     the blocks of single hidden units, with the worst of every datum;
     the blocks of single hidden units, over cells of one unit's weights, for boxes those that the certificate brings along;
     the Hessian at a ball's centre and third derivatives over the ball, with the multipliers that the certificate brings along;
+    the Hessian's Taylor polynomial of the second order about a ball's centre and its rest, with such multipliers;
     the closed forms for two-layer linear networks.
 
 So what is checked is the number, not the way it was found. A search's cover is where the cutting starts.
@@ -36,19 +37,23 @@ from .reference_hessian import Cells, Problem, ball_cells, box_cells, enclosures
 from .reference_interval import UNIT, Range, Wide, down, up, wide, zeros
 from .reference_linear import prove_linear
 from .reference_moment import moment_bound, with_norms
+from .reference_quadratic_proof import prove_quadratic
 from .reference_taylor import small_boxes
 from .reference_tests import Flags, not_below
 from .reference_third import prove_third
 from .reference_third_tensor import third_seconds
 from .reference_units import prove_units, units_seconds
 from .subdivision import Cover
+from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
 from .unit_cover import UnitLeaves
 
 #: What is proved may be this much less than what is claimed, relative to it.
 SLACK = 1e-9
 #: Methods with a proof here.
-METHODS = ("linear", "exact", "moment", "centre", "comparison", "deif", "blocks", "third", "units", "boxes", "cells", "full")
+METHODS = (
+    "linear", "exact", "moment", "centre", "comparison", "deif", "blocks", "third", "taylor", "units", "boxes", "cells", "full",
+)  # fmt: skip
 #: Parameters up to which the second-order test is tried, and up to which whole matrices are written out.
 _TAYLOR_PARAMS, _DENSE_PARAMS = 6, 200
 #: Numbers that one batch of boxes may take.
@@ -97,7 +102,7 @@ def prove(
     psi_lower: float,
     cover: Cover | None = None,
     leaves: UnitLeaves | None = None,
-    multipliers: ThirdMultipliers | None = None,
+    multipliers: ThirdMultipliers | TaylorMultipliers | None = None,
     *,
     time_limit: float = 60.0,
 ) -> Proof:
@@ -117,8 +122,8 @@ def prove(
         The boxes of a branch and bound.
     leaves : UnitLeaves, optional
         The cells of one over a unit's weights.
-    multipliers : ThirdMultipliers, optional
-        What the bound by third derivatives was proved with.
+    multipliers : ThirdMultipliers or TaylorMultipliers, optional
+        What the bound by third derivatives, or that by the Taylor polynomial, was proved with.
     time_limit : float
         Seconds.
 
@@ -160,6 +165,8 @@ def _seconds(obj: Objective, region: Region, method: str, cover: Cover | None, l
         return units_seconds(obj.data.num_samples, leaves)
     if method == "third":
         return third_seconds(Problem.of(obj))
+    if method == "taylor":
+        return np.inf  # which keeps it from Arb's arithmetic: the polynomial's arrays are too large
     if method == "cells":
         joint = _JOINT_SECONDS * obj.data.num_samples * obj.net.widths[-2]
         return (0 if cover is None else len(cover.low)) * (_MOMENT_SECONDS + joint)
@@ -191,7 +198,11 @@ class _Check:
         self.broken = False
 
     def run(
-        self, method: str, cover: Cover | None, leaves: UnitLeaves | None, multipliers: ThirdMultipliers | None
+        self,
+        method: str,
+        cover: Cover | None,
+        leaves: UnitLeaves | None,
+        multipliers: ThirdMultipliers | TaylorMultipliers | None,
     ) -> tuple[bool, str]:
         obj, region = self._obj, self._region
         if method == "exact":
@@ -201,8 +212,8 @@ class _Check:
             return self._units(leaves)
         if method == "blocks":
             return self._blocks()
-        if method == "third":
-            return self._third(multipliers)
+        if method in ("third", "taylor"):
+            return self._expanded(method, multipliers)
         if method == "cells":
             return self._cells(cover)
         dense = obj.num_params <= _DENSE_PARAMS
@@ -267,10 +278,16 @@ class _Check:
         self.broken = found.broken
         return found.proved, found.detail
 
-    def _third(self, multipliers: ThirdMultipliers | None) -> tuple[bool, str]:
-        if not isinstance(self._region, Ball) or self._problem.loss == "cross_entropy" or not self._obj.net.is_smooth:
-            return False, "the bound by third derivatives is for balls, smooth activations, squared error and logistic loss"
-        return prove_third(self._problem, self._region, self._claim, multipliers, self._deadline)
+    def _expanded(self, method: str, multipliers: ThirdMultipliers | TaylorMultipliers | None) -> tuple[bool, str]:
+        region, problem, claim = self._region, self._problem, self._claim
+        if not isinstance(region, Ball) or problem.loss == "cross_entropy" or not self._obj.net.is_smooth:
+            return False, f"the bound {method!r} is for balls, smooth activations, squared error and logistic loss"
+        if method == "third":
+            given = multipliers if isinstance(multipliers, ThirdMultipliers) else None
+            return prove_third(problem, region, claim, given, self._deadline)
+        return prove_quadratic(
+            problem, region, claim, multipliers if isinstance(multipliers, TaylorMultipliers) else None, self._deadline
+        )
 
     def _boxes(self, box: Box, cover: Cover | None) -> tuple[bool, str]:
         """Prove it on the boxes of a cover, or on the whole box, cutting where needed."""

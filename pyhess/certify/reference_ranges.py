@@ -3,9 +3,10 @@
 With t = tanh s:      phi' = 1 - t²,   phi'' = -2t(1 - t²),         phi''' = (1 - t²)(6t² - 2);
 with p = logistic s:  phi' = p(1 - p), phi'' = p(1 - p)(1 - 2p),    phi''' = p(1 - p)(1 - 6p(1 - p)),
 
-phi'''' = 8t(1 - t²)(2 - 3t²) and p(1 - p)(1 - 2p)(1 - 12p(1 - p)), and a softplus's derivatives are those of p a step higher. The
-range of a polynomial is spanned by the two ends and the critical points in between. GELU's derivatives are Phi + s pdf,
-pdf (2 - s²), pdf s (s² - 4) and pdf (7s² - s⁴ - 4), with critical points in s.
+phi'''' = 8t(1 - t²)(2 - 3t²) and p(1 - p)(1 - 2p)(1 - 12p(1 - p)), phi''''' = (1 - t²)(16 - 120t²(1 - t²)) and
+q(1 - 30q(1 - 4q)) for q = p(1 - p), and a softplus's derivatives are those of p a step higher. The range of a polynomial is
+spanned by the two ends and the critical points in between. GELU's derivatives are Phi + s pdf, pdf (2 - s²), pdf s (s² - 4),
+pdf (7s² - s⁴ - 4) and pdf s (s⁴ - 11s² + 18), with critical points in s.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from .reference_interval import Range, Wide, down, exp, length, logistic, normal
 
 Function = Callable[[Range], Range]
 
-_ONE, _TWO, _THREE, _FOUR, _SIX, _SEVEN, _EIGHT, _TWELVE = (Range(wide(k)) for k in (1.0, 2.0, 3.0, 4.0, 6.0, 7.0, 8.0, 12.0))
+_ONE, _TWO, _THREE, _FOUR, _SIX, _SEVEN, _EIGHT, _ELEVEN, _TWELVE = (Range(wide(float(k))) for k in (1, 2, 3, 4, 6, 7, 8, 11, 12))
+_SIXTEEN, _EIGHTEEN, _THIRTY, _HUNDRED_TWENTY = (Range(wide(float(k))) for k in (16, 18, 30, 120))
 #: Critical points are known to more digits than this.
 _NEAR = 1e-15
 
 
 def activation(name: str, beta: float, order: int, s: Range) -> Range:
-    """Phi (order 0) or its derivative of the order 1, 2, 3 or 4 over s; a ReLU's slope at the kink is anything in [0, 1]."""
+    """Phi (order 0) or its derivative of an order up to 5 over s; a ReLU's slope at the kink is anything in [0, 1]."""
     if name == "identity":
         return s if order == 0 else _constant(s, 1.0 if order == 1 else 0.0)
     if name == "relu":
@@ -60,7 +62,7 @@ def activations(name: str, beta: float, orders: Sequence[int], s: Range) -> list
 
 
 def logistic_derivative(order: int, s: Range) -> Range:
-    """The logistic function or its derivative of the order 1, 2, 3 or 4 over s."""
+    """The logistic function or its derivative of an order up to 5 over s."""
     return _logistic_of(logistic(s), order)
 
 
@@ -129,6 +131,7 @@ def _logistic_slope(p: Range) -> Range:
 
 _THIRD = 0.57735026918962576451  # 1/sqrt 3
 _FOURTH = (0.39803891044618997257, 0.91736853310546611541)
+_FIFTH = (0.63911483860062703209, 0.96169930665142303218)
 _TANH: dict[int, tuple[Function, tuple[float, ...]]] = {
     1: (_tanh_slope, (0.0,)),
     2: (lambda t: -(_TWO * t * _tanh_slope(t)), (-_THIRD, _THIRD)),
@@ -137,6 +140,11 @@ _TANH: dict[int, tuple[Function, tuple[float, ...]]] = {
     4: (
         lambda t: _EIGHT * t * _tanh_slope(t) * (_TWO - _THREE * t.square()),
         tuple(sign * root for sign in (-1.0, 1.0) for root in _FOURTH),
+    ),
+    # 45 t⁴ - 60 t² + 17 = 0.
+    5: (
+        lambda t: _tanh_slope(t) * (_SIXTEEN - _HUNDRED_TWENTY * t.square() * _tanh_slope(t)),
+        (0.0, *(sign * root for sign in (-1.0, 1.0) for root in _FIFTH)),
     ),
 }
 _LOGISTIC: dict[int, tuple[Function, tuple[float, ...]]] = {
@@ -150,8 +158,13 @@ _LOGISTIC: dict[int, tuple[Function, tuple[float, ...]]] = {
         lambda p: _logistic_slope(p) * (_ONE - _TWO * p) * (_ONE - _TWELVE * _logistic_slope(p)),
         tuple(0.5 + 0.5 * sign * root for sign in (-1.0, 1.0) for root in _FOURTH),
     ),
+    5: (
+        lambda p: _logistic_slope(p) * (_ONE - _THIRTY * _logistic_slope(p) * (_ONE - _FOUR * _logistic_slope(p))),
+        (0.5, *(0.5 + 0.5 * sign * root for sign in (-1.0, 1.0) for root in _FIFTH)),
+    ),
 }
 _ROOT2 = 1.41421356237309504880
+_GELU_FIFTH = (0.63441647503971773843, 1.94588780455708413804, 3.43671884044566414447)
 _GELU: dict[int, tuple[Function, tuple[float, ...]]] = {
     0: (lambda s: s * normal(s), (-0.75179152469356445746,)),
     1: (lambda s: normal(s) + s * normal_density(s), (-_ROOT2, _ROOT2)),
@@ -164,5 +177,10 @@ _GELU: dict[int, tuple[Function, tuple[float, ...]]] = {
     4: (
         lambda s: normal_density(s) * (_SEVEN * s.square() - s.square().square() - _FOUR),
         (0.0, -_ROOT2, _ROOT2, -3.0, 3.0),
+    ),
+    # s⁶ - 16 s⁴ + 51 s² - 18 = 0.
+    5: (
+        lambda s: normal_density(s) * s * (s.square().square() - _ELEVEN * s.square() + _EIGHTEEN),
+        tuple(sign * root for sign in (-1.0, 1.0) for root in _GELU_FIFTH),
     ),
 }

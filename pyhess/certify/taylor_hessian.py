@@ -1,7 +1,7 @@
 """The Hessian over a ball as a quadratic polynomial in the change of the parameters, with what it leaves out.
 
-The residual part is sum_{l<D} sum_j curved^l_j J^l_j J^l_j' + sum_{l>=2} (delta^l_j da^{l-1}_k in the row of W^l_jk, and
-transposed, times κ^l), J^l = ds^l/dtheta, with the cotangents delta, and curved = dL/da phi'', as forms; the Gauss-Newton part keeps its
+The residual part is sum_{l<D} sum_j curved^l_j J^l_j J^l_j' + sum_{l>=2} (κ^l delta^l_j da^{l-1}_k in the row of W^l_jk, and
+transposed), J^l = ds^l/dtheta, with the cotangents delta, and curved = dL/da phi'', as forms; the Gauss-Newton part keeps its
 squares. For d = dl/df-weighted Jacobians d0 + d1 + e of the outputs, e the curved term and the rest, and any 0 < eta <= 1,
 
     (d . v)² >= (1 - eta) ((d0 + d1) . v)² - (1/eta - 1) (e . v)².
@@ -139,7 +139,7 @@ def _flat(q: Forms) -> Forms:
 def _add_gram(total: Quadratic, left: Forms, right: Forms, additions: int) -> None:
     """The sum over data and units of left_a right_b, for forms (n, m, P)."""
     p, q = _flat(left), _flat(right)
-    size, count = p.value.shape[1], p.value.shape[0]
+    count = p.value.shape[0]
     total.head += p.value.T @ q.value
     # half_k,ab with twice its symmetric part the first-order term.
     by_right = np.tensordot(p.value, q.first, (0, 0))  # (a, b, k)

@@ -1,0 +1,219 @@
+"""The Hessian over a ball as a quadratic polynomial in the change of the parameters, for checking certificates.
+
+With the layers' weights and biases in one matrix M and the entering numbers x = (a, 1),
+
+    s = κ M x,    J = ds/dtheta = κ (W T + own: x_k at M_jk),    T = phi' J,    bar = κ W'd,    d = bar phi'  (dl/df on top),
+    H = mean [ J_D' l'' J_D + sum_l sum_j bar_j phi'' J_j J_j' + sum_l sum_jk κ d_j (e_jk T_k' + T_k e_jk') ],
+
+with all of s, J, T, bar and d as `Poly`s. The outputs' squares are kept apart, because of what is left out of their roots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+
+import numpy as np
+import numpy.typing as npt
+
+from ..regions import Ball
+from .reference_hessian import Problem
+from .reference_interval import UNIT, Range, Wide, down, wide, zeros
+from .reference_quadratic import Derivatives, Poly, grown, rest_of_products, weighted
+from .reference_ranges import activations, logistic_derivative
+
+#: Numbers in the second derivatives of one layer's J at once.
+_NUMBERS = 2**20
+
+
+def quadratic_products(problem: Problem) -> float:
+    """Multiplications of `quadratic_hessian`, roughly."""
+    size, total = float(problem.num_params), 0.0
+    for layer, units in enumerate(problem.widths[1:]):
+        end = float(_end(problem, layer))
+        through = units * end * size**2 * (4.0 * problem.widths[layer] + 20.0)
+        norms = 6.0 * units * end * size**3
+        sums = units * (end**4 + end**2 * size**2 + end**3 * size) if layer < problem.layers - 1 else end**2 * size**2
+        total += through + norms + sums
+    return total * len(problem.x)
+
+
+@dataclass(eq=False)
+class Form:
+    """v'Av >= v'head v + 2 sum delta_k v'half_k v + sum delta_k v_a tail_kalb delta_l v_b - |v|'rest|v|, A symmetric.
+
+    The order of factors matters, as multipliers are for ``half`` as it stands: in a product p_a q_b of two forms the head is
+    p0_a q0_b, half_kab = (p1_ak q0_b + p0_a q1_bk) / 2 and tail_kalb = (p2_akl q0_b + p0_a q2_bkl) / 2 + p1_ak q1_bl.
+    """
+
+    head: Wide
+    half: Wide
+    tail: Wide
+    rest: Wide
+    #: What the sums' rounding errors are relative to.
+    coarse: Wide
+
+    @staticmethod
+    def zero(size: int) -> Form:
+        """The zero matrix."""
+        return Form(*(zeros((size,) * order) for order in (2, 3, 4, 2, 2)))
+
+    def add(self, rows: slice, p: Poly, q: Poly, axes: int, factor: float) -> None:
+        """The sum over the first axes of factor p_a q_b, for q (…, b) or, in the rows (j, k), of factor p_j q_kb, q (…, k, b)."""
+
+        def total(x: Wide, y: Wide) -> Wide:
+            found, more = _sum(x, y, axes), x.ndim - axes
+            if q.value.ndim == axes + 1:
+                return found
+            found = np.moveaxis(found, more, 1)
+            return found.reshape(-1, *found.shape[2:])
+
+        # The derivatives of q vanish for later parameters.
+        b = slice(q.value.shape[-1])
+        q1, q2, half = q.first[..., b], q.second[..., b, b], 0.5 * factor
+        self.head[rows, b] += factor * total(p.value, q.value)
+        self.half[b, rows, b] += half * total(p.value, q1).transpose(2, 0, 1)
+        self.half[:, rows, b] += half * total(p.first, q.value).transpose(1, 0, 2)
+        self.tail[b, rows, b, b] += half * total(p.value, q2).transpose(2, 0, 3, 1)
+        self.tail[:, rows, :, b] += half * total(p.second, q.value).transpose(1, 0, 2, 3)
+        self.tail[:, rows, b, b] += factor * total(p.first, q1).transpose(1, 0, 3, 2)
+        self.rest[rows, b] += factor * rest_of_products(p, q, total)
+        self.coarse[rows, b] += factor * total(p.coarse, q.coarse)
+
+    def close(self, count: int) -> None:
+        """End of ``count`` additions: what they rounded goes to the rest, which becomes symmetric."""
+        rest = grown(self.rest, count) + UNIT * (2 * count + 256) * grown(self.coarse, count)
+        self.rest = grown(0.5 * (rest + rest.T))
+
+
+def _sum(p: Wide, q: Wide, axes: int) -> Wide:
+    """The sum over the first axes of the products of all others."""
+    count = int(np.prod(p.shape[:axes]))
+    left = np.ascontiguousarray(p.reshape(count, -1).T)
+    right = np.ascontiguousarray(q.reshape(count, -1).T)  # sums run along contiguous numbers
+    found: Wide = (left @ right.T).reshape(*p.shape[axes:], *q.shape[axes:])
+    return found
+
+
+def quadratic_hessian(problem: Problem, region: Ball, deadline: float) -> tuple[Form, Form] | None:
+    """(R, G): all but the outputs' squares, and those; None if the deadline passes.
+
+    The squares are at least (1 - eta) G less (1/eta - 1) times G's ``rest``, for any 0 < eta <= 1.
+    """
+    whole, squares = Form.zero(problem.num_params), Form.zero(problem.num_params)
+    heaviest = max(units * _end(problem, layer) for layer, units in enumerate(problem.widths[1:]))
+    rows = max(1, _NUMBERS // (heaviest * problem.num_params**2))
+    for begin in range(0, len(problem.x), rows):
+        if monotonic() > deadline:
+            return None
+        _add_data(problem, region, slice(begin, begin + rows), whole, squares)
+    count = len(problem.x) * sum(problem.widths[1:])
+    whole.coarse += squares.coarse
+    squares.coarse = np.zeros_like(squares.coarse)
+    whole.close(count)
+    squares.close(count)
+    return whole, squares
+
+
+def _add_data(problem: Problem, region: Ball, some: slice, whole: Form, squares: Form) -> None:
+    size, last, ball = problem.num_params, problem.layers - 1, wide(region.radius)
+    x, y, mass = problem.x[some], problem.y[some], problem.mass[some]
+    ones = wide(np.ones((len(x), 1)))
+    pre: list[Poly] = []
+    jacobians: list[Poly] = []
+    tangents: list[Poly] = []
+    entering = Poly.constant(x, size, ball)
+    for layer in range(problem.layers):
+        matrix, places = _matrix(problem, wide(region.center), layer)
+        full = _joined(entering, Poly.constant(ones, size, ball)) if problem.bias else entering
+        s = _scaled(problem, layer, weighted(matrix, places, full))
+        jacobian = _own(problem, layer, places, full, tangents[-1] if tangents else None, matrix)
+        pre.append(s)
+        jacobians.append(jacobian)
+        if layer < last:
+            phi = _phi(problem, layer)
+            tangents.append(s.composed(phi, 1)[:, :, None] * jacobian)
+            entering = s.composed(phi, 0)
+    if problem.loss == "squared_error":
+        gradient, bend = pre[-1].minus(y), Range(wide(np.ones(y.shape)))
+    else:
+        gradient = pre[-1].composed(_logistic, 0).minus(y)
+        bend = logistic_derivative(1, pre[-1].range)
+    _add_squares(squares, jacobians[-1], np.maximum(down(mass.lo[:, None] * bend.lo), wide(0.0)))
+    delta = gradient.times(mass[:, None])
+    for layer in range(last, 0, -1):
+        fan_in = problem.widths[layer]
+        matrix, places = _matrix(problem, wide(region.center), layer)
+        scaled = _scaled(problem, layer, delta)
+        rows = slice(problem.weight_at[layer], problem.bias_at[layer])
+        whole.add(rows, scaled, tangents[layer - 1], 1, 2.0)
+        bar = weighted(matrix[:, :fan_in].T, places[:, :fan_in].T, scaled)
+        phi, jacobian = _phi(problem, layer - 1), jacobians[layer - 1]
+        curved = (bar * pre[layer - 1].composed(phi, 2))[:, :, None] * jacobian
+        whole.add(slice(jacobian.value.shape[2]), curved, jacobian, 2, 1.0)
+        delta = bar * pre[layer - 1].composed(phi, 1)
+
+
+def _end(problem: Problem, layer: int) -> int:
+    """Parameters of the layer and those before."""
+    return problem.bias_at[layer] + (problem.widths[layer + 1] if problem.bias else 0)
+
+
+def _phi(problem: Problem, layer: int) -> Derivatives:
+    return partial(activations, problem.activations[layer], problem.betas[layer])
+
+
+def _logistic(orders: Sequence[int], s: Range) -> list[Range]:
+    return [logistic_derivative(order, s) for order in orders]
+
+
+def _matrix(problem: Problem, theta: Wide, layer: int) -> tuple[Wide, npt.NDArray[np.int64]]:
+    """M (out, in + 1), or (out, in) without biases, and the parameters that its entries are."""
+    fan_in, fan_out = problem.widths[layer], problem.widths[layer + 1]
+    places = problem.weight_at[layer] + np.arange(fan_in * fan_out).reshape(fan_out, fan_in)
+    if problem.bias:
+        places = np.concatenate([places, problem.bias_at[layer] + np.arange(fan_out)[:, None]], axis=1)
+    return theta[places], places
+
+
+def _joined(p: Poly, q: Poly) -> Poly:
+    value, first, second, rest = (np.concatenate(pair, axis=1) for pair in zip(_parts(p), _parts(q), strict=True))
+    return Poly(value, first, second, rest, p.ball)
+
+
+def _parts(p: Poly) -> tuple[Wide, Wide, Wide, Wide]:
+    return p.value, p.first, p.second, p.rest
+
+
+def _scaled(problem: Problem, layer: int, p: Poly) -> Poly:
+    kappa = problem.scale[layer]
+    return p if kappa.lo == 1.0 == kappa.hi else p.times(kappa)
+
+
+def _own(problem: Problem, layer: int, places: npt.NDArray[np.int64], entering: Poly, tangent: Poly | None, matrix: Wide) -> Poly:
+    """J (n, out, end) for the parameters up to the layer's."""
+    n, units, size, end = len(entering.value), problem.widths[layer + 1], problem.num_params, _end(problem, layer)
+    value, first, second, rest = (zeros((n, units, end, *more)) for more in ((), (size,), (size, size), ()))
+    found = Poly(value, first, second, rest, entering.ball)
+    if tangent is not None:
+        fan_in = problem.widths[layer]
+        through = weighted(matrix[:, :fan_in], places[:, :fan_in], tangent)
+        for part, given in zip(_parts(found), _parts(through), strict=True):
+            part[:, :, : given.shape[2]] = given
+    for j, k in np.ndindex(*places.shape):
+        for part, given in zip(_parts(found), _parts(entering), strict=True):
+            part[:, j, places[j, k]] = given[:, k]
+    return _scaled(problem, layer, found)
+
+
+def _add_squares(squares: Form, outputs: Poly, mass: Wide) -> None:
+    """(d . v)² for the outputs' derivatives d = d0 + d1 + e is at least (1 - eta) ((d0 + d1) . v)² - (1/eta - 1) (e . v)²."""
+    p, m = outputs, mass[..., None]
+    d0, d1, sizes = m * p.value, m[..., None] * p.first, grown(np.abs(p.value) + p.one)
+    squares.head += _sum(d0, p.value, 2)
+    squares.half += _sum(d1, p.value, 2).transpose(1, 0, 2)
+    squares.tail += _sum(d1, p.first, 2).transpose(1, 0, 3, 2)
+    squares.rest += _sum(grown(m * p.left_out), p.left_out, 2)
+    squares.coarse += _sum(m * sizes, sizes, 2)
