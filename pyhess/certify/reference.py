@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -47,6 +47,8 @@ from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
 from .unit_cover import UnitLeaves
+
+_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | None
 
 #: What is proved may be this much less than what is claimed, relative to it.
 SLACK = 1e-9
@@ -102,7 +104,7 @@ def prove(
     psi_lower: float,
     cover: Cover | None = None,
     leaves: UnitLeaves | None = None,
-    multipliers: ThirdMultipliers | TaylorMultipliers | None = None,
+    multipliers: _Multipliers = None,
     *,
     time_limit: float = 60.0,
 ) -> Proof:
@@ -197,13 +199,7 @@ class _Check:
         self._count = 0
         self.broken = False
 
-    def run(
-        self,
-        method: str,
-        cover: Cover | None,
-        leaves: UnitLeaves | None,
-        multipliers: ThirdMultipliers | TaylorMultipliers | None,
-    ) -> tuple[bool, str]:
+    def run(self, method: str, cover: Cover | None, leaves: UnitLeaves | None, multipliers: _Multipliers) -> tuple[bool, str]:
         obj, region = self._obj, self._region
         if method == "exact":
             ends = (wide(region.low), wide(region.high)) if isinstance(region, Box) else (wide(region.center), region.radius)
@@ -278,16 +274,15 @@ class _Check:
         self.broken = found.broken
         return found.proved, found.detail
 
-    def _expanded(self, method: str, multipliers: ThirdMultipliers | TaylorMultipliers | None) -> tuple[bool, str]:
+    def _expanded(self, method: str, multipliers: _Multipliers) -> tuple[bool, str]:
         region, problem, claim = self._region, self._problem, self._claim
         if not isinstance(region, Ball) or problem.loss == "cross_entropy" or not self._obj.net.is_smooth:
             return False, f"the bound {method!r} is for balls, smooth activations, squared error and logistic loss"
         if method == "third":
-            given = multipliers if isinstance(multipliers, ThirdMultipliers) else None
-            return prove_third(problem, region, claim, given, self._deadline)
-        return prove_quadratic(
-            problem, region, claim, multipliers if isinstance(multipliers, TaylorMultipliers) else None, self._deadline
-        )
+            third = multipliers if isinstance(multipliers, ThirdMultipliers) else None
+            return prove_third(problem, region, claim, third, self._deadline)
+        taylor = multipliers if isinstance(multipliers, TaylorMultipliers) else None
+        return prove_quadratic(problem, region, claim, taylor, self._deadline)
 
     def _boxes(self, box: Box, cover: Cover | None) -> tuple[bool, str]:
         """Prove it on the boxes of a cover, or on the whole box, cutting where needed."""

@@ -151,7 +151,8 @@ def rest_of_products(p: Poly, q: Poly, total: Callable[[Wide, Wide], Wide]) -> W
     The rests with everything, and the polynomials' products of the third and fourth order.
     """
     rest = total(p.known, q.rest) + total(p.rest, grown(q.known + q.rest))
-    return rest + total(p.one, q.two) + total(p.two, grown(q.one + q.two))
+    found: Wide = rest + total(p.one, q.two) + total(p.two, grown(q.one + q.two))
+    return found
 
 
 def weighted(matrix: Wide, places: npt.NDArray[np.int64], below: Poly) -> Poly:
@@ -173,10 +174,10 @@ def weighted(matrix: Wide, places: npt.NDArray[np.int64], below: Poly) -> Poly:
         second[:, j, ..., :, p] += below.first[:, k]
 
     def bound(fixed: Wide, moving: Wide) -> Wide:
-        by_matrix = np.stack(
-            [sum((np.abs(matrix[j, k]) * fixed[:, k] for k in range(inputs)), zeros(())) for j in range(outputs)], 1
-        )
-        return by_matrix + below.ball * _euclidean(np.moveaxis(moving, 1, -1))[:, None]
+        found: Wide = np.stack([below.ball * _euclidean(np.moveaxis(moving, 1, -1))] * outputs, axis=1)
+        for j, k in np.ndindex(outputs, inputs):
+            found[:, j] += np.abs(matrix[j, k]) * fixed[:, k]
+        return found
 
     rest = bound(below.rest, below.left_out) + UNIT * (2 * inputs + 16) * bound(below.coarse, 3.0 * below.coarse)
     return Poly(value, first, second, grown(rest, inputs), below.ball)

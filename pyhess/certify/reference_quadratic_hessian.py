@@ -84,8 +84,8 @@ class Form:
 
     def close(self, count: int) -> None:
         """End of ``count`` additions: what they rounded goes to the rest, which becomes symmetric."""
-        rest = grown(self.rest, count) + UNIT * (2 * count + 256) * grown(self.coarse, count)
-        self.rest = grown(0.5 * (rest + rest.T))
+        rest: Wide = grown(self.rest, count) + UNIT * (2 * count + 256) * grown(self.coarse, count)
+        self.rest = grown(wide(0.5) * (rest + rest.T))
 
 
 def _sum(p: Wide, q: Wide, axes: int) -> Wide:
