@@ -33,8 +33,8 @@ from .moment import moment_bound
 from .propagate import BallCells, Cell, point_cell, whole_cell
 from .schedule import Portfolio
 from .subdivision import Progress
-from .texts import ROUNDING, WHAT, does_not_apply
 from .taylor import taylor_bound, taylor_knows
+from .texts import ROUNDING, WHAT, does_not_apply
 from .third import third_bound, third_knows
 from .unit_blocks import block_bound, blocks_cost
 from .units import unit_bound, unit_bound_applies, unit_work

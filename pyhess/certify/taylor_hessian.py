@@ -137,7 +137,7 @@ def _flat(q: Forms) -> Forms:
 def _add_gram(total: Quadratic, left: Forms, right: Forms, additions: int) -> None:
     """The sum over data and units of left_a right_b, for forms (n, m, P)."""
     p, q = _flat(left), _flat(right)
-    size, count = p.value.shape[1], p.value.shape[0]
+    count = p.value.shape[0]
     total.head += p.value.T @ q.value
     # half_k,ab with twice its symmetric part the first-order term.
     by_right = np.tensordot(p.value, q.first, (0, 0))  # (a, b, k)
