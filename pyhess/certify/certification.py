@@ -19,7 +19,7 @@ from .portfolio import DENSE_PARAMS_MAX, Run
 from .subdivision import Progress
 from .texts import ROUNDING
 
-METHODS = ("moment", "centre", "comparison", "deif", "blocks", "third", "units", "boxes", "cells", "full", "exact")
+METHODS = ("moment", "centre", "comparison", "deif", "blocks", "taylor", "third", "units", "boxes", "cells", "full", "exact")
 #: Share of a time limit that the bounds of the whole region may use where branch and bound goes on from them.
 _ROOTS_SHARE = 0.5
 
@@ -47,9 +47,10 @@ def certify(
         ``"moment"``: a recursion in the layers' norms, with intervals for everything else; any size. ``"centre"``: the matrix
         at the centre minus a bound of its change; small networks, tight on small regions. ``"comparison"``, ``"deif"``: two
         eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"blocks"``: the residual part's
-        block of one unit of a single hidden layer; any number of inputs. ``"third"``: the Hessian at a small ball's centre and
-        the third derivatives over it; small networks of any depth. ``"units"``: branch and bound over the weights of one unit
-        of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the
+        block of one unit of a single hidden layer; any number of inputs. ``"taylor"``: the Hessian's Taylor polynomial of the
+        second order about a small ball's centre; up to 40 parameters, any depth. ``"third"``: the Hessian at a small ball's
+        centre and the third derivatives over it; small networks of any depth. ``"units"``: branch and bound over the weights
+        of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the
         parameters of a small network on a box. ``"cells"``: branch and bound with the moment bound, for several hidden layers:
         over the parameters on a box, over the output biases and the layers' shares of the radius in a ball.
         ``"full"``: branch and bound to any accuracy for up to 6 parameters.

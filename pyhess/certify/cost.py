@@ -10,6 +10,8 @@ from .dense import dense_work
 from .joint import pieces_of
 from .portfolio import _CELL_COST, _DENSE_COST, _DENSE_PARAMS, _MAX_CELLS, _UNIT_CELLS, _UNIT_WORK
 from .schedule import _FEWEST, _MOST, _WORK
+from .taylor import step_work, taylor_knows
+from .taylor_hessian import taylor_work
 from .third import enclosure_work, third_knows
 from .unit_blocks import block_work
 from .units import unit_work, units_know
@@ -18,6 +20,8 @@ from .units import unit_work, units_know
 _PER_MOMENT, _PER_DENSE, _PER_UNIT, _PER_BOX = 2e-8, 1.2e-9, 2.7e-9, 4e-8
 #: The same of third derivatives.
 _PER_THIRD = 2.5e-9
+#: The same of a Taylor polynomial, and of the steps towards its multipliers.
+_PER_TAYLOR, _PER_STEP = 1e-9, 1e-10
 #: The same of a unit's blocks, and seconds of the eigenvalues of all of one unit's matrices.
 _PER_BLOCK, _BLOCK_CALLS = 1.3e-9, 3.6e-3
 #: The same of the parts of a ball, or boxes, with a moment bound.
@@ -87,7 +91,10 @@ def certificate_seconds(
         work = 600.0 * num_samples * size + (300.0 * blocks if name == "blocks" else 0.0)
         work = 30.0 * dense if name in ("comparison", "deif") else work
         seconds += roots[name] * float(np.clip(0.5 * _CELL_COST / work, 4, 0.5 * _MAX_CELLS))
-    if ball and method in ("auto", "third") and third_knows(net, num_samples, loss):
+    taylor = ball and taylor_knows(net, num_samples, loss)
+    if taylor and method in ("auto", "taylor"):
+        seconds += _PER_TAYLOR * taylor_work(net, num_samples) + _PER_STEP * step_work(net)
+    if ball and method in ("third", *(() if taylor else ("auto",))) and third_knows(net, num_samples, loss):
         # Where the radii take too much, as on most balls, the enclosures are all.
         seconds += _PER_THIRD * enclosure_work(net, num_samples)
     searches = [*(["units"] if units_know(net) else []), *boxes_know(net, num_samples, ball=ball)]

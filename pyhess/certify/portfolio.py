@@ -33,12 +33,15 @@ from .moment import moment_bound
 from .propagate import BallCells, Cell, point_cell, whole_cell
 from .schedule import Portfolio
 from .subdivision import Progress
+from .taylor import taylor_bound, taylor_knows
 from .texts import ROUNDING, WHAT, does_not_apply
-from .third import ThirdBound, third_bound, third_knows
+from .third import third_bound, third_knows
 from .unit_blocks import block_bound, blocks_cost
 from .units import unit_bound, unit_bound_applies, unit_work
 
 _DENSE, _SEARCHES = ("centre", "comparison", "deif"), ("units", "boxes", "cells", "full")
+#: Methods for small balls; the first that knows the problem is tried.
+_LOCAL = ("taylor", "third")
 
 #: A lower bound of psi over a cell, or None if it was cancelled.
 Bound = Callable[[Cell], float | None]
@@ -67,7 +70,6 @@ class Run:
         self.out_of_time = False
         self.formula = ""
         self._enclosed: tuple[Cell, Interval] | None = None  # for both bounds that need it
-        self._third_found: ThirdBound | None = None
         self._portfolio: Portfolio | None = None
 
     def roots(self, method: str, seconds: float | None) -> None:
@@ -82,7 +84,7 @@ class Run:
             return
         bounds: dict[str, Bound] = {}
         names = [method] if method != "auto" else self._auto()
-        if (method == "blocks" and self.obj.net.num_layers != 2) or (method == "third" and not self._third_applies):
+        if (method == "blocks" and self.obj.net.num_layers != 2) or (method in _LOCAL and not self._knows(method)):
             raise does_not_apply(method)
         makers = {
             "moment": lambda: self._moment,
@@ -97,10 +99,8 @@ class Run:
                 self.out_of_time = True
                 continue
             self._record(name, lambda name=name: self._whole(name, makers[name], bounds))  # type: ignore[misc]
-        if "third" in names:
-            self._record("third", self._third)
-            if self._third_found is not None:
-                self.table["third"] = replace(self.table["third"], multipliers=self._third_found.multipliers)
+        for name in (name for name in names if name in _LOCAL):
+            self._local(name)
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
             self._record(best, lambda: self._over_cells(best, bounds[best]))
@@ -109,8 +109,8 @@ class Run:
     def _auto(self) -> list[str]:
         """The bounds of the whole region that are cheap enough."""
         blocks = self.obj.net.num_layers == 2 and blocks_cost(self.whole, self.obj.data.num_samples) <= _DENSE_COST
-        third = ["third"] if self._third_applies else []
-        return ["moment", *(["blocks"] if blocks else []), *(_DENSE if self._dense_is_cheap() else ()), *third]
+        local = [name for name in _LOCAL if self._knows(name)][:1]
+        return ["moment", *(["blocks"] if blocks else []), *(_DENSE if self._dense_is_cheap() else ()), *local]
 
     def searches(self) -> list[str]:
         """The branch and bound methods that apply."""
@@ -213,19 +213,31 @@ class Run:
         make = BallCells(net, region)
         return worst_over_ball(lambda radii: bound(make(radii)), net.num_layers, region.radius, max_cells)
 
-    @property
-    def _third_applies(self) -> bool:
-        return isinstance(self.region, Ball) and third_knows(self.obj.net, self.obj.data.num_samples, self.obj.loss)
+    def _knows(self, local: str) -> bool:
+        """Whether a method for small balls is for this problem."""
+        know = {"taylor": taylor_knows, "third": third_knows}[local]
+        return isinstance(self.region, Ball) and know(self.obj.net, self.obj.data.num_samples, self.obj.loss)
 
-    def _third(self) -> tuple[float, int] | None:
-        assert isinstance(self.region, Ball)
-        known = max((row.psi_lower for row in self.table.values()), default=-math.inf)
-        found = third_bound(self.obj, self.region, known, self.stop)
-        if found is None:
-            return None
-        if self._third_found is None or found.psi_lower > self._third_found.psi_lower:
-            self._third_found = found
-        return found.psi_lower, 1
+    def _local(self, name: str) -> None:
+        """A method for small balls, with the multipliers that prove its bound."""
+        region, known = self.region, max((row.psi_lower for row in self.table.values()), default=-math.inf)
+        before = self.table.get(name)
+        bound = {"taylor": taylor_bound, "third": third_bound}[name]
+        multipliers = None if before is None else before.multipliers
+
+        def found() -> tuple[float, int] | None:
+            nonlocal multipliers
+            assert isinstance(region, Ball)
+            new = bound(self.obj, region, known, self.stop)
+            if new is None:
+                return None
+            if before is None or new.psi_lower > before.psi_lower:
+                multipliers = new.multipliers
+            return new.psi_lower, 1
+
+        self._record(name, found)
+        if name in self.table:
+            self.table[name] = replace(self.table[name], multipliers=multipliers)
 
     @property
     def _dense_seconds(self) -> float:

@@ -31,9 +31,11 @@ FloatArray = npt.NDArray[np.float64]
 #: Most parameters (the form has P + P² unknowns), and most multiplications for the polynomial.
 _MAX_PARAMS, _MAX_WORK = 40, 3e10
 #: Smoothing of the smallest eigenvalue, relative to it; and multiplications for all steps of one round, and steps at most.
-_SMOOTHING, _STEP_WORK, _STEPS = (0.1, 0.03, 0.01), 2e10, 150
+_SMOOTHING, _STEP_WORK, _STEPS = (0.05, 0.01), 2e10, 50
 #: Rounds, in which eta changes; the least weight that is tried at first, relative to the largest, and the range of logarithms.
-_ROUNDS, _FLOOR, _LOGARITHMS = 3, 0.3, 20.0
+_ROUNDS, _FLOOR, _LOGARITHMS = 2, 0.3, 20.0
+#: Bounds that are so many times worse than a known one do not become better.
+_HOPELESS = 2.0
 #: Shares of the squares that are given up for what their roots leave out: the first, and all that are tried.
 _FIRST_SHARE, _SHARES = 0.2, (0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 
@@ -46,6 +48,21 @@ def taylor_knows(net: MLP, num_samples: int, loss: str) -> bool:
     """Whether this bound is for such balls: few parameters, activations and a loss with third derivatives."""
     small = net.num_params <= _MAX_PARAMS and taylor_work(net, num_samples) <= _MAX_WORK
     return small and loss != "cross_entropy" and net.is_smooth
+
+
+def _steps(size: int) -> int:
+    """Steps of the quasi-Newton method with one smoothing."""
+    return int(np.clip(_STEP_WORK / _one_step(size), 10, _STEPS))
+
+
+def _one_step(size: int) -> float:
+    """Multiplications, most of them for a Cholesky factorisation of P² rows."""
+    return 0.4 * float(size) ** 6 + 8.0 * float(size) ** 5
+
+
+def step_work(net: MLP) -> float:
+    """Multiplications of all steps, roughly."""
+    return len(_SMOOTHING) * _ROUNDS * _steps(net.num_params) * _one_step(net.num_params)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +157,8 @@ def taylor_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDAr
             value, multipliers = _proved(lifted, state)
             if value > best.psi_lower:
                 best = TaylorBound(value, multipliers)
+            if value < _HOPELESS * known:
+                break
             state = _best_share(lifted, state)
         return None if best.psi_lower == -np.inf and cancelled[0] else best
 
@@ -203,7 +222,7 @@ def _maximised(lifted: _Lifted, start: _State, cancelled: npt.NDArray[np.int32])
     unit = float(np.sqrt((start.factor**2).mean() * size))
     least = 1e-9 * unit**2
     fixed[np.diag_indices(size * size)] += least
-    steps = int(np.clip(_STEP_WORK / (0.4 * float(size) ** 6 + 8.0 * float(size) ** 5), 10, _STEPS))
+    steps = _steps(size)
     smoothing = 1.0
 
     def split(z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

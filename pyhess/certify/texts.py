@@ -15,6 +15,7 @@ WHAT = {
     "comparison": "comparison matrix of the residual part's interval enclosure",
     "deif": "middle of the residual part's interval enclosure less its scaled radius",
     "blocks": "middle of the residual part's block of one hidden unit less what each datum may change",
+    "taylor": "Taylor polynomial of the second order of the Hessian about the centre, less what it leaves out",
     "third": "Hessian at the centre and enclosed third derivatives, the Gauss–Newton part kept",
     "units": "branch and bound over the weights of one hidden unit, whatever the others do",
     "exact": "closed form for a two-layer linear network",
@@ -24,6 +25,9 @@ WHAT = {
 }
 _NEEDS = {
     "blocks": "it needs one hidden layer",
+    "taylor": (
+        "it needs a ball, smooth activations, the squared error or the logistic loss, and at most 40 parameters with few data"
+    ),
     "third": "it needs a ball, smooth activations, the squared error or the logistic loss and a small network with few data",
     "units": "it needs one smooth hidden layer and few inputs and outputs",
     "boxes": "it needs a box and a network of at most 150 parameters with few data",

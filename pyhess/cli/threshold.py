@@ -73,7 +73,10 @@ def _choose_loss(loss: str, data: Any, outputs: int) -> str:
 @click.option(
     "--certificate", default="auto", show_default=True,
     type=click.Choice(
-        ["auto", "moment", "centre", "comparison", "deif", "blocks", "third", "units", "boxes", "cells", "full", "exact", "none"]
+        [
+            "auto", "moment", "centre", "comparison", "deif", "blocks", "taylor", "third", "units", "boxes", "cells", "full",
+            "exact", "none",
+        ]
     ),
     help="Method of the upper end.",
 )  # fmt: skip
