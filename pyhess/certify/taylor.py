@@ -37,7 +37,7 @@ _ROUNDS, _FLOOR, _LOGARITHMS = 2, 0.3, 20.0
 #: Bounds that are so many times worse than a known one do not become better.
 _HOPELESS = 2.0
 #: Shares of the squares that are given up for what their roots leave out: the first, and all that are tried.
-_FIRST_SHARE, _SHARES = 0.2, (0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
+_FIRST_SHARE, _SHARES = 0.2, (1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 
 
 class _CancelledError(Exception):
@@ -229,7 +229,7 @@ def _maximised(lifted: _Lifted, start: _State, cancelled: npt.NDArray[np.int32])
         factor, turned, logarithms = np.split(z, [size * size, size * size + size**3])
         turned = turned.reshape(size, size, size)
         weights = np.exp(np.clip(logarithms - logarithms.max(), -_LOGARITHMS, 0.0))
-        return unit * factor.reshape(size, size), unit / ball * (turned - turned.transpose(0, 2, 1)), weights
+        return unit * factor.reshape(size, size), unit**2 / ball * (turned - turned.transpose(0, 2, 1)), weights
 
     def value(z: FloatArray) -> tuple[float, FloatArray]:
         factor, turned, weights = split(z)
@@ -254,12 +254,12 @@ def _maximised(lifted: _Lifted, start: _State, cancelled: npt.NDArray[np.int32])
         at = np.diag(density)
         gradient = np.concatenate([
             unit * ((into_lam + into_lam.T) @ factor).ravel(),
-            2.0 * unit * (moved - moved.transpose(0, 2, 1)).ravel(),
+            2.0 * unit**2 * (moved - moved.transpose(0, 2, 1)).ravel(),
             at @ shares - at * change,
         ])  # fmt: skip
         return float(smoothing * np.log(weight.sum()) - values[0]), gradient
 
-    z = np.concatenate([(start.factor / unit).ravel(), (0.5 * ball / unit * start.turned).ravel(), np.log(start.weights)])
+    z = np.concatenate([(start.factor / unit).ravel(), (0.5 * ball / unit**2 * start.turned).ravel(), np.log(start.weights)])
 
     def step(now: FloatArray) -> None:
         nonlocal z
