@@ -128,6 +128,7 @@ class _Lifted:
             first = np.sqrt((part.half**2).sum(axis=0))
             second = np.sqrt((part.tail**2).sum(axis=(0, 2)))
             total += np.abs(part.head) + self.ball * (first + first.T) + self.ball**2 * second
+        total = total + total.T  # as the parts are made symmetric
         return total * (1.0 + gamma(self.size**2 + 32)) + TINY
 
 

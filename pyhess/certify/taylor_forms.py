@@ -60,6 +60,11 @@ class Forms:
         """Largest absolute value."""
         return (np.abs(self.value) + self.linear + self.curved + self.rest) * _ROOM
 
+    @cached_property
+    def sizes(self) -> FloatArray:
+        """What rounding errors are relative to: those of ``second``, entry by entry, keep its Frobenius norm only."""
+        return (np.abs(self.value) + self.linear + 0.5 * self.ball**2 * _length(self.second, 2) + self.rest) * _ROOM
+
     @property
     def range(self) -> Interval:
         """What the function may be."""
@@ -77,7 +82,7 @@ class Forms:
     def scaled(self, numbers: FloatArray) -> Forms:
         """The function times numbers (…) that are known up to four roundings."""
         size = np.abs(numbers)
-        rest = (size * self.rest + gamma(8) * size * self.magnitude) * _ROOM + TINY
+        rest = (size * self.rest + gamma(8) * size * self.sizes) * _ROOM + TINY
         return Forms(
             numbers * self.value, numbers[..., None] * self.first, numbers[..., None, None] * self.second, rest, self.ball
         )
@@ -104,7 +109,7 @@ class Forms:
         second = f1[..., None, None] * self.second + f2[..., None, None] * outer
         rest = np.abs(f1) * self.rest + 0.5 * np.abs(f2) * (2.0 * linear * beyond + beyond**2) + third * move**3 / 6.0
         rest = rest + e0 + e1 * move + 0.5 * e2 * move**2
-        rest = rest + gamma(16) * (np.abs(f0) + np.abs(f1) * move + np.abs(f2) * move**2)
+        rest = rest + gamma(16) * (np.abs(f0) + np.abs(f1) * self.sizes + np.abs(f2) * self.sizes**2)
         return Forms(f0, first, second, rest * _ROOM + TINY, self.ball)
 
 
@@ -137,7 +142,7 @@ def rest_of_products(p: Forms, q: Forms, times: Callable[[FloatArray, FloatArray
     p1, p2, p3, p_all = p.linear, p.curved, p.rest, p.magnitude
     q1, q2, q3, q_all = q.linear, q.curved, q.rest, q.magnitude
     rest = times(p_all, q3) + times(p3, q_all) + times(p1, q2) + times(p2, (q1 + q2) * _ROOM)
-    rest = rest + gamma(count + 16) * times(p_all, q_all)
+    rest = rest + gamma(count + 16) * times(p.sizes, q.sizes)
     found: FloatArray = rest * (1.0 + gamma(count + 64)) + (count + 8) * TINY
     return found
 
@@ -170,8 +175,8 @@ class Layers:
         rest = np.einsum("jk,nk...->nj...", size, below.rest)
         # The change of a row of W is no longer than the ball's radius.
         rest = rest + scale * self.ball * _length(np.moveaxis(below.curved + below.rest, 1, -1), 1)[:, None]
-        sizes = np.einsum("jk,nk...->nj...", size, below.magnitude)
-        sizes = sizes + 3.0 * scale * self.ball * _length(np.moveaxis(below.magnitude, 1, -1), 1)[:, None]
+        sizes = np.einsum("jk,nk...->nj...", size, below.sizes)
+        sizes = sizes + 3.0 * scale * self.ball * _length(np.moveaxis(below.sizes, 1, -1), 1)[:, None]
         return Forms(value, first, second, self._rounded(rest, sizes, fan_in), self.ball)
 
     def plus_bias(self, layer: int, s: Forms) -> Forms:
@@ -198,14 +203,14 @@ class Layers:
             second[:, k, own, :] += scale * above.first
             second[:, k, :, own] += scale * np.swapaxes(above.first, 1, 2)
         rest = above.rest @ np.abs(w) + scale * self.ball * _length(above.curved + above.rest, 1)[:, None]
-        sizes = above.magnitude @ np.abs(w) + 3.0 * scale * self.ball * _length(above.magnitude, 1)[:, None]
+        sizes = above.sizes @ np.abs(w) + 3.0 * scale * self.ball * _length(above.sizes, 1)[:, None]
         return Forms(value, first, second, self._rounded(rest, sizes, units), self.ball)
 
     def own(self, layer: int, jacobian: Forms, entering: Forms) -> Forms:
         """ds/dtheta (n, out, P) with what the layer's own weights and biases have: the activations, and ones."""
         _, where, bias, scale = self._parts(layer)
         fan_in = entering.value.shape[1]
-        room = gamma(8) * scale * entering.magnitude
+        room = gamma(8) * scale * entering.sizes
         value, first, second, rest = (x.copy() for x in (jacobian.value, jacobian.first, jacobian.second, jacobian.rest))
         for unit in range(value.shape[1]):
             part = slice(where.start + unit * fan_in, where.start + (unit + 1) * fan_in)
