@@ -24,6 +24,9 @@ from .reference_interval import TINY, UNIT, Range, Wide, middle_and_radius, up, 
 #: Some derivatives over a range, from the first of the given orders on.
 Derivatives = Callable[[Sequence[int], Range], list[Range]]
 
+#: Unit roundoff of double.
+_DOUBLE = 2.0**-53
+
 
 def grown(x: Wide, count: int = 0) -> Wide:
     """At least what a number was rounded from that is made of numbers >= 0 by sums of ``count`` terms and some more steps."""
@@ -35,17 +38,17 @@ def _euclidean(x: Wide) -> Wide:
 
 
 def spectral(q: Wide, frobenius: Wide) -> Wide:
-    """Spectral norms of matrices (…, P, P) with the given Frobenius norms, rounded up: |Q|⁴ <= |Q'Q Q'Q|_F."""
+    """Spectral norms of matrices (…, P, P) with the given Frobenius norms, rounded up: |Q|⁴ <= |Q'Q Q'Q|_F, in doubles."""
     found, some = frobenius.copy(), frobenius > 0.0
     if not some.any():
         return found
     size = q.shape[-1]
     norm = frobenius[some]
-    unit = q[some] / norm[:, None, None]
+    unit = (q[some] / norm[:, None, None]).astype(np.float64)
     gram = np.swapaxes(unit, 1, 2) @ unit
     square = (gram @ gram).reshape(len(gram), -1)
-    # All norms are at most one, so the three products' errors are below this together.
-    fourth = _euclidean(square) + UNIT * (4 * size + 64)
+    # All norms are at most one: rounding Q changes Q'Q by 2 _DOUBLE, the product by P _DOUBLE, and both the square twice.
+    fourth = _euclidean(square.astype(np.longdouble)) + np.longdouble(_DOUBLE) * (3 * size + 16)
     found[some] = np.minimum(norm, grown(norm * np.sqrt(np.sqrt(fourth))))
     return found
 

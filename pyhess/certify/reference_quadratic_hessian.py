@@ -34,7 +34,7 @@ def quadratic_products(problem: Problem) -> float:
     for layer, units in enumerate(problem.widths[1:]):
         end = float(_end(problem, layer))
         through = units * end * size**2 * (4.0 * problem.widths[layer] + 20.0)
-        norms = 6.0 * units * end * size**3
+        norms = units * end * size**3  # in doubles
         sums = units * (end**4 + end**2 * size**2 + end**3 * size) if layer < problem.layers - 1 else end**2 * size**2
         total += through + norms + sums
     return total * len(problem.x)

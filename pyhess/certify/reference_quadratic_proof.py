@@ -30,7 +30,7 @@ FloatArray = npt.NDArray[np.float64]
 #: Parameters whose P⁴ coefficients fit into memory.
 _MOST_PARAMS = 48
 #: Seconds per multiplication, per unit of a datum, and per number of the whole matrix, for estimates.
-_PRODUCT_SECONDS, _UNIT_SECONDS, _NUMBER_SECONDS = 8e-9, 5e-4, 1e-6
+_PRODUCT_SECONDS, _UNIT_SECONDS, _NUMBER_SECONDS = 6e-9, 8e-4, 1e-6
 #: Unit roundoff of double.
 _DOUBLE = 2.0**-53
 

@@ -1,0 +1,301 @@
+"""The independent check of the bound by the Hessian's Taylor polynomial: its polynomials are right, nothing false is proved."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+import pyhess as ph
+from pyhess.certify import Certificate, certify, prove
+from pyhess.certify.reference_hessian import Problem
+from pyhess.certify.reference_interval import Range, wide
+from pyhess.certify.reference_quadratic import spectral
+from pyhess.certify.reference_quadratic_hessian import Form, quadratic_hessian
+from pyhess.certify.reference_quadratic_proof import not_negative
+from pyhess.certify.reference_ranges import activation
+from pyhess.threshold import verify_file
+
+Array = Any
+Case = tuple[list[int], list[str], str, str, bool]
+
+CASES: list[Case] = [
+    ([2, 2, 1], ["tanh"], "squared_error", "standard", True),
+    ([1, 2, 2], ["sigmoid"], "squared_error", "ntk", True),
+    ([2, 2, 1], ["softplus"], "logistic", "standard", True),
+    ([1, 2, 2, 1], ["gelu", "softplus"], "squared_error", "ntk", True),
+    ([2, 1, 2, 1], ["sigmoid", "tanh"], "logistic", "ntk", False),
+    ([2, 3, 2], ["gelu"], "squared_error", "standard", False),
+]
+
+pytestmark = pytest.mark.usefixtures("long_doubles")
+
+
+def _problem(case: Case) -> ph.Objective:
+    widths, names, loss, parametrization, bias = case
+    rng = np.random.default_rng(2011)
+    y = rng.integers(0, 2, 3) if loss == "logistic" else rng.standard_normal((3, widths[-1]))
+    data = ph.Dataset(rng.standard_normal((3, widths[0])), y, rng.uniform(0.5, 2.0, 3))
+    return ph.Objective(ph.MLP(widths, names, beta=1.7, bias=bias, parametrization=parametrization), data, loss=loss)
+
+
+def _trained(radius: float) -> Certificate:
+    rng = np.random.default_rng(2017)
+    x = rng.standard_normal((8, 2))
+    obj = ph.Objective(ph.MLP([2, 2, 1]), ph.Dataset(x, np.tanh(x[:, 0] - x[:, 1]) + 0.1 * rng.standard_normal(8)))
+    start = 0.5 * rng.standard_normal(obj.num_params)
+    found = minimize(lambda t: (obj.value(t), obj.gradient(t)), start, jac=True, method="L-BFGS-B", options={"maxiter": 300})
+    return certify(obj, ph.Ball(found.x, radius), "taylor")
+
+
+def _altered(certificate: Certificate, psi_lower: float | None = None, **change: Array) -> Certificate:
+    """The claim and what the file brings along changed, in accordance with each other."""
+    row = certificate.table["taylor"]
+    claim = certificate.psi_lower if psi_lower is None else psi_lower
+    row = replace(row, psi_lower=claim, multipliers=replace(row.multipliers, **change))
+    return replace(certificate, psi_lower=claim, table={"taylor": row})
+
+
+def _proof(certificate: Certificate, claim: float | None = None, **options: Any) -> Any:
+    claim = certificate.psi_lower if claim is None else claim
+    multipliers = certificate.table["taylor"].multipliers
+    return prove(certificate.obj, certificate.region, "taylor", claim, multipliers=multipliers, **options)
+
+
+def _derivatives(obj: ph.Objective, theta: Array, u: Array) -> tuple[Array, ...]:
+    """The residual part of the Hessian and its first two derivatives along u, and the first two of the outputs, by JAX."""
+    jax = pytest.importorskip("jax")
+    jnp, net = jax.numpy, obj.net
+    x, y, mass = obj.data.X, obj.targets, obj.data.normalized_weights
+
+    def outputs(theta: Any) -> Any:
+        a, at = x, 0
+        for layer, (fan_in, fan_out) in enumerate(zip(net.widths[:-1], net.widths[1:], strict=True)):
+            s = a @ theta[at : at + fan_in * fan_out].reshape(fan_out, fan_in).T
+            at += fan_in * fan_out
+            if net.bias:
+                s, at = s + theta[at : at + fan_out], at + fan_out
+            if net.parametrization == "ntk":
+                s = s / np.sqrt(fan_in)
+            if layer < net.num_layers - 1:
+                beta = net.betas[layer]
+                a = {
+                    "tanh": jnp.tanh,
+                    "sigmoid": jax.nn.sigmoid,
+                    "softplus": lambda s, beta=beta: jnp.logaddexp(0.0, beta * s) / beta,
+                    "gelu": lambda s: jax.nn.gelu(s, approximate=False),
+                }[net.activations[layer]](s)
+        return s
+
+    def residual(theta: Any) -> Any:
+        f = outputs(theta)
+        gradient = (f if obj.loss == "squared_error" else jax.nn.sigmoid(f)) - y
+        return jnp.einsum("n,nk,nkab->ab", mass, gradient, jax.hessian(outputs)(theta))
+
+    def moved(t: Any) -> Any:
+        return residual(theta + t * u)
+
+    def slope(t: Any) -> Any:
+        return jax.jvp(moved, (t,), (1.0,))[1]
+
+    def found(t: Any) -> Any:
+        f, first = outputs(theta + t * u), jax.jacfwd(outputs)
+        bend = jnp.ones_like(f) if obj.loss == "squared_error" else jax.nn.sigmoid(f) * jax.nn.sigmoid(-f)
+        last = jax.jvp(slope, (t,), (1.0,))[1]
+        return moved(t), slope(t), last, first(theta), jax.jacfwd(first)(theta), mass[:, None] * bend
+
+    with jax.enable_x64(True):
+        return tuple(np.array(x) for x in jax.jit(found)(0.0))
+
+
+def _forms(obj: ph.Objective, centre: Array, radius: float) -> tuple[Form, Form]:
+    found = quadratic_hessian(Problem.of(obj), ph.Ball(centre, radius).bind(obj), np.inf)
+    assert found is not None
+    return found
+
+
+def _symmetric(x: Array) -> Array:
+    return 0.5 * (x + x.T)
+
+
+def _polynomial(form: Form, delta: Array) -> Array:
+    linear = 2.0 * np.tensordot(delta, form.half, (0, 0))
+    return _symmetric(form.head + linear + np.einsum("k,kalb,l->ab", delta, form.tail, delta)).astype(np.float64)
+
+
+@pytest.mark.parametrize("case", [CASES[1], CASES[3], CASES[4]])
+def test_polynomials_are_taylors(case: Case) -> None:
+    obj = _problem(case)
+    rng = np.random.default_rng(2027)
+    centre, u = 0.7 * rng.standard_normal(obj.num_params), rng.standard_normal(obj.num_params)
+    r0, r1, r2, d0, d1, mass = _derivatives(obj, centre, u)
+    # In a ball next to a point the weights of the logistic loss are those at the point.
+    whole, squares = _forms(obj, centre, 1e-12)
+    pairs = {
+        "head": (_symmetric(whole.head), r0),
+        "half": (_symmetric(2.0 * np.tensordot(u, whole.half, (0, 0))), r1),
+        "tail": (_symmetric(np.einsum("k,kalb,l->ab", u, whole.tail, u)), 0.5 * r2),
+        "squares' head": (squares.head, np.einsum("nk,nka,nkb->ab", mass, d0, d0)),
+        "squares' half": (squares.half, np.einsum("nk,nkac,nkb->cab", mass, d1, d0)),
+        "squares' tail": (squares.tail, np.einsum("nk,nkac,nkbd->cadb", mass, d1, d1)),
+    }
+    for name, (given, expected) in pairs.items():
+        assert np.abs(given - expected).max() <= 1e-10 * np.abs(expected).max(), name
+    assert max(whole.rest.max(), squares.rest.max()) < 1e-16
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rests_hold_in_the_ball(case: Case) -> None:
+    obj = _problem(case)
+    rng = np.random.default_rng(2027)
+    size, radius = obj.num_params, 0.3
+    centre = 0.7 * rng.standard_normal(size)
+    whole, squares = _forms(obj, centre, radius)
+    share_of_rest = 0.0
+    for u in (*rng.standard_normal((10, size)), *np.eye(size), *-np.eye(size)):
+        delta = radius * u / np.linalg.norm(u)
+        gauss = obj.gauss_newton(centre + delta).to_dense()
+        off = np.abs(obj.hessian(centre + delta).to_dense() - gauss - _polynomial(whole, delta))
+        assert (off <= whole.rest + 1e-13).all()
+        share_of_rest = max(share_of_rest, float((off / (whole.rest + 1e-13)).max()))
+        for eta in (0.02, 0.3, 1.0):
+            left = gauss - (1.0 - eta) * _polynomial(squares, delta)
+            for v in (*np.linalg.eigh(left)[1].T, *rng.standard_normal((10, size))):
+                assert v @ left @ v >= -(1.0 / eta - 1.0) * np.abs(v) @ squares.rest @ np.abs(v) - 1e-13 * (v @ v)
+    # Some entry comes so near to what is allowed that a twentieth of it would be too little.
+    assert share_of_rest > 0.05
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "gelu"])
+def test_fifth_derivatives(name: str) -> None:
+    rng = np.random.default_rng(2029)
+    centre, width = rng.uniform(-5.0, 5.0, 300), 10.0 ** rng.uniform(-4.0, 0.5, 300)
+    found = activation(name, 1.7, 5, Range(wide(centre - width), wide(centre + width)))
+    inside = centre[:, None] + width[:, None] * np.linspace(-1.0, 1.0, 401)
+    values = activation(name, 1.7, 5, Range(wide(inside)))
+    assert (found.lo[:, None] <= values.hi).all() and (found.hi[:, None] >= values.lo).all()
+    spread = np.maximum(values.hi.max(axis=1) - values.lo.min(axis=1), 1e-9)
+    assert (found.hi - found.lo <= 1.01 * spread).all()
+    h = 1e-4
+    below, above = (activation(name, 1.7, 4, Range(wide(centre + d))).lo for d in (-h, h))
+    slopes, exact = (above - below) / (2.0 * h), activation(name, 1.7, 5, Range(wide(centre))).lo
+    assert np.abs(slopes - exact).max() <= 1e-6 * np.abs(exact).max()
+
+
+def test_spectral_norms_are_bounded() -> None:
+    rng = np.random.default_rng(2039)
+    q = rng.standard_normal((40, 9, 9)) * 10.0 ** rng.uniform(-12, 12, (40, 1, 1))
+    q[:10] = rng.standard_normal((10, 9, 1)) * rng.standard_normal((10, 1, 9))  # where the bound is sharp
+    q[10] = 0.0
+    size = np.sqrt((q**2).sum((1, 2)))
+    found = spectral(wide(q), wide(size * (1.0 + 1e-15))).astype(float)
+    exact = np.linalg.norm(q, 2, axis=(1, 2))
+    assert (found >= exact * (1.0 - 1e-14)).all() and (found[11:] < size[11:]).all()
+    assert found[:10] == pytest.approx(exact[:10], rel=1e-12)
+
+
+def test_forms_that_are_not_negative() -> None:
+    rng = np.random.default_rng(2053)
+    a = rng.standard_normal((6, 4))
+    singular = wide(a @ a.T)
+    assert not not_negative(singular, 6) and not_negative(singular + 1e-10 * np.eye(6), 6)
+    # Only the first two coordinates have to be made up for what the others may lack.
+    slack = np.diag([1.0, 1.0, 1e-14, 1e-14])
+    assert not_negative(wide(slack), 2) and not not_negative(wide(slack), 2, wide(np.full((4, 4), 0.2)))
+    assert not not_negative(wide(np.diag([1.0, 1.0, 1.0, -1e-9])), 2)
+    assert not not_negative(wide(np.full((2, 2), np.nan)), 1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_certificates_are_proved_again_and_nothing_above_an_eigenvalue(case: Case) -> None:
+    obj = _problem(case)
+    rng = np.random.default_rng(2063)
+    for radius in (1e-9, 0.05):
+        ball = ph.Ball(0.7 * rng.standard_normal(obj.num_params), radius).bind(obj)
+        certificate = certify(obj, ball, "taylor")
+        assert _proof(certificate).proved, (case, radius)
+        points = (ball.center, *ball.sample(20, rng=rng))
+        lowest = min(float(np.linalg.eigvalsh(obj.hessian(theta).to_dense())[0]) for theta in points)
+        assert not _proof(certificate, lowest + 1e-7 * abs(lowest)).proved
+        if radius < 1e-6:
+            assert not _proof(certificate, certificate.psi_lower + 1e-3 * abs(certificate.psi_lower)).proved
+
+
+def test_verified_from_the_file_alone_and_what_is_tampered_with_is_not(tmp_path: Path) -> None:
+    certificate = _trained(0.01)
+    path = certificate.save(tmp_path / "c.npz")
+    again = ph.load_certificate(path).table["taylor"].multipliers
+    multipliers = certificate.table["taylor"].multipliers
+    assert again is not None and multipliers is not None
+    for name, value in vars(multipliers).items():
+        assert np.array_equal(getattr(again, name), value), name
+    found = verify_file(path, time_limit=10.0)
+    assert found.verdict == "verified" and "Taylor polynomial of the second order" in found.checks[-1].detail, found.checks
+    assert not _proof(certificate, 0.995 * certificate.psi_lower).proved
+    rng = np.random.default_rng(2069)
+    noise = rng.standard_normal(multipliers.turned.shape)
+    scale = np.abs(multipliers.lam).max() / 0.01
+    for change in (
+        {"lam": 1.5 * multipliers.lam},
+        {"lam": 0.6 * multipliers.lam},
+        {"lam": -multipliers.lam},
+        {"lam": np.zeros_like(multipliers.lam)},
+        {"lam": multipliers.lam - 1.01 * np.linalg.eigvalsh(multipliers.lam)[0] * np.eye(len(multipliers.lam))},
+        {"turned": scale * (noise - noise.transpose(0, 2, 1))},
+        {"share": 0.9},
+        {"share": 0.0},
+        {"share": 1.5},
+        {"share": float("nan")},
+        {"weights": np.geomspace(1e-6, 1e6, len(multipliers.weights))},
+        {"weights": -multipliers.weights},
+    ):
+        assert not _proof(_altered(certificate, **change)).proved, change.keys()  # type: ignore[arg-type]
+    # Symmetric parts of A would change the form, so only the antisymmetric one counts.
+    symmetric = scale * (noise + noise.transpose(0, 2, 1))
+    assert _proof(_altered(certificate, turned=multipliers.turned + symmetric)).proved
+
+
+def test_files_without_or_with_wrong_multipliers(tmp_path: Path) -> None:
+    certificate = _trained(0.01)
+    path = certificate.save(tmp_path / "c.npz")
+    with np.load(path) as content:
+        arrays = dict(content)
+    described = json.loads(str(arrays["description"]))
+
+    def rewritten(change: dict[str, Any], **others: Array) -> Path:
+        content = {**described, "multipliers": {**described["multipliers"], **change}}
+        np.savez(tmp_path / "other.npz", **{**arrays, **others, "description": np.array(json.dumps(content))})
+        return tmp_path / "other.npz"
+
+    bare = replace(certificate.table["taylor"], multipliers=None)
+    found = verify_file(replace(certificate, table={"taylor": bare}).save(tmp_path / "bare.npz"), time_limit=5.0)
+    assert found.verdict == "incomplete" and "does not bring the multipliers along" in found.checks[-1].detail
+    for share, error in ((0.0, "share is 0.0"), (1.5, "above 0 and at most 1"), ("half", "allowed is a number")):
+        with pytest.raises(ph.errors.FileError, match=error):
+            ph.load_certificate(rewritten({"share": share}))
+    with pytest.raises(ph.errors.FileError, match="unknown halves"):
+        ph.load_certificate(rewritten({"halves": [1.0]}))
+    wrong = arrays["multipliers.turned"].copy()
+    wrong[0, 0, 0] = np.inf
+    with pytest.raises(ph.errors.FileError, match="turned has the shape"):
+        ph.load_certificate(rewritten({}, **{"multipliers.turned": wrong}))
+    with pytest.raises(ph.errors.FileError, match="allowed are positive numbers"):
+        ph.load_certificate(rewritten({}, **{"multipliers.weights": -arrays["multipliers.weights"]}))
+
+
+def test_no_time_and_other_problems_are_said() -> None:
+    certificate = _trained(0.01)
+    short = _proof(certificate, time_limit=1e-3)
+    assert not short.proved and "too large for the independent check: 9 parameters and 8 data" in short.detail
+    box = certificate.region.box_around()  # type: ignore[attr-defined]
+    multipliers = certificate.table["taylor"].multipliers
+    other = prove(certificate.obj, box, "taylor", certificate.psi_lower, multipliers=multipliers)
+    assert not other.proved and "is for balls" in other.detail
+    # A radius so large that nothing is bounded.
+    ball = ph.Ball(np.full(9, 1e300), 1e300)
+    assert not prove(certificate.obj, ball, "taylor", certificate.psi_lower, multipliers=multipliers).proved
