@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import pyhess as ph
 from pyhess.certify import Certificate, certify, prove
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
-from pyhess.certify.reference_quadratic import spectral
+from pyhess.certify.reference_quadratic import Poly, spectral, weighted
 from pyhess.certify.reference_quadratic_hessian import Form, quadratic_hessian
 from pyhess.certify.reference_quadratic_proof import not_negative
-from pyhess.certify.reference_ranges import activation
+from pyhess.certify.reference_ranges import activation, activations
 from pyhess.threshold import verify_file
 
 Array = Any
@@ -169,6 +170,54 @@ def test_rests_hold_in_the_ball(case: Case) -> None:
                 assert v @ left @ v >= -(1.0 / eta - 1.0) * np.abs(v) @ squares.rest @ np.abs(v) - 1e-13 * (v @ v)
     # Some entry comes so near to what is allowed that a twentieth of it would be too little.
     assert share_of_rest > 0.05
+
+
+def _of_one(value: float, first: float, second: float, rest: float, radius: float = 0.5) -> tuple[Poly, float]:
+    """A function of one parameter, and the most that it may be at the end of the ball."""
+    numbers = [wide(np.full((1,) * (2 + order), x)) for order, x in enumerate((value, first, second))]
+    end = value + first * radius + 0.5 * second * radius**2 + rest
+    return Poly(numbers[0], numbers[1], numbers[2], wide(np.full((1, 1), rest)), wide(radius)), end
+
+
+def _at_the_end(p: Poly) -> float:
+    r = float(p.ball)
+    return float((p.value + p.first[..., 0] * r + 0.5 * p.second[..., 0, 0] * r * r).item())
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_rests_of_products_and_sums_are_what_is_left_out(place: int) -> None:
+    rng = np.random.default_rng(2081)
+    # Of one sign all terms add up, so the bounds are sharp; one kind of term after the other is much the largest.
+    x, y = rng.uniform(0.5, 1.0, (2, 4))
+    x[place] *= 100.0
+    for one, other in ((x, y), (y, x)):
+        (p, p_end), (q, q_end) = _of_one(*one), _of_one(*other)
+        product, exact = p * q, p_end * q_end
+        assert float(product.rest.item()) == pytest.approx(exact - _at_the_end(product), rel=1e-12)
+        for left, axes, factor in ((p[:, :, None], 2, 1.0), (p, 1, 2.0)):
+            form = Form.zero(1)
+            form.add(slice(0, 1), left, q[:, :, None], axes, factor)
+            form.close(1)
+            given = form.head + 2.0 * float(p.ball) * form.half[0] + float(p.ball) ** 2 * form.tail[0, :, 0]
+            assert float(form.rest.item()) == pytest.approx(factor * exact - float(given.item()), rel=1e-12)
+        m = rng.uniform(0.5, 1.0)
+        moved = weighted(wide([[m]]), np.array([[0]]), q)
+        assert float(moved.rest.item()) == pytest.approx((m + float(q.ball)) * q_end - _at_the_end(moved), rel=1e-12)
+        scaled = q.times(Range(wide(m), wide(m + 1e-3)))
+        assert _at_the_end(scaled) + float(scaled.rest.item()) >= (m + 1e-3) * q_end
+
+
+@pytest.mark.parametrize(
+    "form",
+    [(0.1, 0.02, 0.0, 0.0), (0.3, 0.0, 0.0, 0.01), (None, 0.004, 0.01, 0.0), (None, 0.004, 0.0, 0.003), (None, 0.0, 0.05, 0.0)],
+)
+def test_rests_of_compositions_are_what_is_left_out(form: tuple[float | None, float, float, float]) -> None:
+    # The third derivative of tanh is zero at the second place.
+    first, *others = form
+    p, _ = _of_one(-np.arctanh(np.sqrt(1.0 / 3.0)) if first is None else first, *others)
+    found = p.composed(partial(activations, "tanh", 1.0), 0)
+    off = [abs(np.tanh(_at_the_end(p) + sign * others[2]) - _at_the_end(found)) for sign in (-1.0, 1.0)]
+    assert 0.9 * float(found.rest.item()) <= max(off) <= float(found.rest.item())
 
 
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "gelu"])
