@@ -80,9 +80,9 @@ class Forms:
         return Forms(value, self.first, self.second, up(self.rest + gamma(2) * np.abs(value) + TINY), self.ball)
 
     def scaled(self, numbers: FloatArray) -> Forms:
-        """The function times numbers (…) that are known up to four roundings."""
+        """The function times numbers (…) that are known up to sixty roundings, as the data's weights over their sum are."""
         size = np.abs(numbers)
-        rest = (size * self.rest + gamma(8) * size * self.sizes) * _ROOM + TINY
+        rest = (size * self.rest + gamma(64) * size * self.sizes) * _ROOM + TINY
         return Forms(
             numbers * self.value, numbers[..., None] * self.first, numbers[..., None, None] * self.second, rest, self.ball
         )
