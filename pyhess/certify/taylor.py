@@ -31,7 +31,7 @@ FloatArray = npt.NDArray[np.float64]
 #: Most parameters (the form has P + P² unknowns), and most multiplications for the polynomial.
 _MAX_PARAMS, _MAX_WORK = 40, 3e10
 #: Smoothing of the smallest eigenvalue, relative to it; and multiplications for all steps of one round, and steps at most.
-_SMOOTHING, _STEP_WORK, _STEPS = (0.05, 0.01), 2e10, 50
+_SMOOTHING, _STEP_WORK, _STEPS = (0.05, 0.01), 6e10, 50
 #: Rounds, in which eta changes; the least weight that is tried at first, relative to the largest, and the range of logarithms.
 _ROUNDS, _FLOOR, _LOGARITHMS = 2, 0.3, 20.0
 #: Bounds that are so many times worse than a known one do not become better.

@@ -116,7 +116,8 @@ def _add_block(
     _add_squares(sums, jacobians[-1], mass[:, None] * bend, additions)
     delta = gradient.scaled(np.broadcast_to(mass[:, None], y.shape))
     for layer in range(last, 0, -1):
-        _add_mixed(sums[0], delta, tangents[layer - 1], net.layer_slices[layer][0], additions)
+        scale = np.full(delta.value.shape, float(net.layer_scales[layer]))
+        _add_mixed(sums[0], delta.scaled(scale), tangents[layer - 1], net.layer_slices[layer][0], additions)
         bar = layers.back(layer, delta)
         name, beta = net.activations[layer - 1], net.betas[layer - 1]
         curved = bar * pre[layer - 1].composed(name, beta, 2)
