@@ -219,8 +219,9 @@ class Run:
 
     def _knows(self, local: str) -> bool:
         """Whether a method for small balls is for this problem."""
-        know = {"taylor": taylor_knows, "third": third_knows}[local]
-        return isinstance(self.region, Ball) and know(self.obj.net, self.obj.data.num_samples, self.obj.loss)
+        net, samples = self.obj.net, self.obj.data.num_samples
+        knows = taylor_knows(net, samples) if local == "taylor" else third_knows(net, samples, self.obj.loss)
+        return isinstance(self.region, Ball) and knows
 
     def _local(self, name: str) -> None:
         """A method for small balls, with the multipliers that prove its bound."""
