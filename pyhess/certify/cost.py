@@ -21,7 +21,7 @@ _PER_MOMENT, _PER_DENSE, _PER_UNIT, _PER_BOX = 2e-8, 1.2e-9, 2.7e-9, 4e-8
 #: The same of third derivatives.
 _PER_THIRD = 2.5e-9
 #: The same of a Taylor polynomial, and of the steps towards its multipliers.
-_PER_TAYLOR, _PER_STEP = 1e-9, 1e-10
+_PER_TAYLOR, _PER_STEP = 1e-9, 5e-11
 #: The same of a unit's blocks, and seconds of the eigenvalues of all of one unit's matrices.
 _PER_BLOCK, _BLOCK_CALLS = 1.3e-9, 3.6e-3
 #: The same of the parts of a ball, or boxes, with a moment bound.
@@ -91,7 +91,7 @@ def certificate_seconds(
         work = 600.0 * num_samples * size + (300.0 * blocks if name == "blocks" else 0.0)
         work = 30.0 * dense if name in ("comparison", "deif") else work
         seconds += roots[name] * float(np.clip(0.5 * _CELL_COST / work, 4, 0.5 * _MAX_CELLS))
-    taylor = ball and taylor_knows(net, num_samples, loss)
+    taylor = ball and taylor_knows(net, num_samples)
     if taylor and method in ("auto", "taylor"):
         seconds += _PER_TAYLOR * taylor_work(net, num_samples) + _PER_STEP * step_work(net)
     if ball and method in ("third", *(() if taylor else ("auto",))) and third_knows(net, num_samples, loss):

@@ -52,6 +52,8 @@ _DENSE_PARAMS, _DENSE_COST = 2000, 6e10
 DENSE_PARAMS_MAX = 8000
 #: Cells that ``units`` looks at without a time limit, by the multiplications for one of them, and its share of a limit.
 _UNIT_WORK, _UNIT_CELLS, _UNIT_SHARE = 1e8, (256, 6000), 0.8
+#: Cutting a ball into cells brings no bound closer to zero than by about this factor.
+_CELLS_GAIN = 3.0
 #: Multiplications that cutting a ball into cells may use (the joint bounds take most of them), and the number of cells.
 _CELL_COST, _MAX_CELLS = 4e10, 200
 
@@ -103,7 +105,9 @@ class Run:
             self._local(name)
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
-            self._record(best, lambda: self._over_cells(best, bounds[best]))
+            local = max((self.table[name].psi_lower for name in _LOCAL if name in self.table), default=-math.inf)
+            if not local > self.table[best].psi_lower / _CELLS_GAIN:
+                self._record(best, lambda: self._over_cells(best, bounds[best]))
         self._enclosed = None
 
     def _auto(self) -> list[str]:
@@ -215,8 +219,9 @@ class Run:
 
     def _knows(self, local: str) -> bool:
         """Whether a method for small balls is for this problem."""
-        know = {"taylor": taylor_knows, "third": third_knows}[local]
-        return isinstance(self.region, Ball) and know(self.obj.net, self.obj.data.num_samples, self.obj.loss)
+        net, samples = self.obj.net, self.obj.data.num_samples
+        knows = taylor_knows(net, samples) if local == "taylor" else third_knows(net, samples, self.obj.loss)
+        return isinstance(self.region, Ball) and knows
 
     def _local(self, name: str) -> None:
         """A method for small balls, with the multipliers that prove its bound."""

@@ -276,9 +276,11 @@ class _Check:
 
     def _expanded(self, method: str, multipliers: _Multipliers) -> tuple[bool, str]:
         region, problem, claim = self._region, self._problem, self._claim
-        if not isinstance(region, Ball) or problem.loss == "cross_entropy" or not self._obj.net.is_smooth:
-            return False, f"the bound {method!r} is for balls, smooth activations, squared error and logistic loss"
+        if not isinstance(region, Ball) or not self._obj.net.is_smooth:
+            return False, f"the bound {method!r} is for balls and smooth activations"
         if method == "third":
+            if problem.loss == "cross_entropy":
+                return False, "the bound by third derivatives is for the squared error and the logistic loss"
             third = multipliers if isinstance(multipliers, ThirdMultipliers) else None
             return prove_third(problem, region, claim, third, self._deadline)
         taylor = multipliers if isinstance(multipliers, TaylorMultipliers) else None

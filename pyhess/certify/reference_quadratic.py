@@ -110,6 +110,17 @@ class Poly:
     def __getitem__(self, where: Any) -> Poly:
         return Poly(self.value[where], self.first[where], self.second[where], self.rest[where], self.ball)
 
+    def __sub__(self, other: Poly) -> Poly:
+        p, q = self, other
+        rest = grown(p.rest + q.rest + 4.0 * UNIT * (p.coarse + q.coarse))
+        return Poly(p.value - q.value, p.first - q.first, p.second - q.second, rest, p.ball)
+
+    def sum(self, axis: int) -> Poly:
+        """Sums over an axis of the array."""
+        count = self.value.shape[axis]
+        rest = grown((self.rest + UNIT * (count + 4) * self.coarse).sum(axis=axis), count)
+        return Poly(self.value.sum(axis=axis), self.first.sum(axis=axis), self.second.sum(axis=axis), rest, self.ball)
+
     def minus(self, numbers: Wide) -> Poly:
         """Q less numbers."""
         value = self.value - numbers

@@ -10,7 +10,6 @@ with all of s, J, T, bar and d as `Poly`s. The outputs' squares are kept apart, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -20,9 +19,10 @@ import numpy.typing as npt
 
 from ..regions import Ball
 from .reference_hessian import Problem
-from .reference_interval import UNIT, Range, Wide, down, wide, zeros
+from .reference_interval import UNIT, Wide, down, wide, zeros
 from .reference_quadratic import Derivatives, Poly, grown, rest_of_products, weighted
-from .reference_ranges import activations, logistic_derivative
+from .reference_quadratic_losses import loss_polynomials
+from .reference_ranges import activations
 
 #: Numbers in the second derivatives of one layer's J at once.
 _NUMBERS = 2**20
@@ -136,12 +136,8 @@ def _add_data(problem: Problem, region: Ball, some: slice, whole: Form, squares:
             phi = _phi(problem, layer)
             tangents.append(s.composed(phi, 1)[:, :, None] * jacobian)
             entering = s.composed(phi, 0)
-    if problem.loss == "squared_error":
-        gradient, bend = pre[-1].minus(y), Range(wide(np.ones(y.shape)))
-    else:
-        gradient = pre[-1].composed(_logistic, 0).minus(y)
-        bend = logistic_derivative(1, pre[-1].range)
-    _add_squares(squares, jacobians[-1], np.maximum(down(mass.lo[:, None] * bend.lo), wide(0.0)))
+    gradient, roots, bend = loss_polynomials(problem, pre[-1], jacobians[-1], y)
+    _add_squares(squares, roots, np.maximum(down(mass.lo[:, None] * bend), wide(0.0)))
     delta = gradient.times(mass[:, None])
     for layer in range(last, 0, -1):
         fan_in = problem.widths[layer]
@@ -163,10 +159,6 @@ def _end(problem: Problem, layer: int) -> int:
 
 def _phi(problem: Problem, layer: int) -> Derivatives:
     return partial(activations, problem.activations[layer], problem.betas[layer])
-
-
-def _logistic(orders: Sequence[int], s: Range) -> list[Range]:
-    return [logistic_derivative(order, s) for order in orders]
 
 
 def _matrix(problem: Problem, theta: Wide, layer: int) -> tuple[Wide, npt.NDArray[np.int64]]:

@@ -29,9 +29,9 @@ from .taylor_multipliers import TaylorMultipliers
 FloatArray = npt.NDArray[np.float64]
 
 #: Most parameters (the form has P + P² unknowns), and most multiplications for the polynomial.
-_MAX_PARAMS, _MAX_WORK = 40, 3e10
+_MAX_PARAMS, _MAX_WORK = 40, 1e10
 #: Smoothing of the smallest eigenvalue, relative to it; and multiplications for all steps of one round, and steps at most.
-_SMOOTHING, _STEP_WORK, _STEPS = (0.05, 0.01), 2e10, 50
+_SMOOTHING, _STEP_WORK, _STEPS = (0.05, 0.01), 3e10, 50
 #: Rounds, in which eta changes; the least weight that is tried at first, relative to the largest, and the range of logarithms.
 _ROUNDS, _FLOOR, _LOGARITHMS = 2, 0.3, 20.0
 #: Bounds that are so many times worse than a known one do not become better.
@@ -44,10 +44,9 @@ class _CancelledError(Exception):
     """Raised inside the quasi-Newton method."""
 
 
-def taylor_knows(net: MLP, num_samples: int, loss: str) -> bool:
-    """Whether this bound is for such balls: few parameters, activations and a loss with third derivatives."""
-    small = net.num_params <= _MAX_PARAMS and taylor_work(net, num_samples) <= _MAX_WORK
-    return small and loss != "cross_entropy" and net.is_smooth
+def taylor_knows(net: MLP, num_samples: int) -> bool:
+    """Whether this bound is for such balls: few parameters, smooth activations."""
+    return net.num_params <= _MAX_PARAMS and taylor_work(net, num_samples) <= _MAX_WORK and net.is_smooth
 
 
 def _steps(size: int) -> int:

@@ -74,6 +74,20 @@ class Forms:
     def __getitem__(self, where: Any) -> Forms:
         return Forms(self.value[where], self.first[where], self.second[where], self.rest[where], self.ball)
 
+    def __sub__(self, other: Forms) -> Forms:
+        rest = (self.rest + other.rest + gamma(8) * (self.sizes + other.sizes)) * _ROOM + TINY
+        return Forms(self.value - other.value, self.first - other.first, self.second - other.second, rest, self.ball)
+
+    def sum(self, axis: int) -> Forms:
+        """Sums over an axis of the array."""
+        count = self.value.shape[axis]
+        rest = (self.rest + gamma(count + 8) * self.sizes).sum(axis=axis) * (1.0 + gamma(count + 64)) + TINY
+        return Forms(self.value.sum(axis=axis), self.first.sum(axis=axis), self.second.sum(axis=axis), rest, self.ball)
+
+    def widened(self, by: FloatArray) -> Forms:
+        """The function with an error of at most ``by`` >= 0 (…) added."""
+        return Forms(self.value, self.first, self.second, up(self.rest + by * _ROOM), self.ball)
+
     def minus(self, numbers: FloatArray) -> Forms:
         """The function less numbers (…)."""
         value = self.value - numbers

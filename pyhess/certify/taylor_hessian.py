@@ -18,8 +18,8 @@ from ..data import Dataset
 from ..model import MLP
 from ..regions import Ball
 from .intervals import TINY, gamma
-from .ranges import derivative_range
 from .taylor_forms import Forms, Layers, rest_of_products
+from .taylor_losses import loss_forms
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -65,7 +65,7 @@ def taylor_hessian(
     residual, gauss = Quadratic.zero(size), Quadratic.zero(size)
     weights = data.normalized_weights
     rows = max(1, _BLOCK_NUMBERS // (max(net.widths[1:]) * size**3))
-    additions = 2 * net.num_layers * -(-data.num_samples // rows)
+    additions = 4 * net.num_layers * -(-data.num_samples // rows)
     for begin in range(0, data.num_samples, rows):
         if cancelled[0]:
             return None
@@ -107,18 +107,13 @@ def _add_block(
             name, beta = net.activations[layer], net.betas[layer]
             tangents.append(s.composed(name, beta, 1)[:, :, None] * jacobian)
             entering = s.composed(name, beta, 0)
-    outputs = pre[-1]
-    if loss == "squared_error":
-        gradient, bend = outputs.minus(y), np.ones_like(y)
-    else:
-        gradient = outputs.composed("sigmoid", 1.0, 0).minus(y)
-        bend = np.maximum(0.0, derivative_range("sigmoid", 1.0, 1, outputs.range).lo)
-    _add_squares(sums, jacobians[-1], mass[:, None] * bend, additions)
+    gradient, roots, bend = loss_forms(loss, pre[-1], jacobians[-1], y)
+    _add_squares(sums, roots, mass[:, None] * bend, additions)
     delta = gradient.scaled(np.broadcast_to(mass[:, None], y.shape))
     for layer in range(last, 0, -1):
         # d²s_j / dW_jk dtheta = κ da_k / dtheta.
-        scaled = delta.scaled(np.full_like(delta.value, net.layer_scales[layer]))
-        _add_mixed(sums[0], scaled, tangents[layer - 1], net.layer_slices[layer][0], additions)
+        scale = np.full(delta.value.shape, float(net.layer_scales[layer]))
+        _add_mixed(sums[0], delta.scaled(scale), tangents[layer - 1], net.layer_slices[layer][0], additions)
         bar = layers.back(layer, delta)
         name, beta = net.activations[layer - 1], net.betas[layer - 1]
         curved = bar * pre[layer - 1].composed(name, beta, 2)

@@ -1,0 +1,215 @@
+"""The Hessian's Taylor polynomial over a ball with what it leaves out, and the bound that rests on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+import pyhess as ph
+from pyhess._threads import blas_single_thread
+from pyhess.certify import certify
+from pyhess.certify.boxes import full_subdivision
+from pyhess.certify.higher_ranges import derivative_bound, derivative_points
+from pyhess.certify.intervals import Interval
+from pyhess.certify.subdivision import Limits
+from pyhess.certify.taylor import taylor_bound, taylor_knows
+from pyhess.certify.taylor_forms import Forms
+from pyhess.certify.taylor_hessian import Quadratic, taylor_hessian
+
+GO_ON = np.zeros(1, dtype=np.int32)
+CASES = [
+    ([2, 3, 1], ["tanh"], "squared_error", "standard"),
+    ([2, 2, 2, 2], ["gelu", "softplus"], "squared_error", "ntk"),
+    ([2, 2, 2, 1], ["sigmoid", "tanh"], "logistic", "ntk"),
+    ([1, 2, 1, 1], ["tanh", "identity"], "logistic", "standard"),
+    ([1, 1, 2, 1, 1], ["softplus", "gelu", "sigmoid"], "squared_error", "standard"),
+    ([2, 2, 3], ["tanh"], "cross_entropy", "standard"),
+    ([1, 2, 2, 2], ["gelu", "sigmoid"], "cross_entropy", "ntk"),
+]
+BETA = 1.7
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with blas_single_thread():  # as `certify` calls the bound
+        yield
+
+
+def _problem(widths: list[int], names: list[str], loss: str, parametrization: str) -> ph.Objective:
+    rng = np.random.default_rng(1103)
+    targets = {
+        "squared_error": rng.standard_normal((5, widths[-1])),
+        "logistic": rng.integers(0, 2, 5),
+        "cross_entropy": rng.dirichlet(np.ones(widths[-1]), 5) if widths[0] == 1 else rng.integers(0, widths[-1], 5),
+    }
+    y = targets[loss]
+    data = ph.Dataset(rng.standard_normal((5, widths[0])), y, rng.uniform(0.5, 2.0, 5))
+    net = ph.MLP(widths, names, beta=BETA, bias=widths[0] == 2, parametrization=parametrization)
+    return ph.Objective(net, data, loss=loss)
+
+
+def _trained(seed: int, widths: list[int]) -> tuple[ph.Objective, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((20, widths[0]))
+    obj = ph.Objective(ph.MLP(widths), ph.Dataset(x, np.tanh(x @ rng.standard_normal(widths[0])) + 0.1 * rng.standard_normal(20)))
+    start = 0.5 * rng.standard_normal(obj.num_params)
+    found = minimize(lambda t: (obj.value(t), obj.gradient(t)), start, jac=True, method="L-BFGS-B", options={"maxiter": 300})
+    return obj, found.x
+
+
+def _polynomials(obj: ph.Objective, region: ph.Ball) -> tuple[Quadratic, Quadratic]:
+    found = taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, GO_ON)
+    assert found is not None
+    return found
+
+
+def _value(q: Quadratic, delta: np.ndarray, v: np.ndarray) -> float:
+    first = 2.0 * np.einsum("k,a,kab,b->", delta, v, q.half, v)
+    return float(v @ q.head @ v + first + np.einsum("k,a,kalb,l,b->", delta, v, q.tail, delta, v, optimize=True))
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "gelu", "identity"])
+def test_higher_derivatives_are_the_slopes_of_those_below(name: str) -> None:
+    rng = np.random.default_rng(1109)
+    s = np.concatenate([3.0 * rng.standard_normal(200), [0.0, 12.0, -30.0]])
+    step = 1e-5
+
+    def slopes(order: int, at: np.ndarray) -> np.ndarray:
+        after, before = (derivative_points(name, BETA, order, at + side * step)[0] for side in (1.0, -1.0))
+        return (after - before) / (2.0 * step)
+
+    for order in range(1, 5):
+        value, error = derivative_points(name, BETA, order, s)
+        assert np.abs(value - slopes(order - 1, s)).max() < 2e-7 and error.max() < 1e-8
+    width = np.exp(rng.uniform(-6.0, 1.0, s.size))
+    inside = s + width * np.linspace(-1.0, 1.0, 201)[:, None]
+    for order in (3, 4, 5):
+        bound = derivative_bound(name, BETA, order, Interval(s - width, s + width))
+        assert (np.abs(slopes(order - 1, inside)).max(axis=0) <= bound + 2e-7).all()
+        near = derivative_bound(name, BETA, order, Interval.point(s))
+        assert name == "gelu" or (near <= 1.5 * np.abs(slopes(order - 1, s)) + 1e-6).all()  # GELU's is cruder
+
+
+def test_products_and_compositions_of_forms_hold_what_they_must() -> None:
+    rng = np.random.default_rng(1117)
+    size, ball = 4, 0.3
+    p, q = (
+        Forms(*(rng.standard_normal((7, *(size,) * k)) for k in range(3)), 0.01 * rng.uniform(size=7), ball) for _ in range(2)
+    )
+    made = {"product": p * q, "composed": p.composed("tanh", 1.0, 1)}
+    for _ in range(200):
+        delta = rng.standard_normal(size)
+        delta *= ball * rng.uniform() ** 0.2 / np.linalg.norm(delta)
+
+        def at(form: Forms, delta: np.ndarray = delta) -> np.ndarray:
+            return form.value + form.first @ delta + 0.5 * form.second @ delta @ delta
+
+        a, b = (at(form) + form.rest * rng.choice([-1.0, 1.0], 7) for form in (p, q))
+        for name, exact in (("product", a * b), ("composed", 1.0 / np.cosh(a) ** 2)):
+            assert (np.abs(exact - at(made[name])) <= made[name].rest + 1e-13).all(), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_polynomial_is_below_the_hessian_on_the_ball_and_right_to_the_second_order(case: Any) -> None:
+    obj = _problem(*case)
+    size = obj.num_params
+    rng = np.random.default_rng(1123)
+    centre = 0.7 * rng.standard_normal(size)
+    rests = []
+    for radius in (0.02, 0.01):
+        residual, gauss = _polynomials(obj, ph.Ball(centre, radius).bind(obj))
+        share = 0.3
+        # The residual part's rest is of the third order, that of the squares of the fourth.
+        rests.append((np.linalg.norm(residual.rest), np.linalg.norm(gauss.rest)))
+        for turn in range(60):
+            delta, v = rng.standard_normal((2, size))
+            delta *= radius * (1.0 if turn % 2 else rng.uniform()) / np.linalg.norm(delta)
+            v /= np.linalg.norm(v)
+            exact = float(v @ obj.hessian(centre + delta).to_dense() @ v)
+            whole = _value(residual, delta, v) + _value(gauss, delta, v)
+            lower = _value(residual, delta, v) + (1.0 - share) * _value(gauss, delta, v)
+            size_v = np.abs(v)
+            lower -= size_v @ residual.rest @ size_v + (1.0 / share - 1.0) * (size_v @ gauss.rest @ size_v)
+            assert lower <= exact + 1e-12
+            # With all of the squares the polynomial is Taylor's, up to (d0 + d1) . v times terms of the second order.
+            step = 1e-3 * delta / radius
+            slack = 1e-5 * (1.0 + np.abs(residual.head + gauss.head).max())
+            near = float(v @ obj.hessian(centre + step).to_dense() @ v)
+            assert loss_is_curved(obj) or abs(_value(residual, step, v) + _value(gauss, step, v) - near) <= slack
+            assert np.isfinite(whole)
+    (r1, g1), (r2, g2) = rests
+    assert 7.5 < r1 / r2 < 11.0 and (g1 == 0.0 or 15.0 < g1 / g2 < 24.0)
+
+
+def loss_is_curved(obj: ph.Objective) -> bool:
+    """The logistic loss's squares are taken with the least bend of the ball, not with that at the point."""
+    return obj.loss == "logistic"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_bound_is_below_every_hessian_of_the_ball(case: Any) -> None:
+    obj = _problem(*case)
+    rng = np.random.default_rng(1129)
+    for radius in (1e-9, 1e-3, 0.1):
+        region = ph.Ball(0.7 * rng.standard_normal(obj.num_params), radius).bind(obj)
+        found = taylor_bound(obj, region, -np.inf, GO_ON)
+        assert found is not None
+        lowest = ph.search(obj, region, rng=1151, starts=4).psi_upper
+        for _ in range(20):
+            direction = rng.standard_normal(obj.num_params)
+            theta = region.center + radius * direction / np.linalg.norm(direction)
+            lowest = min(lowest, float(np.linalg.eigvalsh(obj.hessian(theta).to_dense())[0]))
+        scale = np.linalg.norm(obj.hessian(region.center).to_dense(), 2)
+        assert found.psi_lower <= lowest + 1e-12 * scale
+        if radius < 1e-2:  # what the polynomial leaves out hardly counts yet
+            assert found.psi_lower >= lowest - 0.02 * abs(lowest) - radius * 0.1 * scale
+
+
+def test_what_branch_and_bound_proves_exactly_is_nearly_reached_on_small_balls() -> None:
+    rng = np.random.default_rng(1153)
+    obj = ph.Objective(ph.MLP([1, 2, 1], bias=False), ph.Dataset(rng.standard_normal((6, 1)), rng.standard_normal(6)))
+    for turn in range(2):
+        region = ph.Ball(rng.standard_normal(4), 0.02).bind(obj)
+        exact = full_subdivision(obj, region).run(Limits(GO_ON, max_cells=800))
+        found = taylor_bound(obj, region, -np.inf, GO_ON)
+        witness = ph.search(obj, region, rng=1163, starts=8).psi_upper
+        assert found is not None
+        assert found.psi_lower <= witness and found.psi_lower >= exact - 0.02 * abs(exact), (turn, found.psi_lower, exact)
+
+
+def test_around_trained_weights_it_is_the_best_bound() -> None:
+    for seed, widths in ((1217, [2, 2, 1]), (1181, [1, 2, 2, 1])):
+        obj, theta = _trained(seed, widths)
+        region = ph.Ball(theta, 0.03)
+        witness = ph.search(obj, region, rng=1187, starts=8).psi_upper
+        certificate = certify(obj, region)
+        assert certificate.method == "taylor" and "third" not in certificate.table
+        assert witness < 0.0 and 1.2 * witness < certificate.psi_lower <= witness
+        assert certificate.verify()
+        assert certify(obj, region, "third").psi_lower < 1.2 * certificate.psi_lower
+
+
+def test_wide_balls_are_given_up_early_and_the_rest_can_be_cancelled() -> None:
+    obj, theta = _trained(1193, [2, 3, 1])
+    found = taylor_bound(obj, ph.Ball(theta, 1.0).bind(obj), -1.0, GO_ON)
+    assert found is not None and found.psi_lower == -np.inf and found.multipliers is None
+    assert taylor_bound(obj, ph.Ball(theta, 0.1).bind(obj), -np.inf, np.ones(1, dtype=np.int32)) is None
+
+
+def test_it_says_where_it_does_not_apply() -> None:
+    obj, theta = _trained(1201, [2, 2, 1])
+    with pytest.raises(ph.InputError, match="it needs a ball"):
+        certify(obj, ph.Box(-1.0, 1.0), "taylor")
+    rough = ph.Objective(ph.MLP([2, 2, 1], "relu"), obj.data)
+    with pytest.raises(ph.InputError, match="smooth activations"):
+        certify(rough, ph.Ball(theta, 0.1), "taylor")
+    assert "taylor" not in certify(rough, ph.Ball(theta, 0.1)).table
+    assert taylor_knows(ph.MLP([2, 2, 3]), 10)
+    wide = ph.MLP([4, 8, 1])
+    assert not taylor_knows(wide, 10)
+    data = ph.Dataset(np.ones((3, 4)), np.zeros(3))
+    assert "third" in certify(ph.Objective(wide, data), ph.Ball(0.0, 1e-3)).table
