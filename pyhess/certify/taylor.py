@@ -207,7 +207,7 @@ def _schur(lifted: _Lifted, state: _State, lam: FloatArray) -> FloatArray | None
     half = (lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size)
     try:
         solved = cho_solve(cho_factor(tail, lower=True), half)
-    except np.linalg.LinAlgError:
+    except (np.linalg.LinAlgError, ValueError):  # not positive definite, or not finite
         return None
     schur = lifted.head(state.share, state.weights) - lam - half.T @ solved
     return 0.5 * (schur + schur.T) if np.isfinite(schur).all() else None

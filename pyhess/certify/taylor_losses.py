@@ -6,9 +6,10 @@ For the cross-entropy with p = softmax(f) and t the sum of the targets, the grad
 
 g = p_k^c, c = 1 or 1/2, along a change of f by h has with the mean m, the variance s and the third central moment of h under p
 
-    g' = c g (h_k - m),    g'' = g (c² (h_k - m)² - c s),    |g'''| <= g (c³ + 3 c²/4 + c/(6 sqrt 3)) W³,
+    g' = c g (h_k - m),    g'' = g (c² (h_k - m)² - c s),    |g'''| <= g (c³ W_k³ + 3 c² W_k W²/4 + c W³/(6 sqrt 3)),
 
-W the largest difference of two of the h: |h_k - m| <= W, s <= W²/4 and the third moment is at most W³/(6 sqrt 3).
+W the largest difference of two of the h, W_k of h_k and another: |h_k - m| <= W_k, s <= W²/4, and the third moment is at most
+W³/(6 sqrt 3).
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ def _powers(f: Forms) -> tuple[Forms, Forms]:
     outer = centred.first[..., :, None] * centred.first[..., None, :]
     variance = np.einsum("nl,nlab->nab", p, outer)
     crossed = 2.0 * linear * beyond + beyond**2
-    move = (linear + beyond) * (1.0 + gamma(8))
-    # Differences of two outputs' changes: those of the centred ones are the same.
-    spread = np.sqrt(2.0) * np.sqrt((move**2).sum(axis=1, keepdims=True)) * (1.0 + gamma(p.shape[1] + 16))
+    between = f[:, :, None] - f[:, None, :]
+    apart = (between.linear + between.curved + between.rest).max(axis=2) * (1.0 + gamma(8))
+    spread = apart.max(axis=1, keepdims=True)
     everything = (f.linear + f.curved + f.rest).sum(axis=1, keepdims=True) * (1.0 + gamma(p.shape[1] + 16))
     found = []
     for c, g, highest in ((1.0, at, over.hi), (0.5, _root(at), _root(over).hi)):
@@ -66,7 +67,7 @@ def _powers(f: Forms) -> tuple[Forms, Forms]:
         first = (c * g0)[..., None] * centred.first
         second = g0[..., None, None] * (c * centred.second + c**2 * outer - c * variance[:, None])
         rest = c * g0 * centred.rest + 0.5 * g0 * (c**2 * crossed + c * (p * crossed).sum(axis=1, keepdims=True))
-        rest = rest + highest * (c**3 + 0.75 * c**2 + _THIRD_MOMENT * c) * spread**3 / 6.0
+        rest = rest + highest * (c**3 * apart**3 + 0.75 * c**2 * apart * spread**2 + _THIRD_MOMENT * c * spread**3) / 6.0
         # The values of p, in every coefficient, are not exact, and all was rounded.
         inexact = error + g0 * (at.radius.sum(axis=1, keepdims=True) + gamma(2 * p.shape[1] + 64))
         rest = rest + inexact * (1.0 + 4.0 * everything) ** 2
