@@ -3,9 +3,9 @@
 Cross-entropy: with p = softmax(f), t = sum y, J = df/dtheta, dl/df = t p - y, v'J'l''Jv = t sum_k p_k ((J_k - sum p J) . v)².
 Along f + tau h, with the mean m, the variance s and the third central moment of h under p, g = p_k^c has
 
-    g' = c g (h_k - m),   g'' = g (c² (h_k - m)² - c s),   |g'''| <= g (c³ + 3c²/4 + c / (6 sqrt 3)) W³
+    g' = c g (h_k - m),   g'' = g (c² (h_k - m)² - c s),   |g'''| <= g (c³ W_k³ + 3c² W_k W²/4 + c W³ / (6 sqrt 3))
 
-for |h_i - h_j| <= W, since then |h_k - m| <= W, s <= W²/4, and the third moment is at most W³ / (6 sqrt 3).
+for |h_i - h_j| <= W, |h_k - h_j| <= W_k: |h_k - m| <= W_k, s <= W²/4, and the third moment is at most W³ / (6 sqrt 3).
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def _powers(f: Poly) -> tuple[Poly, Poly]:
     one, beyond, move = centred.one, centred.left_out, centred.change
     squares = centred.first[..., :, None] * centred.first[..., None, :]
     variance = (p[..., None, None] * squares).sum(axis=1)[:, None]
-    # What is left of the squares of h_k - m; and W, from the two largest.
-    crossed = grown(beyond * (2.0 * one + beyond))
-    largest = np.sort(move, axis=1)[:, -2:].sum(axis=1)[:, None]
-    spread = grown(largest, 2)
+    crossed = grown(beyond * (2.0 * one + beyond))  # what is left of the squares of h_k - m
+    apart = (h[:, :, None] - h[:, None, :]).change * (1.0 - np.eye(f.value.shape[1]))
+    own = apart.max(axis=2)
+    spread = own.max(axis=1)[:, None]
 
     def mean(x: Wide) -> Wide:
         return grown((at.hi * x).sum(axis=1)[:, None], x.shape[1])
@@ -64,7 +64,8 @@ def _powers(f: Poly) -> tuple[Poly, Poly]:
         cc = c * c
         second = g[..., None, None] * (c * centred.second + cc * squares - c * variance)
         rest = c * g * centred.rest + 0.5 * g * (cc * crossed + c * mean(crossed))
-        rest = rest + highest * (c * cc + 0.75 * cc + _MOMENT * c) * spread * spread * spread / 6.0
+        third = c * cc * own * own * own + spread * spread * (0.75 * cc * own + _MOMENT * c * spread)
+        rest = rest + highest * third / 6.0
         # The values at the centre are not known exactly, and all was rounded.
         rest = rest + error * (1.0 + move + move * move + mean(move * move))
         rest = rest + 0.5 * g * grown((blur * one * one).sum(axis=1)[:, None], p.shape[1])
