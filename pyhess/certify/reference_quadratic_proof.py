@@ -110,7 +110,7 @@ def _matrix(
     share, weights = wide(multipliers.share), wide(multipliers.weights)
     turned = 0.5 * (wide(multipliers.turned) - wide(np.swapaxes(multipliers.turned, 1, 2)))
     kept = 1.0 - share
-    extra = up(up(1.0 / share) - 1.0)
+    extra = up(up(1.0 - share) / share)
     rest = Range(grown(whole.rest + extra * squares.rest))
     q = ((rest * Range(weights[None, :])).sum(1) / Range(weights)).hi
 
