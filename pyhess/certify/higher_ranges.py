@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from .intervals import TINY, Interval, gamma
+from .intervals import TINY, Interval
 from .ranges import derivative_range
 
 FloatArray = npt.NDArray[np.float64]
 
+#: The value at points, and what its error is relative to.
+_Function = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+
 #: Relative error allowed for an expression of a few operations on enclosures and library functions.
 _RELATIVE = 2.0**-44
+#: Critical points count as inside an interval that comes so near.
+_NEAR = 1e-6
 #: Beyond this GELU's derivatives from the third on are below 1e-300.
 _GELU_FAR = 40.0
 
@@ -30,11 +36,31 @@ def derivative_points(name: str, beta: float, order: int, s: FloatArray) -> tupl
 
 def derivative_bound(name: str, beta: float, order: int, s: Interval) -> FloatArray:
     """Upper bound of |phi^(order)| over s, for orders 3 to 5."""
-    if order == 3:
-        return derivative_range(name, beta, 3, s).magnitude
+    if order == 3 or name == "identity":
+        return derivative_range(name, beta, min(order, 3), s).magnitude
     z = s.scaled(beta) if name == "softplus" else s
-    factor = beta ** (order - 1) if name == "softplus" else 1.0
-    found: FloatArray = factor * _BOUNDS[name](z, order) * (1.0 + _RELATIVE) + TINY
+    if name == "softplus" and order == 4:
+        return beta**3 * derivative_range("sigmoid", 1.0, 3, z).magnitude * (1.0 + _RELATIVE)
+    if name == "gelu":
+        found, factor = _largest(z, _GELU[order], _GELU_CRITICAL[order]), 1.0
+    else:
+        # sigmoid(z) = (1 + tanh(z/2)) / 2, and softplus' = sigmoid.
+        at = order - (name == "softplus")
+        half = name != "tanh"
+        found = _largest(z.scaled(0.5) if half else z, _TANH[at], _TANH_CRITICAL[at])
+        factor = 0.5 ** (at + 1) if half else 1.0
+        factor *= beta ** (order - 1) if name == "softplus" else 1.0
+    return factor * found * (1.0 + _RELATIVE) + TINY
+
+
+def _largest(z: Interval, function: _Function, critical: list[tuple[float, float]]) -> FloatArray:
+    """Largest absolute value over z of a function that is monotone between its critical points, which come with its values."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        (low, low_size), (high, high_size) = function(z.lo), function(z.hi)
+    found = np.maximum(np.abs(low) + low_size * _RELATIVE, np.abs(high) + high_size * _RELATIVE)
+    for position, extreme in critical:
+        inside = (z.lo <= position + _NEAR) & (z.hi >= position - _NEAR)
+        found = np.where(inside, np.maximum(found, abs(extreme) * (1.0 + _RELATIVE)), found)
     return found
 
 
@@ -69,59 +95,40 @@ def _zero(s: FloatArray) -> tuple[FloatArray, FloatArray]:
     return np.zeros_like(s), np.zeros_like(s)
 
 
-_FOURTH = {
+def _tanh_fifth(s: FloatArray) -> tuple[FloatArray, FloatArray]:
+    e = np.exp(-2.0 * np.abs(s))
+    slope, square = 4.0 * e / (1.0 + e) ** 2, np.tanh(s) ** 2
+    return slope * (16.0 - 120.0 * square * (1.0 - square)), slope * 136.0 * (1.0 + np.minimum(np.abs(s), 800.0))
+
+
+def _gelu_fifth(s: FloatArray) -> tuple[FloatArray, FloatArray]:
+    c = np.clip(s, -_GELU_FAR, _GELU_FAR)
+    density, square = np.exp(-0.5 * c * c) / math.sqrt(2.0 * math.pi), c * c
+    size = density * np.abs(c) * (square * square + 11.0 * square + 18.0) * (1.0 + square)
+    return density * c * (square * square - 11.0 * square + 18.0), size
+
+
+def _extremes(function: _Function, positions: list[float]) -> list[tuple[float, float]]:
+    """Critical points with the values there; the error of a position counts with its square."""
+    return [(s, float(function(np.array([s]))[0][0])) for root in positions for s in (root, -root)]
+
+
+_FOURTH: dict[str, _Function] = {
     "tanh": _tanh_fourth,
     "sigmoid": _sigmoid_fourth,
     "softplus": _softplus_fourth,
     "gelu": _gelu_fourth,
     "identity": _zero,
 }
-
-
-def _smallest(z: Interval) -> FloatArray:
-    """Min |z| over the interval."""
-    return np.where((z.lo > 0.0) | (z.hi < 0.0), np.minimum(np.abs(z.lo), np.abs(z.hi)), 0.0)
-
-
-def _tanh_bound(z: Interval, order: int) -> FloatArray:
-    """|phi''''| <= phi' |t| max |16 - 24 t²| and |phi'''''| <= phi' max |16 - 120 t² + 120 t⁴|, t² between its ends."""
-    near, far = _smallest(z), z.magnitude
-    e = np.exp(-2.0 * near)
-    slope = 4.0 * e / (1.0 + e) ** 2 * (1.0 + 2.0 * np.minimum(near, 800.0) * gamma(4))
-    low, high = np.tanh(near) ** 2, np.minimum(1.0, np.tanh(far) ** 2 * (1.0 + _RELATIVE))
-    if order == 4:
-        return slope * np.sqrt(high) * (np.maximum(np.abs(16.0 - 24.0 * low), np.abs(16.0 - 24.0 * high)) + 1e-10)
-    ends = [np.abs(16.0 - 120.0 * q * (1.0 - q)) for q in (low, high)]
-    inside = np.where((low <= 0.5) & (high >= 0.5), 14.0, 0.0)  # the parabola's lowest point
-    return slope * (np.maximum(np.maximum(*ends), inside) + 1e-10)
-
-
-def _sigmoid_bound(z: Interval, order: int) -> FloatArray:
-    return _tanh_bound(z.scaled(0.5), order) / 2.0 ** (order + 1)
-
-
-def _softplus_bound(z: Interval, order: int) -> FloatArray:
-    """Phi'''' = sigmoid''' and phi''''' = sigmoid'''' in units of z."""
-    return derivative_range("sigmoid", 1.0, 3, z).magnitude if order == 4 else _sigmoid_bound(z, 4)
-
-
-def _gelu_bound(z: Interval, order: int) -> FloatArray:
-    """The density times the polynomial's absolute terms, whichever of that and the largest value anywhere is smaller."""
-    near, far = np.minimum(_smallest(z), _GELU_FAR), np.minimum(z.magnitude, _GELU_FAR)
-    density = np.exp(-0.5 * near * near) / math.sqrt(2.0 * math.pi) * (1.0 + _RELATIVE * (1.0 + near * near))
-    if order == 4:
-        return np.minimum(density * (far**4 + 7.0 * far**2 + 4.0), 1.5958)
-    return np.minimum(density * far * (far**4 + 11.0 * far**2 + 18.0), 2.8426)
-
-
-def _nothing(z: Interval, _: int) -> FloatArray:
-    return np.zeros_like(z.lo)
-
-
-_BOUNDS = {
-    "tanh": _tanh_bound,
-    "sigmoid": _sigmoid_bound,
-    "softplus": _softplus_bound,
-    "gelu": _gelu_bound,
-    "identity": _nothing,
+_TANH: dict[int, _Function] = {4: _tanh_fourth, 5: _tanh_fifth}
+_GELU: dict[int, _Function] = {4: _gelu_fourth, 5: _gelu_fifth}
+# Where the next derivative vanishes: 15 q² - 15 q + 2 and 45 q² - 60 q + 17 in q = tanh², and in q = s² for GELU
+# (q - 2) (q - 9) and q³ - 16 q² + 51 q - 18, and at zero.
+_TANH_CRITICAL = {
+    4: _extremes(_tanh_fourth, [math.atanh(math.sqrt((15.0 + side * math.sqrt(105.0)) / 30.0)) for side in (-1.0, 1.0)]),
+    5: _extremes(_tanh_fifth, [0.0, *(math.atanh(math.sqrt((60.0 + side * math.sqrt(540.0)) / 90.0)) for side in (-1.0, 1.0))]),
+}
+_GELU_CRITICAL = {
+    4: _extremes(_gelu_fourth, [0.0, math.sqrt(2.0), 3.0]),
+    5: _extremes(_gelu_fifth, [math.sqrt(float(q)) for q in np.roots([1.0, -16.0, 51.0, -18.0])]),
 }

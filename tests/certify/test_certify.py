@@ -261,7 +261,7 @@ def test_auto_takes_the_best_method(small: ph.Objective) -> None:
     for region in (ph.Box(-0.5, 0.5), ph.Ball(radius=0.01)):
         c = certify(small, region)
         expected = {"moment", "centre", "comparison", "deif", "blocks", "units"}
-        expected |= {"boxes"} if isinstance(region, ph.Box) else {"third"}
+        expected |= {"boxes"} if isinstance(region, ph.Box) else {"taylor"}
         assert set(c.table) == expected
         assert c.psi_lower == max(row.psi_lower for row in c.table.values()) == c.table[c.method].psi_lower
         assert c.lam_upper == -c.psi_lower / 2
