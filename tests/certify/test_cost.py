@@ -36,6 +36,16 @@ def test_predicted_times_of_cells_are_right_within_a_small_factor(case: tuple[tu
     assert certificate_seconds(net, count, ball=ball, time_limit=50.0) == 50.0  # which they use up
 
 
+#: The same of ``"taylor"``, in a small ball.
+TAYLOR = {((2, 3, 3, 1), 10): 2.0, ((3, 3, 3, 1), 40): 4.3, ((4, 4, 3, 1), 30): 5.0}
+
+
+@pytest.mark.parametrize("case", TAYLOR, ids=str)
+def test_predicted_times_of_taylor_are_right_within_a_small_factor(case: tuple[tuple[int, ...], int]) -> None:
+    widths, count = case
+    assert TAYLOR[case] / 3.0 < certificate_seconds(ph.MLP(list(widths)), count, ball=True, method="taylor") < 3.0 * TAYLOR[case]
+
+
 def test_what_needs_more_takes_longer() -> None:
     net = ph.MLP([10, 8, 1])
     plain = certificate_seconds(net, 200, ball=False, method="blocks", loss="logistic")
