@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .intervals import gamma
-from .spectral import eigval_max_bound
+from .spectral import eigvals_max_bound
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -25,46 +25,42 @@ class FormSum:
         self._bias = bias
         self._plain = np.zeros((parts, parts))
         self._crude = np.zeros(parts)  # mixed terms with y_i replaced by |x~_i| t_1
-        self._moments = np.zeros((parts, size, size))
+        self._moments = [np.zeros((size, size))] * parts
         self._count = 0
 
     def add(self, forms: FloatArray, x: FloatArray, weights: FloatArray) -> None:
-        """Add the forms M (n, parts, parts) of the data x (n, d) with weights w (n,)."""
+        """Add the forms M (..., n, parts, parts) of the data x (n, d) with weights w (n,), for every cell of a stack (...)."""
         inputs = np.concatenate([x, np.ones((x.shape[0], 1))], axis=1) if self._bias else x
         lengths = np.sqrt((inputs**2).sum(axis=1))
-        first = weights[:, None] * forms[:, 0, :]
-        self._plain += np.einsum("n,nkl->kl", weights, forms)
-        self._crude += (first * lengths[:, None]).sum(axis=0)
-        for part in range(forms.shape[1]):
-            if first[:, part].any():
-                self._moments[part] += (inputs * first[:, part : part + 1]).T @ inputs
+        first = weights[:, None] * forms[..., 0, :]
+        self._plain = self._plain + np.einsum("n,...nkl->...kl", weights, forms)
+        self._crude = self._crude + (first * lengths[:, None]).sum(axis=-2)
+        for part, moment in enumerate(self._moments):
+            if first[..., part].any():
+                self._moments[part] = moment + np.swapaxes(inputs * first[..., part, None], -1, -2) @ inputs
         self._count += x.shape[0]
 
     def form(self, scales: FloatArray) -> FloatArray:
-        """Entries of the mean form in t; ``scales`` are the parts' factors κ_l from V to its effective block."""
-        parts, size = self._plain.shape[0], self._moments.shape[1]
-        if not (np.isfinite(self._plain).all() and np.isfinite(self._moments).all()):
-            return np.full((parts, parts), np.inf)
-        form = self._plain.copy()
+        """Entries (..., parts, parts) of the mean form in t; ``scales`` are the parts' factors κ_l from V to its effective block."""
+        moments = np.stack(np.broadcast_arrays(*self._moments), axis=-3)
+        parts, size = moments.shape[-3:-1]
+        finite = np.isfinite(self._plain).all(axis=(-2, -1)) & np.isfinite(moments).all(axis=(-3, -2, -1))
+        form = np.where(finite[..., None, None], self._plain, 0.0)
+        moments = np.where(finite[..., None, None, None], moments, 0.0)
         # The moment matrices are sums over data of rounded products: |error| <= gamma sum kap |x~||x~|', in norm at most the
         # trace.
-        tops = [
-            max(0.0, eigval_max_bound(moment)) + gamma(self._count + 16) * float(np.trace(moment)) for moment in self._moments
-        ]
-        form[0, 0] = tops[0]
-        for part in range(1, parts):
-            mixed = min(np.sqrt(tops[part] * self._plain[0, part]), self._crude[part])
-            form[0, part] = form[part, 0] = mixed
+        tops = np.maximum(0.0, eigvals_max_bound(moments)) + gamma(self._count + 16) * np.trace(moments, axis1=-2, axis2=-1)
+        mixed = np.minimum(np.sqrt(tops[..., 1:] * form[..., 0, 1:]), self._crude[..., 1:])
+        form[..., 0, 0] = tops[..., 0]
+        form[..., 0, 1:] = form[..., 1:, 0] = mixed
         bound: FloatArray = form * np.outer(scales, scales) * (1.0 + gamma(3 * self._count + 4 * size + 64 * parts + 256))
-        return bound
+        return np.where(finite[..., None, None], bound, np.inf)
 
     def bound(self, scales: FloatArray) -> float:
         """Upper bound of the form over unit t."""
-        return largest(self.form(scales))
+        return float(largest(self.form(scales)))
 
 
-def largest(form: FloatArray) -> float:
-    """Upper bound of t'Mt over unit t, for M >= 0 entrywise."""
-    if not np.isfinite(form).all():
-        return float("inf")
-    return max(0.0, eigval_max_bound(form)) * (1.0 + gamma(8))
+def largest(form: FloatArray) -> FloatArray:
+    """Upper bounds (...) of t'Mt over unit t, for M >= 0 entrywise (..., parts, parts)."""
+    return np.maximum(0.0, eigvals_max_bound(form)) * (1.0 + gamma(8))

@@ -34,17 +34,17 @@ def signed_applies(cell: Cell, rows: int, loss: str) -> bool:
 
 
 def signed_blocks(cell: Cell, bounds: Propagation, x: FloatArray, weights: FloatArray) -> FloatArray:
-    """Bounds of the mixed terms' norms between two of the moment bound's columns, all data at once; inf is not known.
+    """Bounds (..., k, k) of the mixed terms' norms between two of the moment bound's k columns, all data at once; inf is not known.
 
     The columns are the first layer, the second's weights, its biases if there are any, and the third.
     """
     net = cell.net
     rows = x.shape[0]
     inputs = np.concatenate([x, np.ones((rows, 1))], axis=1) if net.bias else x
-    second = bounds.delta[2] * bounds.slope[1]  # r phi'(s²): (n, m2)
-    pairs = second[:, :, None] * bounds.slope[0][:, None, :]
+    second = bounds.delta[2] * bounds.slope[1]  # r phi'(s²): (..., n, m2)
+    pairs = second[..., :, None] * bounds.slope[0][..., None, :]
     length = _input_norm(inputs, weights)
-    u = float(_sums(pairs.reshape(rows, -1), inputs, np.zeros(rows), weights, length).max())
+    u = _sums(pairs.reshape(*pairs.lo.shape[:-2], -1), inputs, np.zeros(rows), weights, length).max(axis=-1, keepdims=True)
     own = bounds.entering[1]
     middle = own.middle
     length_a = without_one(bounds.entering_norm[1], bias=net.bias)
@@ -53,13 +53,13 @@ def signed_blocks(cell: Cell, bounds: Propagation, x: FloatArray, weights: Float
     inner = cell.blocks[1]
     size = (_frobenius(inner.weight.middle) + _frobenius(inner.weight.radius) + inner.rho) * (1.0 + gamma(8))
     last = 3 if net.bias else 2
-    out = np.full((last + 1, last + 1), np.inf)
-    out[0, 1] = out[1, 0] = cell.blocks[2].spectral * u
-    out[0, last] = out[last, 0] = size * u
-    out[1, last] = out[last, 1] = float(between.max())
+    out = np.full((*u.shape[:-1], last + 1, last + 1), np.inf)
+    out[..., 0, 1] = out[..., 1, 0] = (cell.blocks[2].spectral * u)[..., 0]
+    out[..., 0, last] = out[..., last, 0] = (size * u)[..., 0]
+    out[..., 1, last] = out[..., last, 1] = between.max(axis=-1)
     if net.bias:
         ones = _sums(second, np.ones((rows, 1)), np.zeros(rows), weights, 1.0 + gamma(rows + 16))
-        out[2, last] = out[last, 2] = float(ones.max())
+        out[..., 2, last] = out[..., last, 2] = ones.max(axis=-1)
     return out * (1.0 + gamma(32)) + TINY
 
 
@@ -71,8 +71,8 @@ def without_one(values: FloatArray, *, bias: bool) -> FloatArray:
     return length
 
 
-def _frobenius(matrix: FloatArray) -> float:
-    return float(norms(matrix.reshape(1, -1))[0])
+def _frobenius(matrix: FloatArray) -> FloatArray:
+    return norms(matrix.reshape(*matrix.shape[:-2], 1, -1))
 
 
 def _input_norm(inputs: FloatArray, weights: FloatArray) -> float:
@@ -82,15 +82,21 @@ def _input_norm(inputs: FloatArray, weights: FloatArray) -> float:
 
 def _sums(factor: Interval, vectors: FloatArray, spread: FloatArray, weights: FloatArray, length: float) -> FloatArray:
     """Bounds (q,) of |sum_i w_i kap_i z_i| for kap (n, q), |z_i - vectors_i| <= spread_i, and a bound ``length`` of |vectors|."""
-    rows = vectors.shape[0]
+    rows = weights.size
     middle, radius = factor.middle, factor.radius
     sizes = norms(vectors)
     room = 1.0 + gamma(rows + 64)
     weighted = weights[:, None]
-    known = norms((weighted * middle).T @ vectors)
-    rounding = gamma(rows + 64) * ((weighted * np.abs(middle)).T @ sizes)
-    apart = (weighted * radius).T @ sizes
-    together = np.sqrt((weighted * radius**2).sum(axis=0)) * length + ROOT_TINY
-    moved = (weighted * factor.magnitude).T @ spread
+    known = norms(np.swapaxes(weighted * middle, -1, -2) @ vectors)
+    rounding = gamma(rows + 64) * _summed(weighted * np.abs(middle), sizes)
+    apart = _summed(weighted * radius, sizes)
+    together = np.sqrt((weighted * radius**2).sum(axis=-2)) * length + ROOT_TINY
+    moved = _summed(weighted * factor.magnitude, spread)
     found: FloatArray = (known + rounding + np.fmin(apart, together) + moved) * room + rows * TINY
     return np.where(np.isnan(found), np.inf, found)
+
+
+def _summed(factor: FloatArray, sizes: FloatArray) -> FloatArray:
+    """sum_i kap_i z_i (q,) for kap (n, q) and numbers z (n,)."""
+    total: FloatArray = (np.swapaxes(factor, -1, -2) @ sizes[..., None])[..., 0]
+    return total

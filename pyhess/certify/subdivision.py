@@ -29,8 +29,8 @@ IntArray = npt.NDArray[np.int64]
 Evaluate = Callable[[FloatArray, FloatArray, FloatArray, IntArray], None]
 Progress = Callable[[dict[str, object]], object]
 
-#: Leaves split in a round, and boxes handed to a thread at a time.
-_ROUND, _PIECE = 16, 4
+#: Boxes handed to a thread at a time at least, and leaves split in a round per box of these.
+_PIECE, _ROUND = 4, 4
 #: Numbers that the leaves may take up: 400 MB.
 _MAX_NUMBERS = 5 * 10**7
 
@@ -110,8 +110,10 @@ class Subdivision:
         low: FloatArray,
         high: FloatArray,
         keys: tuple[tuple[int, ...], ...] = (),
+        piece: int = 1,
     ) -> None:
         self._evaluate, self.keys = evaluate, keys
+        self._piece = max(_PIECE, piece)
         self.low, self.high = low, high
         self._low, self._high = [low], [high]
         bounds, splits = np.empty(1), np.empty(1, dtype=np.int64)
@@ -146,7 +148,7 @@ class Subdivision:
         """Split the worst leaves until a limit is reached; returns the bound."""
         began = monotonic()
         room = _MAX_NUMBERS // (2 * self._low[0].size)
-        with _pool() as spread:
+        with _pool(self._piece) as spread:
             while self._heap and not limits.expired() and self.psi_lower < limits.goal:
                 if self.cells >= limits.max_cells or len(self._low) >= room:
                     break
@@ -162,7 +164,7 @@ class Subdivision:
         cuts: list[int] = []
         lows: list[FloatArray] = []
         highs: list[FloatArray] = []
-        while self._heap and len(cuts) < _ROUND and self._heap[0][0] < limits.goal:
+        while self._heap and len(cuts) < _ROUND * self._piece and self._heap[0][0] < limits.goal:
             leaf = self._heap[0][1]
             low, high = self._low[leaf], self._high[leaf]
             k = self._split[leaf] if self._split[leaf] >= 0 else self._gains.choose(low, high)
@@ -245,9 +247,9 @@ def _is_copy(keys: tuple[tuple[int, ...], ...], low: FloatArray, high: FloatArra
 
 
 @contextmanager
-def _pool() -> Iterator[Callable[..., bool]]:
+def _pool(piece: int) -> Iterator[Callable[..., bool]]:
     """A function that evaluates boxes on all threads; False if the limits expired first."""
-    with ThreadPoolExecutor(max_workers=num_workers(_ROUND)) as executor:
+    with ThreadPoolExecutor(max_workers=num_workers(2 * _ROUND)) as executor:
 
         def spread(
             evaluate: Evaluate, lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: IntArray, limits: Limits
@@ -255,10 +257,10 @@ def _pool() -> Iterator[Callable[..., bool]]:
             def work(begin: int) -> bool:
                 if limits.expired():
                     return False
-                part = slice(begin, begin + _PIECE)
+                part = slice(begin, begin + piece)
                 evaluate(lows[part], highs[part], bounds[part], splits[part])
                 return True
 
-            return all(list(executor.map(work, range(0, len(lows), _PIECE))))
+            return all(list(executor.map(work, range(0, len(lows), piece))))
 
         yield spread
