@@ -3,7 +3,7 @@
 With t_l the norms of a direction's parts (its layers' blocks, or their weights and biases; sum t_l^2 = 1) the residual form of
 every datum i is bounded by t'M_i t with M_i >= 0 entrywise, where the first layer enters through y_i = |V^1 x~_i| <= |x~_i| t_1.
 The data average keeps y_i apart as long as possible: mean kap_i y_i^2 <= t_1^2 eigval_max(mean kap_i x~_i x~_i'), and
-Cauchy-Schwarz for the mixed terms.
+Cauchy-Schwarz for the mixed terms. `SecondSum` does the same for the second layer, which enters through z_i = |V^2 a_i|.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .intervals import gamma
+from .first_layer import FirstLayer
+from .intervals import gamma, norms
 from .spectral import eigvals_max_bound
 
 FloatArray = npt.NDArray[np.float64]
+
+
+#: Sizes |a_i| too small to divide by their squares.
+_SMALL = 1e-60
 
 
 class FormSum:
@@ -47,9 +52,7 @@ class FormSum:
         finite = np.isfinite(self._plain).all(axis=(-2, -1)) & np.isfinite(moments).all(axis=(-3, -2, -1))
         form = np.where(finite[..., None, None], self._plain, 0.0)
         moments = np.where(finite[..., None, None, None], moments, 0.0)
-        # The moment matrices are sums over data of rounded products: |error| <= gamma sum kap |x~||x~|', in norm at most the
-        # trace.
-        tops = np.maximum(0.0, eigvals_max_bound(moments)) + gamma(self._count + 16) * np.trace(moments, axis1=-2, axis2=-1)
+        tops = _tops(moments, self._count)
         mixed = np.minimum(np.sqrt(tops[..., 1:] * form[..., 0, 1:]), self._crude[..., 1:])
         form[..., 0, 0] = tops[..., 0]
         form[..., 0, 1:] = form[..., 1:, 0] = mixed
@@ -59,6 +62,59 @@ class FormSum:
     def bound(self, scales: FloatArray) -> float:
         """Upper bound of the form over unit t."""
         return float(largest(self.form(scales)))
+
+
+class SecondSum:
+    """The entries of one column, that of the second layer's weights, once more, by what the data have in common.
+
+    Where a form has kap_i z_i, z_i = |V^2 a_i|, the middles and moments of `first_layer` bound Z(kap)² >= sum_i kap_i z_i² for
+    |V^2| = 1: entries kap_i z_i² by Z(kap)², kap_i z_i by (sum kap_i)^(1/2) Z(kap), kap_i y_i z_i by Y(kap) Z(kap).
+    """
+
+    def __init__(self, column: int, parts: int, features: int, bias: bool) -> None:
+        size = features + (1 if bias else 0)
+        self._column, self._bias = column, bias
+        self._plain, self._still = np.zeros(parts), np.zeros(parts)
+        self._moments = [np.zeros((size, size))] * (parts + 1)  # the last is that of y
+        self._count = 0
+
+    def add(self, forms: FloatArray, sizes: FloatArray, first: FirstLayer, x: FloatArray, weights: FloatArray) -> None:
+        """Add the forms M (..., n, parts, parts), which hold |a_i| as ``sizes`` (..., n), of the data x (n, d)."""
+        inputs = np.concatenate([x, np.ones((x.shape[0], 1))], axis=1) if self._bias else x
+        inverse = 1.0 / np.where(sizes > _SMALL, sizes, np.nan)
+        kap = weights[:, None] * forms[..., self._column, :] * inverse[..., None]
+        kap[..., self._column] *= inverse
+        self._plain = self._plain + kap.sum(axis=-2)
+        self._still = self._still + (kap * norms(first.middle.magnitude)[..., None] ** 2).sum(axis=-2)
+        moved = kap * (first.distance * first.steepest)[..., None] ** 2
+        moved = np.concatenate([moved, kap[..., :1]], axis=-1)
+        for part, moment in enumerate(self._moments):
+            self._moments[part] = moment + np.swapaxes(inputs * moved[..., part, None], -1, -2) @ inputs
+        self._count += x.shape[0]
+
+    def form(self, scales: FloatArray) -> FloatArray:
+        """Bounds (..., parts, parts) of the mean form's entries, infinite where there are none."""
+        moments = np.stack(np.broadcast_arrays(*self._moments), axis=-3)
+        column, parts, size = self._column, self._plain.shape[-1], moments.shape[-1]
+        known = np.isfinite(moments).all(axis=(-3, -2, -1))
+        tops = _tops(np.where(known[..., None, None, None], moments, 0.0), self._count)
+        z = np.sqrt(self._still) + np.sqrt(tops[..., :-1])
+        row = np.sqrt(self._plain) * z
+        row[..., 0] = np.sqrt(tops[..., -1]) * z[..., 0]
+        row[..., column] = z[..., column] ** 2
+        form = np.full((*row.shape, parts), np.inf)
+        form[..., column, :] = form[..., :, column] = row
+        bound: FloatArray = form * np.outer(scales, scales) * (1.0 + gamma(3 * self._count + 4 * size + 64 * parts + 256))
+        return np.where(known[..., None, None] & ~np.isnan(bound), bound, np.inf)
+
+
+def _tops(moments: FloatArray, count: int) -> FloatArray:
+    """Bounds of the largest eigenvalues of sums of ``count`` rounded products.
+
+    |error| <= gamma sum kap |x~||x~|', in norm at most the trace.
+    """
+    tops: FloatArray = np.maximum(0.0, eigvals_max_bound(moments)) + gamma(count + 16) * np.trace(moments, axis1=-2, axis2=-1)
+    return tops
 
 
 def largest(form: FloatArray) -> FloatArray:

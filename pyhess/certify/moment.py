@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from ..data import Dataset
 from ..model import MLP
-from .forms import FormSum, largest
+from .first_layer import first_layer
+from .forms import FormSum, SecondSum, largest
 from .intervals import gamma
 from .joint import Last, steep_and_curved
 from .propagate import Cell, Propagation, propagate
@@ -28,6 +29,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Numbers in one block's widest intermediate array, and its rows at most: between two blocks the work can be cancelled.
 _BLOCK_NUMBERS, _BLOCK_ROWS = 2**20, 8192
+#: Inputs up to which the second layer's moments are looked at as well: they cost as much as the first layer's.
+_MOST_INPUTS = 64
 
 
 def data_blocks(cell: Cell, data: Dataset, targets: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
@@ -191,6 +194,10 @@ def moment_bounds(
     net = cell.net
     parts = Parts.of(net, apart=True)
     pairs, total = (FormSum(parts.count, net.widths[0], net.bias) for _ in range(2))
+    deep = net.num_layers > 2
+    # The second layer's weights have a column of their own.
+    together = deep and net.widths[0] <= _MOST_INPUTS and (parts.weight != parts.bias or not net.bias)
+    sharper = [SecondSum(parts.weight[1], parts.count, net.widths[0], net.bias) for _ in range(2)] if together else []
     signed = signed_applies(cell, data.num_samples, loss)
     known = np.full((parts.count, parts.count), np.inf)
     for x, y, w in data_blocks(cell, data, targets):
@@ -200,8 +207,15 @@ def moment_bounds(
         mixed, curved = residual_forms(cell, bounds, parts)
         pairs.add(mixed, x, w)
         total.add(curved, x, w)
-        if signed and x.shape[0] == data.num_samples:
-            known = signed_blocks(cell, bounds, x, w)
+        if deep:
+            first = first_layer(cell, bounds, x)
+            for sums, forms in zip(sharper, (mixed, curved) if sharper else (), strict=True):
+                sums.add(forms, parts.own(bounds, 1)[..., parts.weight[1]], first, x, w)
+            if signed and x.shape[0] == data.num_samples:
+                known = signed_blocks(cell, bounds, first, x, w)
     scales = parts.spread(np.array(net.layer_scales)) * (1.0 + gamma(4))
-    form = np.fmin(pairs.form(scales), known * np.outer(scales, scales) * (1.0 + gamma(4))) + total.form(scales)
+    mixed, curved = pairs.form(scales), total.form(scales)
+    if sharper:
+        mixed, curved = (np.fmin(form, sums.form(scales)) for form, sums in zip((mixed, curved), sharper, strict=True))
+    form = np.fmin(mixed, known * np.outer(scales, scales) * (1.0 + gamma(4))) + curved
     return -largest(form * (1.0 + gamma(4)))

@@ -7,7 +7,8 @@ y = |V^1 (x, 1)| and P_l the coefficients of |sdot^l| <= P_l . (y, t_2, …, t_D
     M = sum_{l>=2} |delta^l| sup phi' (e_l P_{l-1}' + P_{l-1} e_l') + sum_{l<D} max_j (-bar_j phi''_j)_+ P_l P_l',
 
 v'Rv >= -mean_i t'M_i t. In the mean, M_11 y² counts with the largest eigenvalue of mean M_11 (x,1)(x,1)', and M_1l y t_l with the
-root of (mean M_1l) times that of mean M_1l (x,1)(x,1)', or with mean M_1l |(x,1)|. For two hidden layers and one output the mixed
+root of (mean M_1l) times that of mean M_1l (x,1)(x,1)', or with mean M_1l |(x,1)|; the second layer's entries have another bound
+in `reference_first`. For two hidden layers and one output the mixed
 terms, the first sum, have a second bound in `reference_signed`.
 """
 
@@ -18,6 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from .reference_first import extended, second_form, second_moment
 from .reference_hessian import Cells, Pass, Problem, passes
 from .reference_interval import Range, Wide, length, up, wide, zeros
 from .reference_joint import Last, steep_and_curved
@@ -40,10 +42,12 @@ def moment_bounds(problem: Problem, parts: Sequence[Cells]) -> list[Wide]:
     found = []
     for index, part in enumerate(parts):
         own = slice(index * rows, (index + 1) * rows)
-        form, known = mean_form(problem, mixed[own]), signed_form(problem, part, along.of(own))
+        there = along.of(own)
+        means = [mean_form(problem, forms[own], part, there) for forms in (mixed, curved)]
+        known = signed_form(problem, part, there)
         if known is not None:
-            form = np.where(known < form, known, form)
-        found.append(-_largest(up(form + mean_form(problem, curved[own]))))
+            means[0] = np.where(known < means[0], known, means[0])
+        found.append(-_largest(up(means[0] + means[1])))
     return found
 
 
@@ -199,20 +203,17 @@ def _largest(form: Wide) -> Wide:
     return np.maximum(largest_eigenvalue(Range(np.maximum(form, form.T))), wide(0.0))
 
 
-def mean_form(problem: Problem, forms: Wide) -> Wide:
-    """The mean of t'M_i t is at most t'form t for t >= 0."""
+def mean_form(problem: Problem, forms: Wide, cells: Cells | None = None, along: Pass | None = None) -> Wide:
+    """The mean of t'M_i t is at most t'form t for t >= 0; sharper for one part of a region, with biases apart."""
     sizes = forms.shape[1]
     scale = [problem.scale[layer] for layer in [*range(problem.layers), *range(1, problem.layers - 1)][:sizes]]
-    inputs = problem.x if not problem.bias else np.concatenate([problem.x, np.ones((len(problem.x), 1))], axis=1)
+    inputs = extended(problem)
     reach = length(np.abs(wide(inputs)))
     weighted = Range(forms) * problem.mass[:, None, None]
     plain = weighted.sum(0)
     form = plain.hi.copy()
-    point = Range(wide(inputs))
     for one in range(sizes):
-        moment = ((point * weighted[:, 0, one][:, None])[:, :, None] * point[:, None, :]).sum(0)
-        symmetric = Range(np.minimum(moment.lo, moment.lo.T), np.maximum(moment.hi, moment.hi.T))
-        top = np.maximum(largest_eigenvalue(symmetric), wide(0.0))
+        top = second_moment(inputs, weighted[:, 0, one])
         crude = up((weighted[:, 0, one] * Range(reach)).sum(0).hi)
         if one == 0:
             form[0, 0] = top
@@ -221,4 +222,7 @@ def mean_form(problem: Problem, forms: Wide) -> Wide:
     for one in range(sizes):
         for other in range(sizes):
             form[one, other] = product(form[one, other], (scale[one] * scale[other]).hi)
+    if cells is not None and along is not None:
+        known = second_form(problem, cells, along, bare(problem, along.a_norm[1]), forms)
+        form = form if known is None else np.where(known < form, known, form)
     return form

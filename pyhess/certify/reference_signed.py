@@ -9,7 +9,9 @@ mixed terms of a direction V are twice
     biases with third   sum_j V³_j c²_j mean_i r_i phi'(s²_ij)            <= max |mean r phi'| |c²| |V³|,
 
 with V² and c² the weights and the biases of V in the second layer. A mean of kap_i z_i, kap_i within d_i of m_i, is at most
-|mean m_i z_i| in norm, where terms may cancel, plus mean d_i |z_i| or (mean d_i²)^(1/2) times the norm of the z_i as a matrix.
+|mean m_i z_i| in norm, where terms may cancel, plus mean d_i |z_i| or (mean d_i²)^(1/2) times the norm of the z_i as a matrix. As one matrix moves all
+activations from those at the middle, |mean r_i phi'(s²_ij) a_i| is also at most that with a^c_i plus d max |z|, by the mean value
+theorem (`reference_first`).
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .reference_first import extended, first_layer, second_moment
 from .reference_interval import Range, Wide, length, middle_and_radius, up, wide, zeros
-from .reference_tests import largest_eigenvalue
 
 if TYPE_CHECKING:
     from .reference_hessian import Cells, Pass, Problem
@@ -35,15 +37,16 @@ def signed_form(problem: Problem, cells: Cells, along: Pass) -> Wide | None:
     """
     if problem.layers != 3 or problem.widths[-1] != 1 or problem.loss != "squared_error" or not cells.norms:
         return None
-    rows, inputs = len(problem.x), problem.x
-    if problem.bias:
-        inputs = np.concatenate([problem.x, np.ones((rows, 1))], axis=1)
+    rows, inputs = len(problem.x), extended(problem)
     if rows * problem.widths[1] * problem.widths[2] * inputs.shape[1] > _NUMBERS:
         return None
     second = along.delta[2] * along.slope[1]  # r phi'(s²)
     pairs = (second[:, :, None] * along.slope[0][:, None, :]).reshape(rows, -1)
     z = _means(problem, pairs, Range(wide(inputs)), _norm(problem, inputs)).max()
     between = _means(problem, second, along.a[1], None, bare(problem, along.a_norm[1]))
+    first = first_layer(problem, cells, along)
+    moved = up(_means(problem, second, first.middle, None) + up(first.distance * z))
+    between = np.where(moved < between, moved, between)
     inner = up(length(cells.w[1].size().reshape(1, -1))[0] + cells.rho[1][0])
     known = [(0, 1, up(cells.norms[2][0] * z)), (0, 2, up(inner * z)), (1, 2, between.max())]
     if problem.bias:
@@ -62,10 +65,7 @@ def bare(problem: Problem, norm: Wide) -> Wide:
 
 def _norm(problem: Problem, inputs: Wide) -> Wide:
     """The spectral norm of the rows sqrt(w_i) z_i, from their second moments."""
-    z = Range(wide(inputs))
-    moment = ((z * problem.mass[:, None])[:, :, None] * z[:, None, :]).sum(0)
-    symmetric = Range(np.minimum(moment.lo, moment.lo.T), np.maximum(moment.hi, moment.hi.T))
-    return Range(np.maximum(largest_eigenvalue(symmetric), wide(0.0))).root().hi
+    return Range(second_moment(inputs, problem.mass)).root().hi
 
 
 def _means(problem: Problem, factor: Range, z: Range, norm: Wide | None, most: Wide | None = None) -> Wide:

@@ -7,7 +7,8 @@ With kap_i = r_i phi'(s²_ij) phi'(s¹_ik) in [m_i - d_i, m_i + d_i],
 
 |X| the spectral norm of diag(sqrt w) (x, 1), and the middles may cancel. With u the largest over the units j, k and W², v the
 layers' weights, the blocks between the first layer and the others are at most |v| u (second) and |W²|_F u (third); those between
-the third and the second's weights or biases are the largest |sum_i w_i r_i phi'(s²_ij) a_i| or |sum_i w_i r_i phi'(s²_ij)|.
+the third and the second's weights or biases are the largest |sum_i w_i r_i phi'(s²_ij) a_i| or |sum_i w_i r_i phi'(s²_ij)|. With a
+as in `first_layer` the former is at most |sum_i w_i r_i phi'(s²_ij) a^c_i| + d u.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from .first_layer import FirstLayer
 from .intervals import ROOT_TINY, TINY, Interval, gamma, norms
 from .propagate import Cell, Propagation
 from .spectral import norm_bound
@@ -33,7 +35,7 @@ def signed_applies(cell: Cell, rows: int, loss: str) -> bool:
     return rows * float(net.widths[1] * net.widths[2]) <= _MOST
 
 
-def signed_blocks(cell: Cell, bounds: Propagation, x: FloatArray, weights: FloatArray) -> FloatArray:
+def signed_blocks(cell: Cell, bounds: Propagation, first: FirstLayer, x: FloatArray, weights: FloatArray) -> FloatArray:
     """Bounds (..., k, k) of the mixed terms' norms between two of the moment bound's k columns, all data at once; inf is not known.
 
     The columns are the first layer, the second's weights, its biases if there are any, and the third.
@@ -50,6 +52,8 @@ def signed_blocks(cell: Cell, bounds: Propagation, x: FloatArray, weights: Float
     length_a = without_one(bounds.entering_norm[1], bias=net.bias)
     spread = np.minimum(norms(own.radius), (norms(middle) + length_a) * (1.0 + gamma(4)))
     between = _sums(second, middle, spread, weights, np.inf)
+    still = first.middle
+    between = np.fmin(between, _sums(second, still.middle, norms(still.radius), weights, np.inf) + first.distance * u)
     inner = cell.blocks[1]
     size = (_frobenius(inner.weight.middle) + _frobenius(inner.weight.radius) + inner.rho) * (1.0 + gamma(8))
     last = 3 if net.bias else 2

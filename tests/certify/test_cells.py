@@ -8,6 +8,7 @@ import pytest
 import pyhess as ph
 from pyhess.certify import portfolio, schedule
 from pyhess.certify.boxes import cell_subdivision
+from pyhess.certify.first_layer import first_layer
 from pyhess.certify.intervals import Interval
 from pyhess.certify.propagate import BallCells, box_cell, propagate
 from pyhess.certify.signed import signed_blocks
@@ -62,7 +63,8 @@ def test_signed_blocks_are_above_the_mixed_terms_anywhere_in_the_cell() -> None:
         else:
             region = ph.Box(middle - radius / 2, middle + radius / 2).bind(obj)
             cell = box_cell(net, region)
-        bound = signed_blocks(cell, propagate(cell, x, y, "squared_error"), x, data.normalized_weights)
+        bounds = propagate(cell, x, y, "squared_error")
+        bound = signed_blocks(cell, bounds, first_layer(cell, bounds, x), x, data.normalized_weights)
         for theta in region.sample(8, rng=rng):
             exact = _mixed_norms(obj, theta)
             assert (exact <= bound + 1e-12).all(), (turn, exact, bound)
