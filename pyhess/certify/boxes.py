@@ -29,7 +29,7 @@ FULL_PARAMS = 6
 #: Most parameters, and most multiplications of one enclosure, for branch and bound by the residual part.
 BOX_PARAMS, _BOX_COST = 150, 3e7
 #: Cells whose moment bounds are computed together, and data times units of them.
-_BATCH, _BATCH_NUMBERS = 32, 2000
+_BATCH, _BATCH_NUMBERS = 64, 8000
 #: A moment bound takes as long as this many multiplications, and as many again for every datum and parameter.
 _MOMENT_WORK, _MOMENT_COST, _MOMENT_MOST = 3e5, 200.0, 1e7
 

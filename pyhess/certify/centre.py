@@ -96,7 +96,8 @@ class _Move:
     def of(block: Block, point: Block) -> _Move:
         w, b = block.weight.distance(point.weight), block.bias.distance(point.bias)
         weight, both = norm_bound(w), norm_bound(np.concatenate([w, b[:, None]], axis=1))
-        return _Move((weight + block.rho) * (1.0 + gamma(4)), (both + block.rho) * (1.0 + gamma(4)))
+        rho = float(block.rho[0])
+        return _Move((weight + rho) * (1.0 + gamma(4)), (both + rho) * (1.0 + gamma(4)))
 
 
 @dataclass(frozen=True)

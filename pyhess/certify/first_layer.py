@@ -6,9 +6,9 @@ With a^c at the middle of the cell, |(V^1, c^1)|_F <= d for the difference to it
 
 by the mean value theorem: one direction V^1 for all data. So a weighted sum of squares is bounded by second moments,
 
-    (sum_i kap_i |a_i|²)^(1/2) <= (sum_i kap_i |a^c_i|²)^(1/2) + d eigval_max(sum_i kap_i G_i² x~_i x~_i')^(1/2),    G_i = max_k |g_ik|,
+    (sum_i kap_i |a_i|²)^(1/2) <= (sum_i kap_i |a^c_i|²)^(1/2) + d eigval_max(sum_i kap_i G_i² x~_i x~_i')^(1/2),
 
-where suprema of every datum would have the trace of the matrix.
+G_i = max_k |g_ik|, where suprema of every datum would have the trace of the matrix.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FirstLayer:
-    """Activations ``middle`` (..., n, m) at the middle, how far the block may be from it (..., 1) and sup phi' ``steepest`` (..., n)."""
+    """Activations (..., n, m) at the middle of a cell, how far the block may be from there (..., 1), and sup phi' (..., n)."""
 
     middle: Interval
     distance: FloatArray

@@ -46,7 +46,7 @@ class FormSum:
         self._count += x.shape[0]
 
     def form(self, scales: FloatArray) -> FloatArray:
-        """Entries (..., parts, parts) of the mean form in t; ``scales`` are the parts' factors κ_l from V to its effective block."""
+        """Entries (..., parts, parts) of the mean form in t; ``scales`` are the parts' factors κ_l to their effective blocks."""
         moments = np.stack(np.broadcast_arrays(*self._moments), axis=-3)
         parts, size = moments.shape[-3:-1]
         finite = np.isfinite(self._plain).all(axis=(-2, -1)) & np.isfinite(moments).all(axis=(-3, -2, -1))

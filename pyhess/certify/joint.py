@@ -105,7 +105,7 @@ def _product_bound(base: FloatArray, h: FloatArray, d: FloatArray, power: float)
 
 
 def steep_and_curved(activation: tuple[str, float], s: Interval, bar: Interval, steep: FloatArray) -> FloatArray | None:
-    """Supremum over units and their s of steep phi'(s)² + (-bar phi''(s))_+, for ``s`` and ``bar`` (..., n, m), ``steep`` (..., n) >= 0.
+    """Supremum over units and their s of steep phi'(s)² + (-bar phi''(s))_+: ``s``, ``bar`` (..., n, m), ``steep`` (..., n) >= 0.
 
     None if the units are too many to be cut into pieces.
     """
@@ -219,7 +219,7 @@ def _hulls(
 
     for x in (v.lo, v.hi):
         x = np.broadcast_to(x, (x.shape[0], *lead, units))
-        moderate &= (np.abs(x) <= _LARGEST).all(axis=(0, -1))[..., None]
+        moderate &= (np.abs(x) <= _LARGEST).all(axis=(0, -1), keepdims=True)[0]
         take(x, -1, cells, units)
     take(np.broadcast_to(left[..., 0], (left.shape[0], *lead)), -1, cells)
     for x in (others, value.lo, value.hi, slope.lo, slope.hi, bend.lo, bend.hi):

@@ -1,12 +1,12 @@
 """The second layer's entries of a mean form, by what the first layer's activations have in common, for checking certificates.
 
-With a^c the activations at the middle of the cell, d a bound of the distance of (W¹, b¹) from there, and G_i that of |phi'| at the
-datum i, |a_i - a^c_i| <= G_i |D (x_i, 1)| for one matrix D, the difference of the blocks. So for all kap_i >= 0
+With a^c the activations at the middle of the cell, d a bound of the distance of (W¹, b¹) from there, G_i that of |phi'| at the
+datum i, and z_i = (x_i, 1), |a_i - a^c_i| <= G_i |D z_i| for one matrix D, the difference of the blocks. So for all kap_i >= 0
 
-    (mean kap_i |a_i|²)^(1/2) <= Z = (mean kap_i |a^c_i|²)^(1/2) + d (largest eigenvalue of mean kap_i G_i² (x_i,1)(x_i,1)')^(1/2).
+    (mean kap_i |a_i|²)^(1/2) <= Z = (mean kap_i |a^c_i|²)^(1/2) + d (largest eigenvalue of mean kap_i G_i² z_i z_i')^(1/2).
 
 In a form whose entries hold |a_i|, kap_i |a_i|² has a mean of at most Z², and kap_i |a_i| one of (mean kap_i)^(1/2) Z; where
-y_i = |V¹ (x_i, 1)| comes in as well, (largest eigenvalue of mean kap_i (x_i,1)(x_i,1)')^(1/2) Z.
+|V¹ z_i| comes in as well, (largest eigenvalue of mean kap_i z_i z_i')^(1/2) Z.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def second_moment(inputs: Wide, weights: Range) -> Wide:
     return np.maximum(largest_eigenvalue(symmetric), wide(0.0))
 
 
-def second_form(problem: Problem, cells: Cells, along: Pass, sizes: Wide, forms: Wide) -> Wide | None:
+def second_form(problem: Problem, first: First, sizes: Wide, forms: Wide) -> Wide | None:
     """Bounds of the mean form's entries with the second layer's weights, infinite elsewhere; None if not looked at.
 
     ``forms`` (N, k, k), the second layer's weights in place 1, hold |a_i| as ``sizes`` (N,).
     """
-    if problem.layers < 3 or problem.x.shape[1] > _INPUTS:
+    if problem.x.shape[1] > _INPUTS:
         return None
-    first, inputs = first_layer(problem, cells, along), extended(problem)
+    inputs = extended(problem)
     inverse = Range(wide(1.0)) / Range(sizes)
     kap = Range(forms[:, 1, :]) * (problem.mass * inverse)[:, None]
     own = kap[:, 1] * inverse

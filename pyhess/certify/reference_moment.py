@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .reference_first import extended, second_form, second_moment
+from .reference_first import First, extended, first_layer, second_form, second_moment
 from .reference_hessian import Cells, Pass, Problem, passes
 from .reference_interval import Range, Wide, length, up, wide, zeros
 from .reference_joint import Last, steep_and_curved
@@ -43,7 +43,8 @@ def moment_bounds(problem: Problem, parts: Sequence[Cells]) -> list[Wide]:
     for index, part in enumerate(parts):
         own = slice(index * rows, (index + 1) * rows)
         there = along.of(own)
-        means = [mean_form(problem, forms[own], part, there) for forms in (mixed, curved)]
+        first = first_layer(problem, part, there) if problem.layers > 2 else None
+        means = [_sharper_mean(problem, forms[own], there, first) for forms in (mixed, curved)]
         known = signed_form(problem, part, there)
         if known is not None:
             means[0] = np.where(known < means[0], known, means[0])
@@ -203,8 +204,14 @@ def _largest(form: Wide) -> Wide:
     return np.maximum(largest_eigenvalue(Range(np.maximum(form, form.T))), wide(0.0))
 
 
-def mean_form(problem: Problem, forms: Wide, cells: Cells | None = None, along: Pass | None = None) -> Wide:
-    """The mean of t'M_i t is at most t'form t for t >= 0; sharper for one part of a region, with biases apart."""
+def _sharper_mean(problem: Problem, forms: Wide, along: Pass, first: First | None) -> Wide:
+    form = mean_form(problem, forms)
+    known = None if first is None else second_form(problem, first, bare(problem, along.a_norm[1]), forms)
+    return form if known is None else wide(np.where(known < form, known, form))
+
+
+def mean_form(problem: Problem, forms: Wide) -> Wide:
+    """The mean of t'M_i t is at most t'form t for t >= 0."""
     sizes = forms.shape[1]
     scale = [problem.scale[layer] for layer in [*range(problem.layers), *range(1, problem.layers - 1)][:sizes]]
     inputs = extended(problem)
@@ -222,7 +229,4 @@ def mean_form(problem: Problem, forms: Wide, cells: Cells | None = None, along: 
     for one in range(sizes):
         for other in range(sizes):
             form[one, other] = product(form[one, other], (scale[one] * scale[other]).hi)
-    if cells is not None and along is not None:
-        known = second_form(problem, cells, along, bare(problem, along.a_norm[1]), forms)
-        form = form if known is None else np.where(known < form, known, form)
     return form

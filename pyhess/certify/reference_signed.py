@@ -9,9 +9,9 @@ mixed terms of a direction V are twice
     biases with third   sum_j V³_j c²_j mean_i r_i phi'(s²_ij)            <= max |mean r phi'| |c²| |V³|,
 
 with V² and c² the weights and the biases of V in the second layer. A mean of kap_i z_i, kap_i within d_i of m_i, is at most
-|mean m_i z_i| in norm, where terms may cancel, plus mean d_i |z_i| or (mean d_i²)^(1/2) times the norm of the z_i as a matrix. As one matrix moves all
-activations from those at the middle, |mean r_i phi'(s²_ij) a_i| is also at most that with a^c_i plus d max |z|, by the mean value
-theorem (`reference_first`).
+|mean m_i z_i| in norm, where terms may cancel, plus mean d_i |z_i| or (mean d_i²)^(1/2) times the norm of the z_i as a
+matrix. One matrix moves all activations away from those at the middle (`reference_first`), so |mean r_i phi'(s²_ij) a_i| is also at
+most what it is for those, plus the matrix's norm times max |z|.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ With kap_i = r_i phi'(s²_ij) phi'(s¹_ik) in [m_i - d_i, m_i + d_i],
 
 |X| the spectral norm of diag(sqrt w) (x, 1), and the middles may cancel. With u the largest over the units j, k and W², v the
 layers' weights, the blocks between the first layer and the others are at most |v| u (second) and |W²|_F u (third); those between
-the third and the second's weights or biases are the largest |sum_i w_i r_i phi'(s²_ij) a_i| or |sum_i w_i r_i phi'(s²_ij)|. With a
-as in `first_layer` the former is at most |sum_i w_i r_i phi'(s²_ij) a^c_i| + d u.
+the third and the second's weights or biases are the largest |sum_i w_i r_i phi'(s²_ij) a_i| or |sum_i w_i r_i phi'(s²_ij)|. As
+a_i - a^c_i is phi' times V^1 x~_i in `first_layer`, the former is at most |sum_i w_i r_i phi'(s²_ij) a^c_i| + d u.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def signed_applies(cell: Cell, rows: int, loss: str) -> bool:
 
 
 def signed_blocks(cell: Cell, bounds: Propagation, first: FirstLayer, x: FloatArray, weights: FloatArray) -> FloatArray:
-    """Bounds (..., k, k) of the mixed terms' norms between two of the moment bound's k columns, all data at once; inf is not known.
+    """Bounds (..., k, k) of the mixed terms' norms between two of the moment bound's columns, all data at once; inf is unknown.
 
     The columns are the first layer, the second's weights, its biases if there are any, and the third.
     """

@@ -60,10 +60,11 @@ def _approximate_eigvals_min(symmetric: FloatArray) -> tuple[FloatArray, float]:
         start = np.cos(np.arange(size) ** 2.0)  # generic, and the same every time
         try:
             sigma = float(eigsh(symmetric[0], 1, which="SA", v0=start, tol=_LANCZOS, return_eigenvectors=False)[0])
-            return np.array([sigma]), 2.0 * _LANCZOS * abs(sigma)
+            return np.full(1, sigma), 2.0 * _LANCZOS * abs(sigma)
         except ArpackError:
             pass
-    return np.linalg.eigvalsh(symmetric)[:, 0], 0.0
+    lowest: FloatArray = np.linalg.eigvalsh(symmetric)[:, 0]
+    return lowest, 0.0
 
 
 def eigval_min_bound(a: FloatArray) -> float:
@@ -117,4 +118,5 @@ def _verified(a: FloatArray) -> FloatArray:
         slack += 2.0 * UNIT * sizes.max(axis=1) + TINY
         bound: FloatArray = trial - slack - 4.0 * UNIT * np.abs(trial)
         return bound
-    return -scale * (1.0 + gamma(size + 8))  # Gershgorin
+    by_rows: FloatArray = -scale * (1.0 + gamma(size + 8))  # Gershgorin
+    return by_rows

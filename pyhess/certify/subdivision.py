@@ -164,7 +164,8 @@ class Subdivision:
         cuts: list[int] = []
         lows: list[FloatArray] = []
         highs: list[FloatArray] = []
-        while self._heap and len(cuts) < _ROUND * self._piece and self._heap[0][0] < limits.goal:
+        most = min(_ROUND * self._piece, (limits.max_cells - self.cells + 1) // 2)
+        while self._heap and len(cuts) < most and self._heap[0][0] < limits.goal:
             leaf = self._heap[0][1]
             low, high = self._low[leaf], self._high[leaf]
             k = self._split[leaf] if self._split[leaf] >= 0 else self._gains.choose(low, high)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 import pyhess as ph
 from pyhess.certify import portfolio, schedule
 from pyhess.certify.boxes import cell_subdivision
 from pyhess.certify.first_layer import first_layer
+from pyhess.certify.forms import SecondSum
 from pyhess.certify.intervals import Interval
-from pyhess.certify.propagate import BallCells, box_cell, propagate
-from pyhess.certify.signed import signed_blocks
+from pyhess.certify.moment import moment_bound, moment_bounds
+from pyhess.certify.propagate import BallCells, box_cell, box_cells, propagate
+from pyhess.certify.signed import signed_blocks, without_one
 
 
 def _problem(seed: int, widths: list[int], activation: str = "tanh") -> ph.Objective:
@@ -68,6 +71,80 @@ def test_signed_blocks_are_above_the_mixed_terms_anywhere_in_the_cell() -> None:
         for theta in region.sample(8, rng=rng):
             exact = _mixed_norms(obj, theta)
             assert (exact <= bound + 1e-12).all(), (turn, exact, bound)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_second_layers_entries_are_above_their_means_anywhere_in_the_cell(bias: bool) -> None:
+    rng = np.random.default_rng(977)
+    for turn in range(10):
+        x, weights = rng.standard_normal((7, 2)) * 1.5, rng.dirichlet(np.ones(7))
+        units = 1 if turn < 4 else 3
+        net = ph.MLP(
+            [2, units, 2, 1], ["tanh", "gelu", "softplus"][turn % 3], bias=bias, parametrization="ntk" if turn % 2 else "standard"
+        )
+        obj = ph.Objective(net, ph.Dataset(x, rng.standard_normal(7)))
+        middle, radius = rng.standard_normal(net.num_params) * 0.7, 1e-4 if turn < 4 else 0.5
+        ball, box = ph.Ball(middle, radius).bind(obj), ph.Box(middle - radius / 2, middle + radius / 2).bind(obj)
+        kap = rng.random(7)
+        for region, cell in ((ball, BallCells(net, ball)(np.full(3, radius))), (box, box_cell(net, box))):
+            bounds = propagate(cell, x, obj.targets, "squared_error")
+            sizes = without_one(bounds.entering_norm[1], bias=bias)
+            forms = np.zeros((7, 3, 3))
+            forms[:, 0, 1] = forms[:, 1, 0] = forms[:, 1, 2] = forms[:, 2, 1] = kap * sizes
+            forms[:, 1, 1] = kap * sizes**2
+            sums = SecondSum(1, 3, 2, bias)
+            for half in (slice(0, 4), slice(4, 7)):
+                part = propagate(cell, x[half], obj.targets[half], "squared_error")
+                sums.add(forms[half], sizes[half], first_layer(cell, part, x[half]), x[half], weights[half])
+            bound = sums.form(np.ones(3))
+            for theta in region.sample(8, rng=rng):
+                exact = _second_means(net, theta, x, weights * kap, rng)
+                assert (exact <= bound[1] * (1.0 + 1e-12)).all()
+                if turn < 4:  # one unit on a small region: nothing is lost
+                    assert exact[1] >= 0.99 * bound[1, 1]
+
+
+def _second_means(net: ph.MLP, theta: np.ndarray, x: np.ndarray, kap: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """sum_i kap_i |V a_i| |U (x_i, 1)|, sum_i kap_i |V a_i|² and sum_i kap_i |V a_i| for unit U, V that make them large."""
+    (weight, bias), _ = net.layer_slices[0], None
+    scale = net.layer_scales[0]
+    s = scale * (x @ theta[weight].reshape(-1, x.shape[1]).T + (theta[bias] if bias is not None else 0.0))
+    phi = {"tanh": np.tanh, "softplus": lambda z: np.logaddexp(0.0, z)}.get(net.activations[0], lambda z: z * ndtr(z))
+    a = phi(s)
+    inputs = np.concatenate([x, np.ones((len(x), 1))], axis=1) if net.bias else x
+    values, vectors = np.linalg.eigh((a * kap[:, None]).T @ a)
+    tried = [vectors[:, -1:].T, *(v / np.linalg.norm(v) for v in rng.standard_normal((4, 2, a.shape[1])))]
+    found = np.array([0.0, values[-1], 0.0])
+    for v in tried:
+        z = kap * np.linalg.norm(a @ v.T, axis=1)
+        u = np.linalg.eigh((inputs * z[:, None]).T @ inputs)[1][:, -1]
+        found = np.maximum(found, [z @ np.abs(inputs @ u), 0.0, z.sum()])
+    return found
+
+
+def test_cells_of_a_stack_have_the_bounds_that_each_has() -> None:
+    go_on = np.zeros(1, dtype=np.int32)
+    rng = np.random.default_rng(983)
+    for widths, activation in (([2, 3, 2, 1], "tanh"), ([1, 2, 2, 2, 2], "relu"), ([2, 2, 2, 1], "sigmoid")):
+        obj = _problem(991, widths, activation)
+        net, layers = obj.net, len(widths) - 1
+        middle = rng.standard_normal(obj.num_params) * 0.4
+        radii, biases = rng.random((5, layers)), rng.standard_normal((5, widths[-1]))
+        radii[3] = 1e-9
+        radii[4] = 1e150  # one cell whose numbers overflow
+        make = BallCells(net, ph.Ball(middle, 1.0).bind(obj))
+        ends = Interval(biases, biases + rng.random(biases.shape))
+        low = middle - rng.random((5, obj.num_params))
+        high = low + rng.random((5, 1))
+        stacks = [make(radii), make(radii, ends), box_cells(net, low, high)]
+        for kind, stack in enumerate(stacks):
+            with np.errstate(all="ignore"):
+                together = moment_bounds(stack, obj.data, obj.targets, obj.loss, go_on)
+                for at in range(5):
+                    one = [make(radii[at]), make(radii[at], ends[at]), box_cells(net, low[at], high[at])][kind]
+                    alone = moment_bound(one, obj.data, obj.targets, obj.loss, go_on)
+                    assert together is not None and alone == pytest.approx(together[at], rel=1e-13)
+            assert np.isfinite(together[:3]).all()
 
 
 def _mixed_norms(obj: ph.Objective, theta: np.ndarray) -> np.ndarray:
