@@ -219,7 +219,7 @@ def _hulls(
 
     for x in (v.lo, v.hi):
         x = np.broadcast_to(x, (x.shape[0], *lead, units))
-        moderate &= (np.abs(x) <= _LARGEST).all(axis=(0, -1), keepdims=True)[0]
+        moderate &= (np.abs(x).max(axis=(0, -1)) <= _LARGEST)[..., None]
         take(x, -1, cells, units)
     take(np.broadcast_to(left[..., 0], (left.shape[0], *lead)), -1, cells)
     for x in (others, value.lo, value.hi, slope.lo, slope.hi, bend.lo, bend.hi):

@@ -10,8 +10,8 @@ mixed terms of a direction V are twice
 
 with V² and c² the weights and the biases of V in the second layer. A mean of kap_i z_i, kap_i within d_i of m_i, is at most
 |mean m_i z_i| in norm, where terms may cancel, plus mean d_i |z_i| or (mean d_i²)^(1/2) times the norm of the z_i as a
-matrix. One matrix moves all activations away from those at the middle (`reference_first`), so |mean r_i phi'(s²_ij) a_i| is also at
-most what it is for those, plus the matrix's norm times max |z|.
+matrix. One matrix moves all activations away from those at the middle (`reference_first`), so |mean r_i phi'(s²_ij) a_i| is at most
+what it is for those, plus the matrix's norm times max |z|.
 """
 
 from __future__ import annotations

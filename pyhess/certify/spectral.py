@@ -63,8 +63,7 @@ def _approximate_eigvals_min(symmetric: FloatArray) -> tuple[FloatArray, float]:
             return np.full(1, sigma), 2.0 * _LANCZOS * abs(sigma)
         except ArpackError:
             pass
-    lowest: FloatArray = np.linalg.eigvalsh(symmetric)[:, 0]
-    return lowest, 0.0
+    return np.asarray(np.linalg.eigvalsh(symmetric)[:, 0], dtype=np.float64), 0.0
 
 
 def eigval_min_bound(a: FloatArray) -> float:

@@ -79,9 +79,8 @@ def test_the_second_layers_entries_are_above_their_means_anywhere_in_the_cell(bi
     for turn in range(10):
         x, weights = rng.standard_normal((7, 2)) * 1.5, rng.dirichlet(np.ones(7))
         units = 1 if turn < 4 else 3
-        net = ph.MLP(
-            [2, units, 2, 1], ["tanh", "gelu", "softplus"][turn % 3], bias=bias, parametrization="ntk" if turn % 2 else "standard"
-        )
+        name, scaling = ["tanh", "gelu", "softplus"][turn % 3], ["standard", "ntk"][turn % 2]
+        net = ph.MLP([2, units, 2, 1], name, bias=bias, parametrization=scaling)
         obj = ph.Objective(net, ph.Dataset(x, rng.standard_normal(7)))
         middle, radius = rng.standard_normal(net.num_params) * 0.7, 1e-4 if turn < 4 else 0.5
         ball, box = ph.Ball(middle, radius).bind(obj), ph.Box(middle - radius / 2, middle + radius / 2).bind(obj)
@@ -106,9 +105,8 @@ def test_the_second_layers_entries_are_above_their_means_anywhere_in_the_cell(bi
 
 def _second_means(net: ph.MLP, theta: np.ndarray, x: np.ndarray, kap: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """sum_i kap_i |V a_i| |U (x_i, 1)|, sum_i kap_i |V a_i|² and sum_i kap_i |V a_i| for unit U, V that make them large."""
-    (weight, bias), _ = net.layer_slices[0], None
-    scale = net.layer_scales[0]
-    s = scale * (x @ theta[weight].reshape(-1, x.shape[1]).T + (theta[bias] if bias is not None else 0.0))
+    weight, bias = net.layer_slices[0]
+    s = net.layer_scales[0] * (x @ theta[weight].reshape(-1, x.shape[1]).T + (theta[bias] if bias is not None else 0.0))
     phi = {"tanh": np.tanh, "softplus": lambda z: np.logaddexp(0.0, z)}.get(net.activations[0], lambda z: z * ndtr(z))
     a = phi(s)
     inputs = np.concatenate([x, np.ones((len(x), 1))], axis=1) if net.bias else x
