@@ -24,7 +24,8 @@ from ..data import Dataset
 from .dense import dense_enclosures
 from .forms import FormSum
 from .intervals import TINY, Interval, gamma, norms
-from .moment import Parts, data_blocks, tangent_forms
+from .moment import data_blocks, tangent_forms
+from .parts import Parts
 from .propagate import Block, Cell, Propagation, propagate
 from .spectral import eigval_min_bound, norm_bound
 

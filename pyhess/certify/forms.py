@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .first_layer import FirstLayer
 from .intervals import gamma, norms
+from .middles import Middles
 from .spectral import eigvals_max_bound
 
 FloatArray = npt.NDArray[np.float64]
@@ -67,7 +67,7 @@ class FormSum:
 class SecondSum:
     """The entries of one column, that of the second layer's weights, once more, by what the data have in common.
 
-    Where a form has kap_i z_i, z_i = |V^2 a_i|, the middles and moments of `first_layer` bound Z(kap)² >= sum_i kap_i z_i² for
+    Where a form has kap_i z_i, z_i = |V^2 a_i|, the middles and moments of `middles` bound Z(kap)² >= sum_i kap_i z_i² for
     |V^2| = 1: entries kap_i z_i² by Z(kap)², kap_i z_i by (sum kap_i)^(1/2) Z(kap), kap_i y_i z_i by Y(kap) Z(kap).
     """
 
@@ -78,15 +78,15 @@ class SecondSum:
         self._moments = [np.zeros((size, size))] * (parts + 1)  # the last is that of y
         self._count = 0
 
-    def add(self, forms: FloatArray, sizes: FloatArray, first: FirstLayer, x: FloatArray, weights: FloatArray) -> None:
+    def add(self, forms: FloatArray, sizes: FloatArray, middle: Middles, x: FloatArray, weights: FloatArray) -> None:
         """Add the forms M (..., n, parts, parts), which hold |a_i| as ``sizes`` (..., n), of the data x (n, d)."""
         inputs = np.concatenate([x, np.ones((x.shape[0], 1))], axis=1) if self._bias else x
         inverse = 1.0 / np.where(sizes > _SMALL, sizes, np.nan)
         kap = weights[:, None] * forms[..., self._column, :] * inverse[..., None]
         kap[..., self._column] *= inverse
         self._plain = self._plain + kap.sum(axis=-2)
-        self._still = self._still + (kap * norms(first.middle.magnitude)[..., None] ** 2).sum(axis=-2)
-        moved = kap * (first.distance * first.steepest)[..., None] ** 2
+        self._still = self._still + (kap * norms(middle.activations[0].magnitude)[..., None] ** 2).sum(axis=-2)
+        moved = kap * (middle.distance[0] * middle.steepest)[..., None] ** 2
         moved = np.concatenate([moved, kap[..., :1]], axis=-1)
         for part, moment in enumerate(self._moments):
             self._moments[part] = moment + np.swapaxes(inputs * moved[..., part, None], -1, -2) @ inputs

@@ -11,19 +11,18 @@ dropped. Only the negative part of bar phi'' counts.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Dataset
-from ..model import MLP
-from .first_layer import first_layer
 from .forms import FormSum, SecondSum, largest
 from .intervals import gamma
 from .joint import Last, steep_and_curved
+from .middles import middles
+from .parts import Parts
 from .propagate import Cell, Propagation, propagate
-from .signed import signed_applies, signed_blocks, without_one
+from .signed import signed_applies, signed_blocks
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -40,46 +39,6 @@ def data_blocks(cell: Cell, data: Dataset, targets: FloatArray) -> Iterator[tupl
     for begin in range(0, data.num_samples, rows):
         part = slice(begin, begin + rows)
         yield data.X[part], targets[part], weights[part]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Columns of the forms: one for every layer, or one for its weights and one for its biases between the first and last layer.
-
-    ``weight`` and ``bias`` are every layer's columns; they agree where weights and biases have one size t between them. The first
-    layer's enter through y_i together, and nothing in the residual part depends on the last biases.
-    """
-
-    weight: list[int]
-    bias: list[int]
-
-    @staticmethod
-    def of(net: MLP, *, apart: bool) -> Parts:
-        layers = list(range(net.num_layers))
-        if not (apart and net.bias):
-            return Parts(layers, layers)
-        weight = [max(0, 2 * layer - 1) for layer in layers]
-        return Parts(weight, [2 * layer for layer in layers[:-1]] + weight[-1:])
-
-    @property
-    def count(self) -> int:
-        return self.bias[-1] + 1
-
-    def spread(self, of_layers: FloatArray) -> FloatArray:
-        """A number for every column, from one for every layer."""
-        values = np.empty(self.count)
-        values[self.weight], values[self.bias] = of_layers, of_layers
-        return values
-
-    def own(self, bounds: Propagation, layer: int) -> FloatArray:
-        """|V (a, 1)| of the layer's own direction, as a form (n, columns)."""
-        norm = bounds.entering_norm[layer]
-        form = np.zeros((*norm.shape, self.count))
-        weight, bias = self.weight[layer], self.bias[layer]
-        form[..., weight] = norm
-        if weight != bias:
-            form[..., weight], form[..., bias] = without_one(norm, bias=True), 1.0
-        return form
 
 
 def _steepest(bounds: Propagation, layer: int) -> FloatArray:
@@ -208,11 +167,11 @@ def moment_bounds(
         pairs.add(mixed, x, w)
         total.add(curved, x, w)
         if deep:
-            first = first_layer(cell, bounds, x)
+            middle = middles(cell, bounds, x)
             for sums, forms in zip(sharper, (mixed, curved) if sharper else (), strict=True):
-                sums.add(forms, parts.own(bounds, 1)[..., parts.weight[1]], first, x, w)
+                sums.add(forms, parts.own(bounds, 1)[..., parts.weight[1]], middle, x, w)
             if signed and x.shape[0] == data.num_samples:
-                known = signed_blocks(cell, bounds, first, x, w)
+                known = signed_blocks(cell, bounds, middle, x, w)
     scales = parts.spread(np.array(net.layer_scales)) * (1.0 + gamma(4))
     mixed, curved = pairs.form(scales), total.form(scales)
     if sharper:

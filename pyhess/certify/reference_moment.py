@@ -8,7 +8,7 @@ y = |V^1 (x, 1)| and P_l the coefficients of |sdot^l| <= P_l . (y, t_2, …, t_D
 
 v'Rv >= -mean_i t'M_i t. In the mean, M_11 y² counts with the largest eigenvalue of mean M_11 (x,1)(x,1)', and M_1l y t_l with the
 root of (mean M_1l) times that of mean M_1l (x,1)(x,1)', or with mean M_1l |(x,1)|; the second layer's entries have another bound
-in `reference_first`. For two hidden layers and one output the mixed
+in `reference_middles`. For one output the mixed
 terms, the first sum, have a second bound in `reference_signed`.
 """
 
@@ -19,10 +19,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from .reference_first import First, extended, first_layer, second_form, second_moment
 from .reference_hessian import Cells, Pass, Problem, passes
 from .reference_interval import Range, Wide, length, up, wide, zeros
 from .reference_joint import Last, steep_and_curved
+from .reference_middles import extended, middles, second_form, second_moment
 from .reference_signed import bare, signed_form
 from .reference_tests import largest_eigenvalue
 
@@ -43,11 +43,12 @@ def moment_bounds(problem: Problem, parts: Sequence[Cells]) -> list[Wide]:
     for index, part in enumerate(parts):
         own = slice(index * rows, (index + 1) * rows)
         there = along.of(own)
-        first = first_layer(problem, part, there) if problem.layers > 2 else None
-        means = [_sharper_mean(problem, forms[own], there, first) for forms in (mixed, curved)]
-        known = signed_form(problem, part, there)
-        if known is not None:
-            means[0] = np.where(known < means[0], known, means[0])
+        means = [mean_form(problem, forms[own]) for forms in (mixed, curved)]
+        if problem.layers > 2:
+            middle, sizes = middles(problem, part, there), bare(problem, there.a_norm[1])
+            sharper = [second_form(problem, middle, sizes, forms[own]) for forms in (mixed, curved)]
+            means = [_smaller(form, other) for form, other in zip(means, sharper, strict=True)]
+            means[0] = _smaller(means[0], signed_form(problem, part, there, middle))
         found.append(-_largest(up(means[0] + means[1])))
     return found
 
@@ -204,9 +205,7 @@ def _largest(form: Wide) -> Wide:
     return np.maximum(largest_eigenvalue(Range(np.maximum(form, form.T))), wide(0.0))
 
 
-def _sharper_mean(problem: Problem, forms: Wide, along: Pass, first: First | None) -> Wide:
-    form = mean_form(problem, forms)
-    known = None if first is None else second_form(problem, first, bare(problem, along.a_norm[1]), forms)
+def _smaller(form: Wide, known: Wide | None) -> Wide:
     return form if known is None else wide(np.where(known < form, known, form))
 
 

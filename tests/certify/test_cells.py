@@ -9,12 +9,13 @@ from scipy.special import ndtr
 import pyhess as ph
 from pyhess.certify import portfolio, schedule
 from pyhess.certify.boxes import cell_subdivision
-from pyhess.certify.first_layer import first_layer
 from pyhess.certify.forms import SecondSum
 from pyhess.certify.intervals import Interval
+from pyhess.certify.middles import middles
 from pyhess.certify.moment import moment_bound, moment_bounds
+from pyhess.certify.parts import without_one
 from pyhess.certify.propagate import BallCells, box_cell, box_cells, propagate
-from pyhess.certify.signed import signed_blocks, without_one
+from pyhess.certify.signed import signed_blocks
 
 
 def _problem(seed: int, widths: list[int], activation: str = "tanh") -> ph.Objective:
@@ -67,10 +68,51 @@ def test_signed_blocks_are_above_the_mixed_terms_anywhere_in_the_cell() -> None:
             region = ph.Box(middle - radius / 2, middle + radius / 2).bind(obj)
             cell = box_cell(net, region)
         bounds = propagate(cell, x, y, "squared_error")
-        bound = signed_blocks(cell, bounds, first_layer(cell, bounds, x), x, data.normalized_weights)
+        bound = signed_blocks(cell, bounds, middles(cell, bounds, x), x, data.normalized_weights)
         for theta in region.sample(8, rng=rng):
             exact = _mixed_norms(obj, theta)
             assert (exact <= bound + 1e-12).all(), (turn, exact, bound)
+
+
+def test_signed_blocks_of_deep_networks_are_above_the_residual_part_where_nothing_is_curved() -> None:
+    rng = np.random.default_rng(997)
+    for turn in range(8):
+        obj = flat_network(rng, turn)
+        net, radius = obj.net, 0.3 if turn < 6 else 1e-5
+        middle = rng.standard_normal(net.num_params) * 0.7
+        ball, box = ph.Ball(middle, radius).bind(obj), ph.Box(middle - radius / 4, middle + radius / 4).bind(obj)
+        for region, cell in ((ball, BallCells(net, ball)(np.full(4, radius))), (box, box_cell(net, box))):
+            bounds = propagate(cell, obj.data.X, obj.targets, "squared_error")
+            bound = signed_blocks(cell, bounds, middles(cell, bounds, obj.data.X), obj.data.X, obj.data.normalized_weights)
+            for theta in region.sample(6, rng=rng):
+                exact = mixed_blocks(obj, theta)
+                assert (exact <= bound + 1e-9).all()
+                if turn >= 6:  # one unit a layer, nearly a point: only Frobenius norms of blocks with biases are more
+                    assert exact[0, -1] >= 0.99 * bound[0, -1]
+
+
+def flat_network(rng: np.random.Generator, turn: int) -> ph.Objective:
+    """Three hidden layers of ReLU and identity units: the residual part has mixed terms alone."""
+    widths = [2, 3, 2, 2, 1] if turn < 6 else [2, 1, 1, 1, 1]
+    activations = [["relu", "identity", "relu"], ["identity"] * 3][turn // 2 % 2 if turn < 6 else 1]
+    net = ph.MLP(widths, activations, bias=turn % 2 == 0, parametrization=["standard", "ntk"][turn % 3 % 2])
+    return ph.Objective(net, ph.Dataset(rng.standard_normal((5, 2)), rng.standard_normal(5)))
+
+
+def mixed_blocks(obj: ph.Objective, theta: np.ndarray) -> np.ndarray:
+    """Norms of the blocks of R between two of the parts: first layer, weights and biases of the next ones, last weights."""
+    net = obj.net
+    r = obj.hessian(theta).to_dense() - obj.gauss_newton(theta).to_dense()
+    scales, places = [], []
+    for layer, (weight, bias) in enumerate(net.layer_slices):
+        for part in [weight] if bias is None or layer == net.num_layers - 1 else [weight, bias]:
+            if layer == 0 and places:
+                places[0] = np.r_[places[0], part]
+                continue
+            places.append(np.r_[part])
+            scales.append(net.layer_scales[layer])
+    found = np.array([[np.linalg.norm(r[np.ix_(one, other)], 2) for other in places] for one in places])
+    return np.asarray(found / np.outer(scales, scales))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -94,7 +136,7 @@ def test_the_second_layers_entries_are_above_their_means_anywhere_in_the_cell(bi
             sums = SecondSum(1, 3, 2, bias)
             for half in (slice(0, 4), slice(4, 7)):
                 part = propagate(cell, x[half], obj.targets[half], "squared_error")
-                sums.add(forms[half], sizes[half], first_layer(cell, part, x[half]), x[half], weights[half])
+                sums.add(forms[half], sizes[half], middles(cell, part, x[half]), x[half], weights[half])
             bound = sums.form(np.ones(3))
             for theta in region.sample(8, rng=rng):
                 exact = _second_means(net, theta, x, weights * kap, rng)

@@ -1,7 +1,8 @@
-"""The second layer's entries of a mean form, by what the first layer's activations have in common, for checking certificates.
+"""What one change of the weights leaves in common to the activations of all data, derived anew for checking certificates.
 
-With a^c the activations at the middle of the cell, d a bound of the distance of (W¹, b¹) from there, G_i that of |phi'| at the
-datum i, and z_i = (x_i, 1), |a_i - a^c_i| <= G_i |D z_i| for one matrix D, the difference of the blocks. So for all kap_i >= 0
+With a^c the first layer's activations at the middle of the cell, d a bound of the distance of (W¹, b¹) from there, G_i that of
+|phi'| at the datum i, and z_i = (x_i, 1), |a_i - a^c_i| <= G_i |D z_i| for one matrix D, the difference of the blocks. So for all
+kap_i >= 0
 
     (mean kap_i |a_i|²)^(1/2) <= Z = (mean kap_i |a^c_i|²)^(1/2) + d (largest eigenvalue of mean kap_i G_i² z_i z_i')^(1/2).
 
@@ -28,21 +29,29 @@ _INPUTS = 64
 
 
 @dataclass(frozen=True)
-class First:
-    """Activations (N, m) at the middle, the distance d, and G (N,)."""
+class Middles:
+    """Of the hidden layers: activations (N, m) at the middle, distances of (W, b) from there, and |W| there (Frobenius norms);
+    G (N,) of the first.
+    """
 
-    middle: Range
-    distance: Wide
+    a: list[Range]
+    distance: list[Wide]
+    size: list[Wide]
     steepest: Wide
 
 
-def first_layer(problem: Problem, cells: Cells, along: Pass) -> First:
+def middles(problem: Problem, cells: Cells, along: Pass) -> Middles:
     """Of one part (B = 1)."""
-    (w, dw), (b, db) = middle_and_radius(cells.w[0][0]), middle_and_radius(cells.b[0][0])
-    s = (Range(w)[None] * Range(problem.x)[:, None, :]).sum(-1) + Range(b)
-    distance = up(length(np.concatenate([dw.reshape(-1), db])) + cells.rho[0][0])
-    middle = activation(problem.activations[0], problem.betas[0], 0, s)
-    return First(middle, distance, along.slope[0].size().max(axis=1))
+    found = Middles([], [], [], along.slope[0].size().max(axis=1))
+    a = Range(problem.x)
+    for layer in range(problem.layers - 1):
+        (w, dw), (b, db) = middle_and_radius(cells.w[layer][0]), middle_and_radius(cells.b[layer][0])
+        s = (Range(w)[None] * a[:, None, :]).sum(-1) + Range(b)
+        a = activation(problem.activations[layer], problem.betas[layer], 0, s)
+        found.a.append(a)
+        found.distance.append(up(length(np.concatenate([dw.reshape(-1), db])) + cells.rho[layer][0]))
+        found.size.append(length(np.abs(w).reshape(-1)))
+    return found
 
 
 def extended(problem: Problem) -> Wide:
@@ -60,7 +69,7 @@ def second_moment(inputs: Wide, weights: Range) -> Wide:
     return np.maximum(largest_eigenvalue(symmetric), wide(0.0))
 
 
-def second_form(problem: Problem, first: First, sizes: Wide, forms: Wide) -> Wide | None:
+def second_form(problem: Problem, middle: Middles, sizes: Wide, forms: Wide) -> Wide | None:
     """Bounds of the mean form's entries with the second layer's weights, infinite elsewhere; None if not looked at.
 
     ``forms`` (N, k, k), the second layer's weights in place 1, hold |a_i| as ``sizes`` (N,).
@@ -71,8 +80,8 @@ def second_form(problem: Problem, first: First, sizes: Wide, forms: Wide) -> Wid
     inverse = Range(wide(1.0)) / Range(sizes)
     kap = Range(forms[:, 1, :]) * (problem.mass * inverse)[:, None]
     own = kap[:, 1] * inverse
-    still = Range(length(first.middle.size())).square()
-    moved = (Range(first.distance) * Range(first.steepest)).square()
+    still = Range(length(middle.a[0].size())).square()
+    moved = (Range(middle.distance[0]) * Range(middle.steepest)).square()
     count = forms.shape[1]
     form = zeros((count, count)) + np.inf
     for one in range(count):
