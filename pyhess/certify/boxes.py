@@ -30,8 +30,9 @@ FULL_PARAMS = 6
 BOX_PARAMS, _BOX_COST = 150, 3e7
 #: Cells whose moment bounds are computed together, and data times units of them.
 _BATCH, _BATCH_NUMBERS = 64, 8000
-#: A moment bound takes as long as this many multiplications, and as many again for every datum and parameter.
-_MOMENT_WORK, _MOMENT_COST, _MOMENT_MOST = 3e5, 200.0, 1e7
+#: A cell's moment bound takes as long as this many multiplications, and as many again for every datum and unit, fewer where there
+#: are no joint bounds; data times parameters up to which cells are looked at.
+_MOMENT_WORK, _JOINT_COST, _MOMENT_COST, _MOMENT_MOST = 1e4, 600.0, 150.0, 1e7
 
 
 def _problem(obj: Objective) -> tuple[object, ...]:
@@ -185,6 +186,6 @@ def box_work(net: MLP, samples: int) -> dict[str, float]:
     vertices = 2.0 ** min(size, 64) * (1.0 + size / 2.0)  # of few parameters or of no use
     return {
         "boxes": samples * float(size) ** 2 + 4.0 * float(size) ** 3,
-        "cells": _MOMENT_WORK + _MOMENT_COST * samples * size,
+        "cells": _MOMENT_WORK + (_JOINT_COST if net.widths[-1] == 1 else _MOMENT_COST) * samples * units,
         "full": 2.0 * samples * units * (float(size) + 1.0) ** 3 + vertices * float(size) ** 3,
     }

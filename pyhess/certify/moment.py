@@ -29,7 +29,7 @@ FloatArray = npt.NDArray[np.float64]
 #: Numbers in one block's widest intermediate array, and its rows at most: between two blocks the work can be cancelled.
 _BLOCK_NUMBERS, _BLOCK_ROWS = 2**20, 8192
 #: Inputs up to which the second layer's moments are looked at as well: they cost as much as the first layer's.
-_MOST_INPUTS = 64
+_MOST_INPUTS = 1024
 
 
 def data_blocks(cell: Cell, data: Dataset, targets: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:

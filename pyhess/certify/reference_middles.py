@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .reference_hessian import Cells, Pass, Problem
 
 #: Inputs up to which this is looked at.
-_INPUTS = 64
+_INPUTS = 1024
 
 
 @dataclass(frozen=True)

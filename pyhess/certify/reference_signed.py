@@ -10,8 +10,8 @@ kap_i the product of r_i and the slopes along a path,
 
 over the paths, with (x, 1) for a^0. A mean of kap_i z_i, kap_i within d_i of m_i, is at most |mean m_i z_i| in norm, where terms
 may cancel, plus mean d_i |z_i| or (mean d_i²)^(1/2) times the norm of the z_i as a matrix. As all a^l_i - a^c_i, a^c at the
-middle of the cell, come from one change D of (W^l, b^l) and from changes below, kap_i (a^l_i - a^c_i) is a sum over paths that are
-one unit longer, and
+middle of the cell, come from one change D of (W^l, b^l) and from changes below, kap_i (a^l_i - a^c_i) is a sum over paths one
+unit longer, and
 
     |mean kap_i (a^l_i - a^c_i)| <= E_{l+1} = |D|_F (A_l² + B_l²)^(1/2) + |W^l|_F E_l,    E_1 = 0, W^l at the middle, B_1 = 0.
 """
