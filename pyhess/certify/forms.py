@@ -3,7 +3,7 @@
 With t_l the norms of a direction's parts (its layers' blocks, or their weights and biases; sum t_l^2 = 1) the residual form of
 every datum i is bounded by t'M_i t with M_i >= 0 entrywise, where the first layer enters through y_i = |V^1 x~_i| <= |x~_i| t_1.
 The data average keeps y_i apart as long as possible: mean kap_i y_i^2 <= t_1^2 eigval_max(mean kap_i x~_i x~_i'), and
-Cauchy-Schwarz for the mixed terms. `SecondSum` does the same for the second layer, which enters through z_i = |V^2 a_i|.
+Cauchy-Schwarz for the mixed terms. `HiddenSum` does the same for later layers, which enter through |V^{l+1} a^l_i|.
 """
 
 from __future__ import annotations
@@ -64,18 +64,22 @@ class FormSum:
         return float(largest(self.form(scales)))
 
 
-class SecondSum:
-    """The entries of one column, that of the second layer's weights, once more, by what the data have in common.
+class HiddenSum:
+    """The entries of one column, that of the weights of a layer above the first, once more, by what the data have in common.
 
-    Where a form has kap_i z_i, z_i = |V^2 a_i|, the middles and moments of `middles` bound Z(kap)² >= sum_i kap_i z_i² for
-    |V^2| = 1: entries kap_i z_i² by Z(kap)², kap_i z_i by (sum kap_i)^(1/2) Z(kap), kap_i y_i z_i by Y(kap) Z(kap).
+    Where a form has kap_i z_i, z_i = |V^{l+1} a^l_i|, the middles and moments of `middles` bound Z(kap)² >= sum_i kap_i z_i² for
+    |V^{l+1}| = 1: entries kap_i z_i² by Z(kap)², kap_i z_i by (sum kap_i)^(1/2) Z(kap), kap_i y_i z_i by Y(kap) Z(kap).
     """
 
-    def __init__(self, column: int, parts: int, features: int, bias: bool) -> None:
+    def __init__(self, layer: int, column: int, parts: int, features: int, bias: bool) -> None:
         size = features + (1 if bias else 0)
-        self._column, self._bias = column, bias
-        self._plain, self._still = np.zeros(parts), np.zeros(parts)
+        self._layer, self._column, self._bias = layer, column, bias
+        self._plain = np.zeros(parts)
+        self._still = [np.zeros(parts)] * layer  # sums with |a^c_i|² of the layers 1 … l
+        self._ones = [np.zeros(parts)] * layer
         self._moments = [np.zeros((size, size))] * (parts + 1)  # the last is that of y
+        self._distance: list[FloatArray] = []
+        self._size: list[FloatArray] = []
         self._count = 0
 
     def add(self, forms: FloatArray, sizes: FloatArray, middle: Middles, x: FloatArray, weights: FloatArray) -> None:
@@ -85,11 +89,16 @@ class SecondSum:
         kap = weights[:, None] * forms[..., self._column, :] * inverse[..., None]
         kap[..., self._column] *= inverse
         self._plain = self._plain + kap.sum(axis=-2)
-        self._still = self._still + (kap * norms(middle.activations[0].magnitude)[..., None] ** 2).sum(axis=-2)
-        moved = kap * (middle.distance[0] * middle.steepest)[..., None] ** 2
+        moved = kap
+        for below in reversed(range(self._layer)):
+            still = norms(middle.activations[below].magnitude)[..., None] ** 2
+            self._still[below] = self._still[below] + (moved * still).sum(axis=-2)
+            moved = moved * middle.steepest[below][..., None] ** 2
+            self._ones[below] = self._ones[below] + moved.sum(axis=-2)
         moved = np.concatenate([moved, kap[..., :1]], axis=-1)
         for part, moment in enumerate(self._moments):
             self._moments[part] = moment + np.swapaxes(inputs * moved[..., part, None], -1, -2) @ inputs
+        self._distance, self._size = middle.distance, middle.spectral
         self._count += x.shape[0]
 
     def form(self, scales: FloatArray) -> FloatArray:
@@ -98,13 +107,19 @@ class SecondSum:
         column, parts, size = self._column, self._plain.shape[-1], moments.shape[-1]
         known = np.isfinite(moments).all(axis=(-3, -2, -1))
         tops = _tops(np.where(known[..., None, None, None], moments, 0.0), self._count)
-        z = np.sqrt(self._still) + np.sqrt(tops[..., :-1])
+        moved = self._distance[0] * np.sqrt(tops[..., :-1])
+        for below in range(self._layer - 1):
+            z = np.sqrt(self._still[below]) + moved
+            both = z**2 + self._ones[below + 1] if self._bias else z**2
+            moved = self._distance[below + 1] * np.sqrt(both) + self._size[below + 1] * moved
+        z = np.sqrt(self._still[-1]) + moved
         row = np.sqrt(self._plain) * z
         row[..., 0] = np.sqrt(tops[..., -1]) * z[..., 0]
         row[..., column] = z[..., column] ** 2
         form = np.full((*row.shape, parts), np.inf)
         form[..., column, :] = form[..., :, column] = row
-        bound: FloatArray = form * np.outer(scales, scales) * (1.0 + gamma(3 * self._count + 4 * size + 64 * parts + 256))
+        rounding = gamma((3 + self._layer) * self._count + 4 * size + 64 * parts + 64 * self._layer + 256)
+        bound: FloatArray = form * np.outer(scales, scales) * (1.0 + rounding)
         return np.where(known[..., None, None] & ~np.isnan(bound), bound, np.inf)
 
 

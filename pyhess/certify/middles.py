@@ -3,13 +3,15 @@
 With a^c the activations at the middle of the cell, d_l the distance of (W^l, b^l) from there and x~ = (x, 1), by the mean value
 theorem
 
-    a^1_ik - a^c_ik = g_ik v_k . x~_i,    g_ik in the range of phi' over s^1_ik,    |(v_k)_k| <= d_1,
+    a^l_ik - a^c_ik = g_ik (v_k . (a^{l-1}_i, 1) + W^l_ck . (a^{l-1}_i - a^c_i)),    g_ik in the range of phi' over s^l_ik,
 
-with one v_k for all data. So a weighted sum of squares is bounded by second moments,
+with |(v_k)_k| <= d_l, and one v_k for all data. So weighted sums of squares are bounded by second moments: with G_i the largest
+|g_ik|, q_i = kap_i G_i² and E_l(kap)² a bound of sum_i kap_i |a^l_i - a^c_i|²,
 
-    (sum_i kap_i |a_i|²)^(1/2) <= (sum_i kap_i |a^c_i|²)^(1/2) + d_1 eigval_max(sum_i kap_i G_i² x~_i x~_i')^(1/2),
+    E_1(kap) = d_1 eigval_max(sum_i q_i x~_i x~_i')^(1/2),    E_l(kap) = d_l (sum_i q_i + Z_{l-1}(q)²)^(1/2) + |W^l_c| E_{l-1}(q),
+    Z_l(kap) = (sum_i kap_i |a^c_i|²)^(1/2) + E_l(kap) >= (sum_i kap_i |a^l_i|²)^(1/2),
 
-G_i = max_k |g_ik|, where suprema of every datum would have the trace of the matrix.
+where suprema of every datum would have the trace of the matrix (and without sum_i q_i if there are no biases).
 """
 
 from __future__ import annotations
@@ -22,28 +24,27 @@ import numpy.typing as npt
 from .intervals import Interval, gamma, matmul, norms
 from .propagate import Cell, Propagation, joined
 from .ranges import derivative_range
+from .spectral import norm_bounds
 
 FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Middles:
-    """Of the hidden layers l = 1 …: activations a^c (..., n, m), distances d_l (..., 1) and norms |W^l_c|_F (..., 1).
-
-    ``steepest`` is G (..., n) of the first.
-    """
+    """Of the hidden layers: a^c (..., n, m), distances d (..., 1), Frobenius and spectral norms of W at the middle, G."""
 
     activations: list[Interval]
     distance: list[FloatArray]
     size: list[FloatArray]
-    steepest: FloatArray
+    spectral: list[FloatArray]
+    steepest: list[FloatArray]
 
 
 def middles(cell: Cell, bounds: Propagation, x: FloatArray) -> Middles:
     """The middle of a cell, for the data x (n, d)."""
     net, room = cell.net, 1.0 + gamma(4)
     a = Interval.point(x)
-    found = Middles([], [], [], bounds.slope[0].magnitude.max(axis=-1))
+    found = Middles([], [], [], [], [slope.magnitude.max(axis=-1) for slope in bounds.slope])
     for layer, block in enumerate(cell.blocks[:-1]):
         weight, bias = Interval.point(block.weight.middle), Interval.point(block.bias.middle)
         s = matmul(a, weight.T) + bias[..., None, :]
@@ -51,6 +52,7 @@ def middles(cell: Cell, bounds: Propagation, x: FloatArray) -> Middles:
         found.activations.append(a)
         found.distance.append((frobenius(joined(block.weight.radius, block.bias.radius)) + block.rho) * room)
         found.size.append(frobenius(weight.lo))
+        found.spectral.append(norm_bounds(weight.lo)[..., None])
     return found
 
 

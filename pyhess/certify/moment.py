@@ -11,12 +11,13 @@ dropped. Only the negative part of bar phi'' counts.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Dataset
-from .forms import FormSum, SecondSum, largest
+from .forms import FormSum, HiddenSum, largest
 from .intervals import gamma
 from .joint import Last, steep_and_curved
 from .middles import middles
@@ -156,7 +157,10 @@ def moment_bounds(
     deep = net.num_layers > 2
     # The second layer's weights have a column of their own.
     together = deep and net.widths[0] <= _MOST_INPUTS and (parts.weight != parts.bias or not net.bias)
-    sharper = [SecondSum(parts.weight[1], parts.count, net.widths[0], net.bias) for _ in range(2)] if together else []
+    hidden = range(1, net.num_layers - 1) if together else range(0)
+    sharper = [
+        [HiddenSum(layer, parts.weight[layer], parts.count, net.widths[0], net.bias) for layer in hidden] for _ in range(2)
+    ]
     signed = signed_applies(cell, data.num_samples, loss)
     known = np.full((parts.count, parts.count), np.inf)
     for x, y, w in data_blocks(cell, data, targets):
@@ -168,13 +172,15 @@ def moment_bounds(
         total.add(curved, x, w)
         if deep:
             middle = middles(cell, bounds, x)
-            for sums, forms in zip(sharper, (mixed, curved) if sharper else (), strict=True):
-                sums.add(forms, parts.own(bounds, 1)[..., parts.weight[1]], middle, x, w)
+            for sums, forms in zip(sharper, (mixed, curved), strict=True):
+                for one, layer in zip(sums, hidden, strict=True):
+                    one.add(forms, parts.own(bounds, layer)[..., parts.weight[layer]], middle, x, w)
             if signed and x.shape[0] == data.num_samples:
                 known = signed_blocks(cell, bounds, middle, x, w)
     scales = parts.spread(np.array(net.layer_scales)) * (1.0 + gamma(4))
     mixed, curved = pairs.form(scales), total.form(scales)
-    if sharper:
-        mixed, curved = (np.fmin(form, sums.form(scales)) for form, sums in zip((mixed, curved), sharper, strict=True))
+    mixed, curved = (
+        reduce(np.fmin, (one.form(scales) for one in sums), form) for form, sums in zip((mixed, curved), sharper, strict=True)
+    )
     form = np.fmin(mixed, known * np.outer(scales, scales) * (1.0 + gamma(4))) + curved
     return -largest(form * (1.0 + gamma(4)))

@@ -9,7 +9,7 @@ from scipy.special import ndtr
 import pyhess as ph
 from pyhess.certify import portfolio, schedule
 from pyhess.certify.boxes import cell_subdivision
-from pyhess.certify.forms import SecondSum
+from pyhess.certify.forms import HiddenSum
 from pyhess.certify.intervals import Interval
 from pyhess.certify.middles import middles
 from pyhess.certify.moment import moment_bound, moment_bounds
@@ -115,42 +115,58 @@ def mixed_blocks(obj: ph.Objective, theta: np.ndarray) -> np.ndarray:
     return np.asarray(found / np.outer(scales, scales))
 
 
+@pytest.mark.parametrize("layer", [1, 2])
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_second_layers_entries_are_above_their_means_anywhere_in_the_cell(bias: bool) -> None:
+def test_a_hidden_layers_entries_are_above_their_means_anywhere_in_the_cell(layer: int, bias: bool) -> None:
     rng = np.random.default_rng(977)
-    for turn in range(10):
-        x, weights = rng.standard_normal((7, 2)) * 1.5, rng.dirichlet(np.ones(7))
-        units = 1 if turn < 4 else 3
-        name, scaling = ["tanh", "gelu", "softplus"][turn % 3], ["standard", "ntk"][turn % 2]
-        net = ph.MLP([2, units, 2, 1], name, bias=bias, parametrization=scaling)
-        obj = ph.Objective(net, ph.Dataset(x, rng.standard_normal(7)))
-        middle, radius = rng.standard_normal(net.num_params) * 0.7, 1e-4 if turn < 4 else 0.5
+    for turn in range(8):
+        obj, radius = network_of_one_unit_or_more(rng, turn, bias)
+        net, x, weights = obj.net, obj.data.X, obj.data.normalized_weights
+        middle, kap = rng.standard_normal(net.num_params) * 0.7, rng.random(7)
         ball, box = ph.Ball(middle, radius).bind(obj), ph.Box(middle - radius / 2, middle + radius / 2).bind(obj)
-        kap = rng.random(7)
-        for region, cell in ((ball, BallCells(net, ball)(np.full(3, radius))), (box, box_cell(net, box))):
+        for region, cell in ((ball, BallCells(net, ball)(np.full(4, radius))), (box, box_cell(net, box))):
             bounds = propagate(cell, x, obj.targets, "squared_error")
-            sizes = without_one(bounds.entering_norm[1], bias=bias)
-            forms = np.zeros((7, 3, 3))
-            forms[:, 0, 1] = forms[:, 1, 0] = forms[:, 1, 2] = forms[:, 2, 1] = kap * sizes
-            forms[:, 1, 1] = kap * sizes**2
-            sums = SecondSum(1, 3, 2, bias)
+            sizes = without_one(bounds.entering_norm[layer], bias=bias)
+            forms = column_of_forms(kap, sizes, 3, 1)
+            sums = HiddenSum(layer, 1, 3, 2, bias)
             for half in (slice(0, 4), slice(4, 7)):
                 part = propagate(cell, x[half], obj.targets[half], "squared_error")
                 sums.add(forms[half], sizes[half], middles(cell, part, x[half]), x[half], weights[half])
             bound = sums.form(np.ones(3))
             for theta in region.sample(8, rng=rng):
-                exact = _second_means(net, theta, x, weights * kap, rng)
+                exact = hidden_means(obj, theta, layer, weights * kap, rng)
                 assert (exact <= bound[1] * (1.0 + 1e-12)).all()
-                if turn < 4:  # one unit on a small region: nothing is lost
+                if turn < 3:  # one unit on a small region: nothing is lost
                     assert exact[1] >= 0.99 * bound[1, 1]
 
 
-def _second_means(net: ph.MLP, theta: np.ndarray, x: np.ndarray, kap: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def network_of_one_unit_or_more(rng: np.random.Generator, turn: int, bias: bool) -> tuple[ph.Objective, float]:
+    """A network of three hidden layers on seven data with weights, and the radius of a region."""
+    name, scaling = ["tanh", "gelu", "softplus"][turn % 3], ["standard", "ntk"][turn % 2]
+    units = [1, 1] if turn < 3 else [3, 2]
+    net = ph.MLP([2, *units, 2, 1], name, bias=bias, parametrization=scaling)
+    data = ph.Dataset(rng.standard_normal((7, 2)) * 1.5, rng.standard_normal(7), rng.dirichlet(np.ones(7)))
+    return ph.Objective(net, data), 1e-4 if turn < 3 else 0.5
+
+
+def column_of_forms(kap: np.ndarray, sizes: np.ndarray, count: int, column: int) -> np.ndarray:
+    """Forms with kap_i |a_i| |V¹ (x_i, 1)|, kap_i |a_i|² and kap_i |a_i| in a column; the last of them in place ``count`` - 1."""
+    forms = np.zeros((kap.size, count, count))
+    for place in (0, count - 1):
+        forms[:, place, column] = forms[:, column, place] = kap * sizes
+    forms[:, column, column] = kap * sizes**2
+    return forms
+
+
+def hidden_means(obj: ph.Objective, theta: np.ndarray, layer: int, kap: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """sum_i kap_i |V a_i| |U (x_i, 1)|, sum_i kap_i |V a_i|² and sum_i kap_i |V a_i| for unit U, V that make them large."""
-    weight, bias = net.layer_slices[0]
-    s = net.layer_scales[0] * (x @ theta[weight].reshape(-1, x.shape[1]).T + (theta[bias] if bias is not None else 0.0))
-    phi = {"tanh": np.tanh, "softplus": lambda z: np.logaddexp(0.0, z)}.get(net.activations[0], lambda z: z * ndtr(z))
-    a = phi(s)
+    net, x = obj.net, obj.data.X
+    a = x
+    for below in range(layer):
+        weight, bias = net.layer_slices[below]
+        w = theta[weight].reshape(net.widths[below + 1], -1)
+        s = net.layer_scales[below] * (a @ w.T + (theta[bias] if bias is not None else 0.0))
+        a = {"tanh": np.tanh, "softplus": lambda z: np.logaddexp(0.0, z)}.get(net.activations[0], lambda z: z * ndtr(z))(s)
     inputs = np.concatenate([x, np.ones((len(x), 1))], axis=1) if net.bias else x
     values, vectors = np.linalg.eigh((a * kap[:, None]).T @ a)
     tried = [vectors[:, -1:].T, *(v / np.linalg.norm(v) for v in rng.standard_normal((4, 2, a.shape[1])))]

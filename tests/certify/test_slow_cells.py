@@ -15,13 +15,20 @@ from pyhess.certify import Certificate, certify, prove, reference_cells, schedul
 from pyhess.certify.reference_cells import _ball_cells
 from pyhess.certify.reference_hessian import Problem, ball_cells, box_cells, passes
 from pyhess.certify.reference_interval import wide
-from pyhess.certify.reference_middles import middles
+from pyhess.certify.reference_middles import hidden_form, middles
 from pyhess.certify.reference_moment import moment_bound, moment_bounds, residual_forms, with_norms
-from pyhess.certify.reference_signed import signed_form
+from pyhess.certify.reference_signed import bare, signed_form
 from pyhess.threshold import verify_file
 
 from .conftest import form_sizes, random_objective, random_region, small_objective
-from .test_cells import _mixed_norms, flat_network, mixed_blocks
+from .test_cells import (
+    _mixed_norms,
+    column_of_forms,
+    flat_network,
+    hidden_means,
+    mixed_blocks,
+    network_of_one_unit_or_more,
+)
 
 #: Seconds that no proof of these tests comes near, on a slow machine either.
 AMPLE = 600.0
@@ -201,6 +208,33 @@ def test_signed_terms_of_deep_networks_are_above_the_residual_part_where_nothing
             found = bound.astype(float)[np.ix_(places, places)]
             for theta in region.sample(4, rng=rng):
                 assert (mixed_blocks(obj, theta) * np.outer(scales, scales) <= found + 1e-9).all()
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_hidden_forms_are_above_their_means_anywhere_in_the_cell(layer: int) -> None:
+    rng = np.random.default_rng(1249)
+    for turn in range(6):
+        obj, radius = network_of_one_unit_or_more(rng, turn, turn % 4 < 2)
+        net, check, middle = obj.net, Problem.of(obj), rng.standard_normal(obj.num_params) * 0.7
+        kap = rng.random(7)
+        ball, box = ph.Ball(middle, radius).bind(obj), ph.Box(middle - radius / 2, middle + radius / 2).bind(obj)
+        for region, cell in (
+            (ball, ball_cells(check, wide(middle), wide(np.full((1, 4), radius)))),
+            (box, box_cells(check, wide(box.low)[None], wide(box.high)[None])),
+        ):
+            cell = with_norms(check, cell)
+            along = passes(check, cell, check.x, check.y)
+            sizes = bare(check, along.a_norm[layer])
+            forms = wide(column_of_forms(kap, sizes.astype(float) * (1.0 + 1e-15), 4, layer))
+            found = hidden_form(check, middles(check, cell, along), layer, sizes, forms)
+            assert found is not None
+            scales = np.array(net.layer_scales) * net.layer_scales[layer]
+            bound = found.astype(float)[layer] / scales
+            for theta in region.sample(5, rng=rng):
+                exact = hidden_means(obj, theta, layer, obj.data.normalized_weights * kap, rng)
+                assert (exact <= bound[[0, layer, 3]] * (1.0 + 1e-12)).all()
+                if turn < 3:
+                    assert exact[1] >= 0.99 * bound[layer]
 
 
 def test_forms_are_above_the_residual_part_in_every_direction() -> None:
