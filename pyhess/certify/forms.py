@@ -18,7 +18,7 @@ from .spectral import eigvals_max_bound
 FloatArray = npt.NDArray[np.float64]
 
 
-#: Sizes |a_i| too small to divide by their squares.
+#: Sizes |a_i| that are taken for at least this, so that their squares can be divided by.
 _SMALL = 1e-60
 
 
@@ -85,13 +85,13 @@ class HiddenSum:
     def add(self, forms: FloatArray, sizes: FloatArray, middle: Middles, x: FloatArray, weights: FloatArray) -> None:
         """Add the forms M (..., n, parts, parts), which hold |a_i| as ``sizes`` (..., n), of the data x (n, d)."""
         inputs = np.concatenate([x, np.ones((x.shape[0], 1))], axis=1) if self._bias else x
-        inverse = 1.0 / np.where(sizes > _SMALL, sizes, np.nan)
+        inverse = 1.0 / np.maximum(sizes, _SMALL)
         kap = weights[:, None] * forms[..., self._column, :] * inverse[..., None]
         kap[..., self._column] *= inverse
         self._plain = self._plain + kap.sum(axis=-2)
         moved = kap
         for below in reversed(range(self._layer)):
-            still = norms(middle.activations[below].magnitude)[..., None] ** 2
+            still = np.maximum(norms(middle.activations[below].magnitude), _SMALL)[..., None] ** 2
             self._still[below] = self._still[below] + (moved * still).sum(axis=-2)
             moved = moved * middle.steepest[below][..., None] ** 2
             self._ones[below] = self._ones[below] + moved.sum(axis=-2)

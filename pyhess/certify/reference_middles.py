@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Inputs up to which this is looked at.
 _INPUTS = 1024
+#: Sizes |a_i| are taken for at least this.
+_SMALL = 1e-60
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def hidden_form(problem: Problem, middle: Middles, layer: int, sizes: Wide, form
     if problem.x.shape[1] > _INPUTS:
         return None
     inputs, count = extended(problem), forms.shape[1]
-    inverse = Range(wide(1.0)) / Range(sizes)
+    inverse = Range(wide(1.0)) / Range(np.maximum(sizes, wide(_SMALL)))
     kap = Range(forms[:, layer, :]) * (problem.mass * inverse)[:, None]
     form = zeros((count, count)) + np.inf
     for one in range(count):
@@ -112,7 +114,8 @@ def _root_of_mean(problem: Problem, middle: Middles, layer: int, weights: Range,
     stills: list[Wide] = []
     totals: list[Wide] = []
     for below in reversed(range(layer)):
-        stills.insert(0, (weights * Range(length(middle.a[below].size())).square()).sum(0).hi)
+        still = Range(np.maximum(length(middle.a[below].size()), wide(_SMALL))).square()
+        stills.insert(0, (weights * still).sum(0).hi)
         weights = weights * Range(middle.steepest[below]).square()
         totals.insert(0, weights.sum(0).hi)
     moved = Range(middle.distance[0]) * Range(second_moment(inputs, weights)).root()

@@ -29,8 +29,8 @@ IntArray = npt.NDArray[np.int64]
 Evaluate = Callable[[FloatArray, FloatArray, FloatArray, IntArray], None]
 Progress = Callable[[dict[str, object]], object]
 
-#: Boxes handed to a thread at a time at least, leaves split in a round per box of these, and their share of the boxes so far, where
-#: more at a time are faster.
+#: Boxes handed to a thread at a time at least, leaves split in a round per box of these, and their share of the boxes so far
+#: where stacks are faster.
 _PIECE, _ROUND, _SHARE = 4, 4, 0.125
 #: Numbers that the leaves may take up: 400 MB.
 _MAX_NUMBERS = 5 * 10**7

@@ -7,14 +7,14 @@ import pytest
 from scipy.special import ndtr
 
 import pyhess as ph
-from pyhess.certify import portfolio, schedule
+from pyhess.certify import moment, portfolio, schedule
 from pyhess.certify.boxes import cell_subdivision
 from pyhess.certify.forms import HiddenSum
 from pyhess.certify.intervals import Interval
 from pyhess.certify.middles import middles
 from pyhess.certify.moment import moment_bound, moment_bounds
 from pyhess.certify.parts import without_one
-from pyhess.certify.propagate import BallCells, box_cell, box_cells, propagate
+from pyhess.certify.propagate import BallCells, box_cell, box_cells, propagate, whole_cell
 from pyhess.certify.signed import signed_blocks
 
 
@@ -138,6 +138,23 @@ def test_a_hidden_layers_entries_are_above_their_means_anywhere_in_the_cell(laye
                 assert (exact <= bound[1] * (1.0 + 1e-12)).all()
                 if turn < 3:  # one unit on a small region: nothing is lost
                     assert exact[1] >= 0.99 * bound[1, 1]
+
+
+def test_data_that_reach_no_unit_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moment, "signed_applies", lambda *_: False)  # their residuals count in sums with signs
+    rng = np.random.default_rng(1009)
+    x, y = rng.standard_normal((6, 2)), rng.standard_normal(6)
+    net = ph.MLP([2, 3, 2, 1], "relu", bias=False)
+    go_on = np.zeros(1, dtype=np.int32)
+    region = ph.Ball(radius=1.0)
+    found = []
+    for count in (6, 8):  # the last two are zero inputs
+        data = ph.Dataset(np.concatenate([x, np.zeros((2, 2))])[:count], np.concatenate([y, [0.3, -0.2]])[:count])
+        obj = ph.Objective(net, data)
+        bound = moment_bound(whole_cell(net, region.bind(obj)), obj.data, obj.targets, obj.loss, go_on)
+        assert bound is not None
+        found.append(count * bound)
+    assert found[1] == pytest.approx(found[0], rel=1e-10)
 
 
 def network_of_one_unit_or_more(rng: np.random.Generator, turn: int, bias: bool) -> tuple[ph.Objective, float]:
