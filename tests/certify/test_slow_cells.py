@@ -40,7 +40,7 @@ problem = partial(small_objective, 1213, 4)
 
 @pytest.fixture(autouse=True)
 def _little_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "_WORK", 2e7)
+    monkeypatch.setattr(schedule, "_WORK", 1e6)
 
 
 CELLS = [
