@@ -90,46 +90,43 @@ def worst_over_ball(
 MAX_BIASES = 4
 
 
-def ball_subdivision(bound: Callable[[Cell], float | None], obj: Objective, region: Ball) -> Subdivision:
+def ball_subdivision(bounds_of: Callable[[Cell], FloatArray], obj: Objective, region: Ball, batch: int) -> Subdivision:
     """Branch and bound over the output biases' offsets (in units of R) and the layers' shares of the radius.
 
-    The last layer's share is that of its weights alone. Where the biases are not cut yet, weights and biases share a radius.
+    ``bounds_of`` bounds a stack of at most ``batch`` cells. The last layer's share is that of its weights alone. Where the biases
+    are not cut yet, weights and biases share a radius.
     """
-    net, radius = obj.net, region.radius
+    net, radius = obj.net, float(region.radius)
     slot = net.layer_slices[-1][1]
     middle = region.center[slot] if slot is not None else np.zeros(0)
     outputs, layers = middle.size, net.num_layers
     allowance = 1.0 + 1e-12
     make = BallCells(net, region)
 
-    def cell(low: FloatArray, high: FloatArray) -> tuple[Cell, int] | None:
-        offset_low, offset_high, share_low, share_high = low[:outputs], high[:outputs], low[outputs:], high[outputs:]
-        nearest = np.maximum(0.0, np.maximum(offset_low, -offset_high))
-        rest = 1.0 - float((nearest**2).sum()) - float(share_low.sum())
-        if rest < -1e-12:
-            return None
-        shares = np.minimum(share_high, share_low + max(rest, 0.0)) * allowance + 1e-15
+    def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: npt.NDArray[np.int64]) -> None:
+        start, end = lows[:, :outputs], highs[:, :outputs]
+        least = lows[:, outputs:]
+        nearest = np.maximum(0.0, np.maximum(start, -end))
+        rest = 1.0 - (nearest**2).sum(axis=1, keepdims=True) - least.sum(axis=1, keepdims=True)
+        shares = np.minimum(highs[:, outputs:], least + np.maximum(rest, 0.0)) * allowance + 1e-15
         # The simplex ends where the shares are used up.
-        split = int(np.argmax(np.concatenate([0.5 * (offset_high - offset_low), np.sqrt(shares) - np.sqrt(share_low)])))
-        if (offset_low == -1.0).all() and (offset_high == 1.0).all():
-            shares[-1] = (1.0 - float(share_low[:-1].sum())) * allowance + 1e-15
-            return make(radius * np.sqrt(shares) * (1.0 + gamma(8))), split
+        splits[:] = np.argmax(np.concatenate([0.5 * (end - start), np.sqrt(shares) - np.sqrt(least)], axis=1), axis=1)
+        whole = (start == -1.0).all(axis=1) & (end == 1.0).all(axis=1)
+        shares[whole, -1] = (1.0 - least[whole, :-1].sum(axis=1)) * allowance + 1e-15
+        radii = radius * np.sqrt(np.maximum(shares, 0.0)) * (1.0 + gamma(8))
         # An offset has what the shares and the other offsets leave.
         most = np.sqrt(np.maximum(0.0, rest + nearest**2)) * allowance + 1e-15
-        start, end = np.maximum(offset_low, -most), np.minimum(offset_high, most)
         slack = 1e-12 * (radius + np.abs(middle)) + 1e-300
-        biases = Interval(middle + radius * np.minimum(start, end) - slack, middle + radius * np.maximum(start, end) + slack)
-        return make(radius * np.sqrt(shares) * (1.0 + gamma(8)), biases), split
-
-    def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: npt.NDArray[np.int64]) -> None:
-        for at, (low, high) in enumerate(zip(lows, highs, strict=True)):
-            found = cell(low, high)
-            if found is None:
-                bounds[at], splits[at] = np.inf, 0
-                continue
-            with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-                value = bound(found[0])
-            bounds[at], splits[at] = -np.inf if value is None else value, found[1]
+        lowest = middle + radius * np.minimum(np.maximum(start, -most), np.minimum(end, most)) - slack
+        highest = middle + radius * np.maximum(np.maximum(start, -most), np.minimum(end, most)) + slack
+        inside = rest[:, 0] >= -1e-12
+        bounds[:] = np.inf
+        for kind in (whole, ~whole):
+            chosen = np.flatnonzero(inside & kind)
+            for begin in range(0, chosen.size, batch):
+                some = chosen[begin : begin + batch]
+                biases = None if kind is whole else Interval(lowest[some], highest[some])
+                bounds[some] = bounds_of(make(radii[some], biases))
 
     low = np.concatenate([np.full(outputs, -1.0), np.zeros(layers)])
-    return Subdivision(evaluate, low, np.ones(outputs + layers))
+    return Subdivision(evaluate, low, np.ones(outputs + layers), piece=batch)

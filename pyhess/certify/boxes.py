@@ -12,8 +12,8 @@ from ..objective import Objective
 from ..regions import Ball, Box
 from .allocation import MAX_BIASES, ball_subdivision
 from .cell_bounds import full_bounds, residual_bounds
-from .moment import moment_bound
-from .propagate import Cell, box_cell, parameter_scales
+from .moment import moment_bounds
+from .propagate import Cell, box_cells, parameter_scales
 from .scalar_ranges import CODES
 from .subdivision import Cover, Subdivision, covers
 from .taylor_kernel import monomials
@@ -28,8 +28,11 @@ _ODD = ("tanh", "identity")
 FULL_PARAMS = 6
 #: Most parameters, and most multiplications of one enclosure, for branch and bound by the residual part.
 BOX_PARAMS, _BOX_COST = 150, 3e7
-#: A moment bound takes as long as this many multiplications, and as many again for every datum and parameter.
-_MOMENT_WORK, _MOMENT_COST, _MOMENT_MOST = 3e5, 200.0, 1e7
+#: Cells whose moment bounds are computed together, and data times units of them.
+_BATCH, _BATCH_NUMBERS = 64, 8000
+#: A cell's moment bound takes as long as this many multiplications, and as many again for every datum and unit, fewer where there
+#: are no joint bounds; data times parameters up to which cells are looked at.
+_MOMENT_WORK, _JOINT_COST, _MOMENT_COST, _MOMENT_MOST = 1e4, 600.0, 150.0, 1e7
 
 
 def _problem(obj: Objective) -> tuple[object, ...]:
@@ -122,20 +125,24 @@ def cells_know(net: MLP, num_samples: int, *, ball: bool) -> bool:
 def cell_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:
     """Branch and bound with the moment bound: over the parameters, or over a ball's shares and output biases."""
     go_on = np.zeros(1, dtype=np.int32)
+    batch = int(np.clip(_BATCH_NUMBERS // (obj.data.num_samples * max(obj.net.widths)), 1, _BATCH))
 
-    def bound(cell: Cell) -> float | None:
-        return moment_bound(cell, obj.data, obj.targets, obj.loss, go_on)
+    def bounds_of(cells: Cell) -> FloatArray:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            found = moment_bounds(cells, obj.data, obj.targets, obj.loss, go_on)
+        assert found is not None  # nobody cancels it
+        return found
 
     if isinstance(region, Ball):
-        return ball_subdivision(bound, obj, region)
+        return ball_subdivision(bounds_of, obj, region, batch)
 
     def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: IntArray) -> None:
-        for at, (low, high) in enumerate(zip(lows, highs, strict=True)):
-            with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-                value = bound(box_cell(obj.net, Box(low, high)))
-            bounds[at], splits[at] = -math.inf if value is None else value, -1
+        splits[:] = -1
+        for begin in range(0, len(lows), batch):
+            some = slice(begin, begin + batch)
+            bounds[some] = bounds_of(box_cells(obj.net, lows[some], highs[some]))
 
-    return Subdivision(evaluate, *_without_copies(obj.net, region))
+    return Subdivision(evaluate, *_without_copies(obj.net, region), piece=batch)
 
 
 def _without_copies(net: MLP, box: Box) -> tuple[FloatArray, FloatArray, tuple[tuple[int, ...], ...]]:
@@ -179,6 +186,6 @@ def box_work(net: MLP, samples: int) -> dict[str, float]:
     vertices = 2.0 ** min(size, 64) * (1.0 + size / 2.0)  # of few parameters or of no use
     return {
         "boxes": samples * float(size) ** 2 + 4.0 * float(size) ** 3,
-        "cells": _MOMENT_WORK + _MOMENT_COST * samples * size,
+        "cells": _MOMENT_WORK + (_JOINT_COST if net.widths[-1] == 1 else _MOMENT_COST) * samples * units,
         "full": 2.0 * samples * units * (float(size) + 1.0) ** 3 + vertices * float(size) ** 3,
     }

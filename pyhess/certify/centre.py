@@ -24,7 +24,8 @@ from ..data import Dataset
 from .dense import dense_enclosures
 from .forms import FormSum
 from .intervals import TINY, Interval, gamma, norms
-from .moment import Parts, data_blocks, tangent_forms
+from .moment import data_blocks, tangent_forms
+from .parts import Parts
 from .propagate import Block, Cell, Propagation, propagate
 from .spectral import eigval_min_bound, norm_bound
 
@@ -96,7 +97,8 @@ class _Move:
     def of(block: Block, point: Block) -> _Move:
         w, b = block.weight.distance(point.weight), block.bias.distance(point.bias)
         weight, both = norm_bound(w), norm_bound(np.concatenate([w, b[:, None]], axis=1))
-        return _Move((weight + block.rho) * (1.0 + gamma(4)), (both + block.rho) * (1.0 + gamma(4)))
+        rho = float(block.rho[0])
+        return _Move((weight + rho) * (1.0 + gamma(4)), (both + rho) * (1.0 + gamma(4)))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from .unit_blocks import block_work
 from .units import unit_work, units_know
 
 #: Seconds of a multiplication with interval arithmetic around it, by method; measured on one core.
-_PER_MOMENT, _PER_DENSE, _PER_UNIT, _PER_BOX = 2e-8, 1.2e-9, 2.7e-9, 4e-8
+_PER_MOMENT, _PER_DENSE, _PER_UNIT, _PER_BOX = 3e-8, 1.2e-9, 2.7e-9, 4e-8
 #: The same of third derivatives.
 _PER_THIRD = 2.5e-9
 #: The same of a Taylor polynomial, and of the steps towards its multipliers.
@@ -27,7 +27,7 @@ _PER_BLOCK, _BLOCK_CALLS = 1.3e-9, 3.6e-3
 #: The same of the parts of a ball, or boxes, with a moment bound.
 _PER_CELL = 1.4e-8
 #: Seconds of the joint bounds per piece of a unit's s, and per pair of one with a piece of its v.
-_PER_PIECE, _PER_PAIR = 6e-7, 1.8e-8
+_PER_PIECE, _PER_PAIR = 6e-7, 5e-9
 #: Seconds of a call, whatever the sizes, in NumPy (per layer) and in compiled loops.
 _CALL, _LOOP = 1.2e-3, 5e-5
 

@@ -69,8 +69,8 @@ class Interval:
 
     @property
     def T(self) -> Interval:
-        """Transpose."""
-        return Interval(self.lo.T, self.hi.T)
+        """Transpose, of every matrix of a stack."""
+        return Interval(np.swapaxes(self.lo, -1, -2), np.swapaxes(self.hi, -1, -2))
 
     def __getitem__(self, where: Any) -> Interval:
         return Interval(self.lo[where], self.hi[where])
@@ -96,6 +96,10 @@ class Interval:
     def scaled(self, factor: float) -> Interval:
         """Factor x for a factor >= 0."""
         return Interval(down(factor * self.lo), up(factor * self.hi))
+
+    def where(self, condition: npt.NDArray[np.bool_], other: Interval) -> Interval:
+        """X where the condition holds, the other elsewhere."""
+        return Interval(np.where(condition, self.lo, other.lo), np.where(condition, self.hi, other.hi))
 
     def distance(self, other: Interval) -> FloatArray:
         """Max |x - y| over x here and y in the other, rounded up."""
@@ -135,7 +139,8 @@ def sharp_matmul(a: Interval, b: Interval) -> Interval:
     if a.lo.size * b.lo.shape[-1] > _SHARP_WORK:
         return plain
     signed = (a.lo >= 0.0) | (a.hi <= 0.0)
-    if not (a.radius.any() and b.radius.any() and b.middle.any() and signed.any()):
+    gains = _any(a.radius) & _any(b.radius) & _any(b.middle) & _any(signed)
+    if not gains.any():
         return plain
     up_or_mixed, down_or_mixed = a.hi > 0.0, a.lo < 0.0
     left = np.concatenate(
@@ -156,23 +161,29 @@ def sharp_matmul(a: Interval, b: Interval) -> Interval:
     rounding = gamma(inner + 2) * (1.0 + gamma(inner + 16))
     lo = left @ lower
     hi = left @ upper
-    return Interval(
+    sharp = Interval(
         np.maximum(plain.lo, down(lo - (rounding * (size @ np.abs(lower)) + inner * TINY))),
         np.minimum(plain.hi, up(hi + (rounding * (size @ np.abs(upper)) + inner * TINY))),
     )
+    # What is found for one matrix of a stack does not depend on the others.
+    return sharp if gains.all() else sharp.where(gains, plain)
+
+
+def _any(x: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether a matrix of a stack has an entry other than zero, (..., 1, 1)."""
+    return np.asarray(x.any(axis=(-2, -1), keepdims=True))
 
 
 def norms(x: FloatArray) -> FloatArray:
     """Euclidean norms of the rows, rounded up."""
-    length = x.shape[1]
-    largest = np.abs(x).max(axis=1, initial=0.0)
+    length = x.shape[-1]
+    largest = np.abs(x).max(axis=-1, initial=0.0)
     scale = np.where((largest > 0.0) & np.isfinite(largest), largest, 1.0)
-    bound: FloatArray = scale * np.sqrt(((x / scale[:, None]) ** 2).sum(axis=1)) * (1.0 + gamma(length + 16)) + length * TINY
+    bound: FloatArray = scale * np.sqrt(((x / scale[..., None]) ** 2).sum(axis=-1)) * (1.0 + gamma(length + 16)) + length * TINY
     return bound
 
 
 def within(x: Interval, known: Interval) -> Interval:
     """The intersection with what is known, which is kept where x is not a number."""
     lo, hi = np.maximum(known.lo, x.lo), np.minimum(known.hi, x.hi)
-    crossed = ~(lo <= hi)
-    return Interval(np.where(crossed, known.lo, lo), np.where(crossed, known.hi, hi))
+    return Interval(lo, hi).where(lo <= hi, known)

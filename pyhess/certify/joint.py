@@ -15,6 +15,7 @@ whose exponent is a sum over units: every unit's part is maximised by itself.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -38,7 +39,7 @@ _LARGEST = 1e60
 
 @dataclass(frozen=True)
 class Last:
-    """The last hidden layer together with the residual; bounds per datum (n,) and unit (n, m).
+    """The last hidden layer together with the residual; bounds per datum (n,) and unit (n, m), with leading axes for many cells.
 
     ``curved`` r v phi'', ``delta`` r v phi', ``delta_norm`` sup |delta|, ``peak`` sup |r| max phi'; with row norms w_j of the
     weights below, ``bent`` sup sum_j |r v_j phi''_j| w_j² and ``steep`` sup |r| sqrt(sum_j (phi'_j w_j)²), infinite if unknown.
@@ -79,46 +80,43 @@ def _stacked(parts: list[Interval]) -> Interval:
 
 def _others(a: Interval) -> Interval:
     """Sum over the other units, (n, m) -> (n, m)."""
-    return matmul(a, Interval.point(1.0 - np.eye(a.lo.shape[1])))
+    return matmul(a, Interval.point(1.0 - np.eye(a.lo.shape[-1])))
 
 
 def _product_bound(base: FloatArray, h: FloatArray, d: FloatArray, power: float) -> FloatArray:
     """Supremum of (base + sum_j h_j)^power sum_j d_j over a choice of pieces for every unit.
 
-    All non-negative: base (n,), h and d (pieces, n, m).
+    All non-negative: base (..., n), h and d (pieces, ..., n, m).
     """
-    rows, units = h.shape[1:]
-    at, unit = np.arange(rows)[:, None], np.arange(units)[None, :]
-    a0 = np.maximum(base + h.max(axis=0).sum(axis=1), 1e-140)
-    b0 = np.maximum(d.max(axis=0).sum(axis=1), 1e-140)
+    units = h.shape[-1]
+    a0 = np.maximum(base + h.max(axis=0).sum(axis=-1), 1e-140)
+    b0 = np.maximum(d.max(axis=0).sum(axis=-1), 1e-140)
     best: FloatArray = a0**power * b0 * (1.0 + gamma(2 * units + 64))
     for _ in range(_TOUCHES):
-        share = h * (power / a0)[None, :, None] + d / b0[None, :, None]
-        chosen = share.argmax(axis=0)
-        exponent = (power * base / a0 + np.take_along_axis(share, chosen[None], axis=0)[0].sum(axis=1)) * (
-            1.0 + gamma(units + 32)
-        )
+        share = h * (power / a0)[..., None] + d / b0[..., None]
+        chosen = share.argmax(axis=0)[None]
+        total, h_there, d_there = (np.take_along_axis(x, chosen, axis=0)[0].sum(axis=-1) for x in (share, h, d))
+        exponent = (power * base / a0 + total) * (1.0 + gamma(units + 32))
         found = a0**power * b0 * np.exp(exponent * (1.0 + gamma(8)) - (power + 1.0) + gamma(64)) * (1.0 + gamma(64))
         best = np.fmin(best, found)
-        a_next, b_next = base + h[chosen, at, unit].sum(axis=1), d[chosen, at, unit].sum(axis=1)
-        a0 = np.maximum(0.5 * (a0 + a_next), 1e-140)
-        b0 = np.maximum(0.5 * (b0 + b_next), 1e-140)
+        a0 = np.maximum(0.5 * (a0 + base + h_there), 1e-140)
+        b0 = np.maximum(0.5 * (b0 + d_there), 1e-140)
     return best + TINY
 
 
 def steep_and_curved(activation: tuple[str, float], s: Interval, bar: Interval, steep: FloatArray) -> FloatArray | None:
-    """Supremum over units and their s of steep phi'(s)² + (-bar phi''(s))_+, for ``s`` and ``bar`` (n, m), ``steep`` (n,) >= 0.
+    """Supremum over units and their s of steep phi'(s)² + (-bar phi''(s))_+: ``s``, ``bar`` (..., n, m), ``steep`` (..., n) >= 0.
 
     None if the units are too many to be cut into pieces.
     """
-    pieces, _ = pieces_of(*s.lo.shape)
+    pieces, _ = pieces_of(*s.lo.shape[-2:])
     if pieces == 0:
         return None
     name, beta = activation
     at = _stacked(_cut(s, pieces))
     slope = derivative_range(name, beta, 1, at).magnitude
     sharp = np.maximum(0.0, -(bar * derivative_range(name, beta, 2, at)).lo)
-    found: FloatArray = (steep[:, None] * slope**2 + sharp).max(axis=(0, 2)) * (1.0 + gamma(8)) + TINY
+    found: FloatArray = (steep[..., None] * slope**2 + sharp).max(axis=(0, -1)) * (1.0 + gamma(8)) + TINY
     return found
 
 
@@ -129,7 +127,7 @@ def joint_last(
     entering: FloatArray,
     weight: Interval,
     constant: Interval,
-    rho: float,
+    rho: FloatArray,
     bias: bool,
     residual: Interval,
     below: FloatArray,
@@ -138,40 +136,40 @@ def joint_last(
     """Sharper than ``plain``, which holds the separate suprema.
 
     ``s`` (n, m), its norm and that of phi(s); the last layer's ``weight`` (m,), ``constant`` (n, 1) = c - y, and its
-    radius ``rho`` about both in a ball; ``residual`` (n, 1); ``below`` (m,) row norms of the weights entering the units.
+    radius ``rho`` (1,) about both in a ball; ``residual`` (n, 1); ``below`` (m,) row norms of the weights entering the units.
+    All may have leading axes for many cells.
     """
-    rows, units = s.lo.shape
-    pieces, parts = pieces_of(rows, units)
-    if pieces == 0 or not (np.isfinite(s.lo).all() and np.isfinite(s.hi).all() and np.isfinite(residual.magnitude).all()):
+    pieces, parts = pieces_of(*s.lo.shape[-2:])
+    known = (np.isfinite(s.lo) & np.isfinite(s.hi)).all(axis=-1) & np.isfinite(residual.magnitude)[..., 0]
+    if pieces == 0 or not known.any():
         return plain
     name, beta = activation
-    at = _stacked(_cut(s, pieces))
+    at = _stacked(_cut(s.where(known[..., None], Interval.point(np.zeros_like(s.lo))), pieces))
     value, slope, bend = (derivative_range(name, beta, order, at) for order in range(3))
     whole = derivative_range(name, beta, 0, s)
-    rest = _others(weight[None, :] * whole) + constant
+    rest = _others(weight[..., None, :] * whole) + constant
     others = np.zeros_like(at.lo)
-    left = np.zeros(parts)
-    if rho > 0.0:
+    in_ball = bool(rho.any())
+    if in_ball:
         part = _ball_parts(rho, parts)
-        v = weight[None, :] + part
+        v = weight + part
         # The share of the radius that v_j's offset leaves to the others and the bias.
-        taken = np.minimum(np.abs(part.lo), np.abs(part.hi))[:, 0]
+        taken = np.minimum(np.abs(part.lo), np.abs(part.hi))
         left = np.sqrt(np.maximum(0.0, (rho - taken) * (rho + taken)) * (1.0 + gamma(8))) * (1.0 + gamma(8))
         others = _with_one(_others_norm(name, beta, whole, at, s_norm), bias)
     else:
         v = _stacked(_cut(weight, parts))
-    found = _hulls(v, left, others, value, slope, bend, rest, residual)
-    if found is None:
-        return plain
-    curved, delta, peak = found
+        left = np.zeros((parts, *rho.shape))
+    curved, delta, peak, moderate = _hulls(v, left, others, value, slope, bend, rest, residual)
+    known = known & moderate
     result_delta = within(delta, plain.delta)
-    base = constant.magnitude[:, 0] * (1.0 + gamma(4))
+    base = constant.magnitude[..., 0] * (1.0 + gamma(4))
     delta_norm = np.fmin(plain.delta_norm, norms(result_delta.magnitude))
     bent, steep = plain.bent, plain.steep
-    if rho > 0.0:
+    if in_ball:
         delta_norm = np.fmin(delta_norm, _ball_delta_norm(weight, whole, entering, slope, base, rho, bias))
     else:
-        size = weight.magnitude
+        size, below = weight.magnitude[..., None, :], below[..., None, :]
         h = size * value.magnitude * (1.0 + gamma(4))
         steepness, bends = slope.magnitude, size * bend.magnitude * (1.0 + gamma(4))
         room = 1.0 + gamma(16)
@@ -179,14 +177,24 @@ def joint_last(
         bent = np.fmin(bent, _product_bound(base, h, bends * below**2 * room, 1.0))
         steep = np.fmin(steep, np.sqrt(_product_bound(base, h, (steepness * below) ** 2 * room, 2.0)) * room)
     peak_all = np.fmin(plain.peak, peak * (1.0 + gamma(4)) + TINY)
-    return Last(within(curved, plain.curved), result_delta, delta_norm, peak_all, bent, steep)
+    units = known[..., None]
+    return Last(
+        within(curved, plain.curved).where(units, plain.curved),
+        result_delta.where(units, plain.delta),
+        *(
+            np.where(known, one, other)
+            for one, other in zip(
+                (delta_norm, peak_all, bent, steep), (plain.delta_norm, plain.peak, plain.bent, plain.steep), strict=True
+            )
+        ),
+    )
 
 
-def _ball_parts(rho: float, parts: int) -> Interval:
-    """Pieces of [-rho, rho] (parts, 1), finer towards its ends, where the rest of the radius changes fast; 0 is an end."""
-    ends = rho * np.sin(0.5 * np.pi * (np.arange(parts + 1) / (parts // 2) - 1.0))
+def _ball_parts(rho: FloatArray, parts: int) -> Interval:
+    """Pieces of [-rho, rho] (parts, ..., 1), finer towards its ends, where the rest of the radius changes fast; 0 is an end."""
+    ends = np.multiply.outer(np.sin(0.5 * np.pi * (np.arange(parts + 1) / (parts // 2) - 1.0)), rho)
     ends[0], ends[parts // 2], ends[-1] = -rho, 0.0, rho
-    ends = np.clip(ends, -rho, rho)[:, None]
+    ends = np.clip(ends, -rho, rho)
     return Interval(ends[:-1], ends[1:])
 
 
@@ -199,17 +207,32 @@ def _hulls(
     bend: Interval,
     rest: Interval,
     residual: Interval,
-) -> tuple[Interval, Interval, FloatArray] | None:
-    """(curved, delta, peak) over all pieces; None if a number is too large for products of a few."""
-    inputs = [left, others]
-    for x in (v, value, slope, bend, rest, residual[:, 0]):
-        inputs += [np.ascontiguousarray(x.lo), np.ascontiguousarray(x.hi)]
-    if not all(float(np.abs(x).max(initial=0.0)) <= _LARGEST for x in inputs):
-        return None
-    out = [np.empty_like(rest.lo) for _ in range(4)]
-    peak = np.empty(rest.lo.shape[0])
+) -> tuple[Interval, Interval, FloatArray, npt.NDArray[np.bool_]]:
+    """(curved, delta, peak) over all pieces, and for which data all numbers are small enough for products of a few."""
+    lead, (rows, units) = rest.lo.shape[:-2], rest.lo.shape[-2:]
+    cells = math.prod(lead)
+    moderate = np.ones((*lead, rows), dtype=np.bool_)
+    inputs: list[FloatArray] = []
+
+    def take(x: FloatArray, *shape: int) -> None:
+        inputs.append(np.ascontiguousarray(x).reshape(shape))
+
+    for x in (v.lo, v.hi):
+        x = np.broadcast_to(x, (x.shape[0], *lead, units))
+        moderate &= (np.abs(x).max(axis=(0, -1)) <= _LARGEST)[..., None]
+        take(x, -1, cells, units)
+    take(np.broadcast_to(left[..., 0], (left.shape[0], *lead)), -1, cells)
+    for x in (others, value.lo, value.hi, slope.lo, slope.hi, bend.lo, bend.hi):
+        moderate &= (np.abs(x) <= _LARGEST).all(axis=(0, -1))
+        take(x, -1, cells, rows, units)
+    for x in (rest.lo, rest.hi, residual.lo, residual.hi):
+        moderate &= (np.abs(x) <= _LARGEST).all(axis=-1)
+        take(x, cells, rows, x.shape[-1])
+    out = [np.empty((cells, rows, units)) for _ in range(4)]
+    peak = np.empty((cells, rows))
     piece_hulls(*(*inputs, *out, peak))
-    return Interval(out[0], out[1]), Interval(out[2], out[3]), peak
+    curved_lo, curved_hi, delta_lo, delta_hi = (x.reshape(rest.lo.shape) for x in out)
+    return Interval(curved_lo, curved_hi), Interval(delta_lo, delta_hi), peak.reshape(*lead, rows), moderate
 
 
 def _with_one(values: FloatArray, bias: bool) -> FloatArray:
@@ -219,12 +242,13 @@ def _with_one(values: FloatArray, bias: bool) -> FloatArray:
 def _others_norm(name: str, beta: float, whole: Interval, at: Interval, s_norm: FloatArray) -> FloatArray:
     """Supremum of |phi(s)| of the units but one, over the pieces of that one: (pieces, n, m)."""
     squares = whole.magnitude**2
-    rest = np.maximum(0.0, squares @ (1.0 - np.eye(squares.shape[1]))) * (1.0 + gamma(squares.shape[1] + 8)) + TINY
+    units = squares.shape[-1]
+    rest = np.maximum(0.0, squares @ (1.0 - np.eye(units))) * (1.0 + gamma(units + 8)) + TINY
     at_zero, steepest = growth(name, beta)
     bound: FloatArray = np.broadcast_to(rest, at.lo.shape)
     if at_zero == 0.0:
         smallest = np.where((at.lo <= 0.0) & (at.hi >= 0.0), 0.0, np.minimum(np.abs(at.lo), np.abs(at.hi)))
-        total = s_norm[None, :, None]
+        total = s_norm[..., None]
         left = np.maximum(0.0, (total - smallest) * (total + smallest)) * (1.0 + gamma(8)) + gamma(8) * total**2 + TINY
         bound = np.minimum(bound, steepest**2 * left * (1.0 + gamma(8)))
     found: FloatArray = np.sqrt(bound) * (1.0 + gamma(8))
@@ -232,16 +256,15 @@ def _others_norm(name: str, beta: float, whole: Interval, at: Interval, s_norm: 
 
 
 def _ball_delta_norm(
-    weight: Interval, whole: Interval, entering: FloatArray, slope: Interval, base: FloatArray, rho: float, bias: bool
+    weight: Interval, whole: Interval, entering: FloatArray, slope: Interval, base: FloatArray, rho: FloatArray, bias: bool
 ) -> FloatArray:
     """Supremum of |r| |v phi'(s)| over a ball: v takes the share nu of the radius, the bias what is left."""
     steepest = slope.magnitude.max(axis=0)
-    size = weight.magnitude
-    fixed = base + (whole.magnitude @ size) * (1.0 + gamma(size.size + 8))
-    still, top = norms(steepest * size), steepest.max(axis=1)
-    ends = rho * (np.arange(2 * _PIECES + 1) / (2 * _PIECES))
-    best = np.zeros_like(base)
-    for low, high in pairwise(ends):
-        left = np.sqrt(max(0.0, (rho - low) * (rho + low))) * (1.0 + gamma(16)) if bias else 0.0
-        best = np.maximum(best, (fixed + high * entering + left) * (still + top * high))
+    size = weight.magnitude[..., None, :]
+    fixed = base + (whole.magnitude * size).sum(axis=-1) * (1.0 + gamma(size.shape[-1] + 8))
+    still, top = norms(steepest * size), steepest.max(axis=-1)
+    ends = np.multiply.outer(np.arange(2 * _PIECES + 1) / (2 * _PIECES), rho)
+    low, high = ends[:-1], ends[1:]
+    left = np.sqrt(np.maximum(0.0, (rho - low) * (rho + low))) * (1.0 + gamma(16)) if bias else 0.0
+    best: FloatArray = ((fixed + high * entering + left) * (still + top * high)).max(axis=0)
     return best * (1.0 + gamma(32)) + TINY

@@ -11,23 +11,26 @@ dropped. Only the negative part of bar phi'' counts.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Dataset
-from ..model import MLP
-from .forms import FormSum, largest
+from .forms import FormSum, HiddenSum, largest
 from .intervals import gamma
 from .joint import Last, steep_and_curved
+from .middles import middles
+from .parts import Parts
 from .propagate import Cell, Propagation, propagate
-from .signed import signed_applies, signed_blocks, without_one
+from .signed import signed_applies, signed_blocks
 
 FloatArray = npt.NDArray[np.float64]
 
 #: Numbers in one block's widest intermediate array, and its rows at most: between two blocks the work can be cancelled.
 _BLOCK_NUMBERS, _BLOCK_ROWS = 2**20, 8192
+#: Inputs up to which the second layer's moments are looked at as well: they cost as much as the first layer's.
+_MOST_INPUTS = 1024
 
 
 def data_blocks(cell: Cell, data: Dataset, targets: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
@@ -39,58 +42,27 @@ def data_blocks(cell: Cell, data: Dataset, targets: FloatArray) -> Iterator[tupl
         yield data.X[part], targets[part], weights[part]
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Columns of the forms: one for every layer, or one for its weights and one for its biases between the first and last layer.
+def _steepest(bounds: Propagation, layer: int) -> FloatArray:
+    steepest: FloatArray = bounds.slope[layer].magnitude.max(axis=-1)
+    return steepest
 
-    ``weight`` and ``bias`` are every layer's columns; they agree where weights and biases have one size t between them. The first
-    layer's enter through y_i together, and nothing in the residual part depends on the last biases.
-    """
 
-    weight: list[int]
-    bias: list[int]
-
-    @staticmethod
-    def of(net: MLP, *, apart: bool) -> Parts:
-        layers = list(range(net.num_layers))
-        if not (apart and net.bias):
-            return Parts(layers, layers)
-        weight = [max(0, 2 * layer - 1) for layer in layers]
-        return Parts(weight, [2 * layer for layer in layers[:-1]] + weight[-1:])
-
-    @property
-    def count(self) -> int:
-        return self.bias[-1] + 1
-
-    def spread(self, of_layers: FloatArray) -> FloatArray:
-        """A number for every column, from one for every layer."""
-        values = np.empty(self.count)
-        values[self.weight], values[self.bias] = of_layers, of_layers
-        return values
-
-    def own(self, bounds: Propagation, layer: int) -> FloatArray:
-        """|V (a, 1)| of the layer's own direction, as a form (n, columns)."""
-        norm = bounds.entering_norm[layer]
-        form = np.zeros((norm.shape[0], self.count))
-        weight, bias = self.weight[layer], self.bias[layer]
-        form[:, weight] = norm
-        if weight != bias:
-            form[:, weight], form[:, bias] = without_one(norm, bias=True), 1.0
-        return form
+def _sharpest(bounds: Propagation, layer: int) -> FloatArray:
+    sharpest: FloatArray = np.maximum(0.0, -bounds.curved[layer].lo).max(axis=-1)
+    return sharpest
 
 
 def tangent_forms(cell: Cell, bounds: Propagation, parts: Parts) -> list[FloatArray]:
     """P_l (n, columns) with |sdot^l| <= P_l . t; column 0 multiplies y_i instead of t_1."""
     layers = cell.net.num_layers
-    rows = bounds.entering_norm[0].shape[0]
     forms: list[FloatArray] = []
     for layer in range(layers):
         if layer == 0:
-            form = np.zeros((rows, parts.count))
-            form[:, 0] = 1.0
+            form = np.zeros((*bounds.delta_norm[0].shape, parts.count))
+            form[..., 0] = 1.0
         else:
-            steepest = bounds.slope[layer - 1].magnitude.max(axis=1)
-            form = (cell.blocks[layer].spectral * steepest)[:, None] * forms[-1] + parts.own(bounds, layer)
+            steepest = _steepest(bounds, layer - 1)
+            form = (cell.blocks[layer].spectral * steepest)[..., None] * forms[-1] + parts.own(bounds, layer)
         forms.append(form * (1.0 + gamma(8)))
     return forms
 
@@ -99,21 +71,20 @@ def residual_forms(cell: Cell, bounds: Propagation, parts: Parts) -> tuple[Float
     """(M', M'') (n, columns, columns), for every datum v'Rv >= -t'(M' + M'')t: mixed terms (zero diagonal) and curved ones."""
     layers = cell.net.num_layers
     tangent = tangent_forms(cell, bounds, parts)
-    pairs = np.zeros((tangent[0].shape[0], parts.count, parts.count))
+    pairs = np.zeros((*tangent[0].shape, parts.count))
     total = np.zeros_like(pairs)
     for layer in range(1, layers):
-        steepest = bounds.slope[layer - 1].magnitude.max(axis=1)
-        mixed = (bounds.delta_norm[layer] * steepest)[:, None] * tangent[layer - 1]
+        mixed = (bounds.delta_norm[layer] * _steepest(bounds, layer - 1))[..., None] * tangent[layer - 1]
         if layer == layers - 1 and bounds.joint is not None:
             mixed = _last_mixed(cell, bounds, bounds.joint, tangent, parts)
-        pairs[:, parts.weight[layer], :] += mixed
-        pairs[:, :, parts.weight[layer]] += mixed
+        pairs[..., parts.weight[layer], :] += mixed
+        pairs[..., :, parts.weight[layer]] += mixed
     for layer in range(layers - 1):
-        sharpest = np.maximum(0.0, -bounds.curved[layer].lo).max(axis=1)
+        sharpest = _sharpest(bounds, layer)
         if layer == layers - 2 and layer > 0 and bounds.joint is not None:
             total += _last_curved(cell, bounds, bounds.joint, sharpest, tangent, parts)
         else:
-            total += sharpest[:, None, None] * tangent[layer][:, :, None] * tangent[layer][:, None, :]
+            total += sharpest[..., None, None] * _outer(tangent[layer], tangent[layer])
     total = total * (1.0 + gamma(8 * layers + 32))
     if layers > 2:
         _first_together(cell, bounds, total)
@@ -127,29 +98,33 @@ def _first_together(cell: Cell, bounds: Propagation, total: FloatArray) -> None:
     sup phi'².
     """
     net = cell.net
-    own = np.maximum(0.0, -bounds.curved[0].lo).max(axis=1)
-    steepest = bounds.slope[0].magnitude.max(axis=1)
-    rest = np.maximum(0.0, total[:, 0, 0] - own) * (1.0 + gamma(8))
+    own, steepest = _sharpest(bounds, 0), _steepest(bounds, 0)
+    rest = np.maximum(0.0, total[..., 0, 0] - own) * (1.0 + gamma(8))
     # Where the slopes' squares could underflow, the entry stays as it is.
     coefficient = rest / np.where(steepest > 1e-100, steepest, np.nan) ** 2 * (1.0 + gamma(8))
     found = steep_and_curved((net.activations[0], net.betas[0]), bounds.s[0], bounds.bar[0], coefficient)
     if found is not None:
-        total[:, 0, 0] = np.fmin(total[:, 0, 0], found)
+        total[..., 0, 0] = np.fmin(total[..., 0, 0], found)
+
+
+def _outer(a: FloatArray, b: FloatArray) -> FloatArray:
+    product: FloatArray = a[..., :, None] * b[..., None, :]
+    return product
 
 
 def _own_and_below(bounds: Propagation, tangent: list[FloatArray], layer: int, parts: Parts) -> tuple[FloatArray, FloatArray]:
     """|V (a, 1)| and the form of |adot| entering the layer: |sdot| <= the first plus |W| times the second."""
-    return parts.own(bounds, layer), bounds.slope[layer - 1].magnitude.max(axis=1)[:, None] * tangent[layer - 1]
+    return parts.own(bounds, layer), _steepest(bounds, layer - 1)[..., None] * tangent[layer - 1]
 
 
 def _last_mixed(cell: Cell, bounds: Propagation, joint: Last, tangent: list[FloatArray], parts: Parts) -> FloatArray:
     """|r| |phi' sdot| in the last hidden layer: sqrt(sum_j (phi'_j |W_j|)^2) for the part W adot of sdot."""
     layer = len(tangent) - 2
     if layer == 0:
-        return joint.peak[:, None] * tangent[0]
+        return joint.peak[..., None] * tangent[0]
     own, below = _own_and_below(bounds, tangent, layer, parts)
     through = np.minimum(joint.peak * cell.blocks[layer].spectral, joint.steep)
-    return joint.peak[:, None] * own + through[:, None] * below
+    return joint.peak[..., None] * own + through[..., None] * below
 
 
 def _last_curved(
@@ -161,16 +136,31 @@ def _last_curved(
     spectral = cell.blocks[layer].spectral
     through = np.minimum(sharpest * spectral**2, joint.bent)
     # Cauchy-Schwarz in the sum over units for the mixed part.
-    mixed = np.sqrt(sharpest * through)[:, None, None] * own[:, :, None] * below[:, None, :]
-    form: FloatArray = sharpest[:, None, None] * own[:, :, None] * own[:, None, :] + mixed + mixed.transpose(0, 2, 1)
-    return form + through[:, None, None] * below[:, :, None] * below[:, None, :]
+    mixed = np.sqrt(sharpest * through)[..., None, None] * _outer(own, below)
+    form: FloatArray = sharpest[..., None, None] * _outer(own, own) + mixed + np.swapaxes(mixed, -1, -2)
+    return form + through[..., None, None] * _outer(below, below)
 
 
 def moment_bound(cell: Cell, data: Dataset, targets: FloatArray, loss: str, cancelled: npt.NDArray[np.int32]) -> float | None:
     """Lower bound of psi over the cell; None if cancelled."""
+    found = moment_bounds(cell, data, targets, loss, cancelled)
+    return None if found is None else float(found)
+
+
+def moment_bounds(
+    cell: Cell, data: Dataset, targets: FloatArray, loss: str, cancelled: npt.NDArray[np.int32]
+) -> FloatArray | None:
+    """Lower bounds (...) of psi over every cell of a stack; None if cancelled."""
     net = cell.net
     parts = Parts.of(net, apart=True)
     pairs, total = (FormSum(parts.count, net.widths[0], net.bias) for _ in range(2))
+    deep = net.num_layers > 2
+    # The second layer's weights have a column of their own.
+    together = deep and net.widths[0] <= _MOST_INPUTS and (parts.weight != parts.bias or not net.bias)
+    hidden = range(1, net.num_layers - 1) if together else range(0)
+    sharper = [
+        [HiddenSum(layer, parts.weight[layer], parts.count, net.widths[0], net.bias) for layer in hidden] for _ in range(2)
+    ]
     signed = signed_applies(cell, data.num_samples, loss)
     known = np.full((parts.count, parts.count), np.inf)
     for x, y, w in data_blocks(cell, data, targets):
@@ -180,8 +170,17 @@ def moment_bound(cell: Cell, data: Dataset, targets: FloatArray, loss: str, canc
         mixed, curved = residual_forms(cell, bounds, parts)
         pairs.add(mixed, x, w)
         total.add(curved, x, w)
-        if signed and x.shape[0] == data.num_samples:
-            known = signed_blocks(cell, bounds, x, w)
+        if deep:
+            middle = middles(cell, bounds, x)
+            for sums, forms in zip(sharper, (mixed, curved), strict=True):
+                for one, layer in zip(sums, hidden, strict=True):
+                    one.add(forms, parts.own(bounds, layer)[..., parts.weight[layer]], middle, x, w)
+            if signed and x.shape[0] == data.num_samples:
+                known = signed_blocks(cell, bounds, middle, x, w)
     scales = parts.spread(np.array(net.layer_scales)) * (1.0 + gamma(4))
-    form = np.fmin(pairs.form(scales), known * np.outer(scales, scales) * (1.0 + gamma(4))) + total.form(scales)
+    mixed, curved = pairs.form(scales), total.form(scales)
+    mixed, curved = (
+        reduce(np.fmin, (one.form(scales) for one in sums), form) for form, sums in zip((mixed, curved), sharper, strict=True)
+    )
+    form = np.fmin(mixed, known * np.outer(scales, scales) * (1.0 + gamma(4))) + curved
     return -largest(form * (1.0 + gamma(4)))

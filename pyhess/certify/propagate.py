@@ -2,6 +2,8 @@
 
 Everything is in effective parameters κ_l W^l, κ_l b^l (the NTK scales are folded into the region), and for a block of data at a
 time. A cell of a ball bounds the Frobenius distance of each layer's block (W^l, b^l) from the centre by rho_l.
+
+Many cells may be one stack: then everything has leading axes for the cells, (...) below; what they share need not have them.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from ..regions import Ball, Box, Region
 from .intervals import ROOT_TINY, Interval, down, gamma, matmul, norms, sharp_matmul, up, within
 from .joint import Last, joint_last
 from .ranges import derivative_range, growth
-from .spectral import norm_bound
+from .spectral import norm_bound, norm_bounds
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -26,19 +28,19 @@ FloatArray = npt.NDArray[np.float64]
 class Block:
     """A layer's weights and biases over the region: entrywise bounds, and the Frobenius radius of a ball's cell (0 for a box)."""
 
-    weight: Interval  # (out, in)
-    bias: Interval  # (out,), zeros without biases
-    rho: float
+    weight: Interval  # (..., out, in)
+    bias: Interval  # (..., out), zeros without biases
+    rho: FloatArray  # (..., 1), as all numbers that belong to a cell
     rho_bias: bool  # whether the radius covers b as well as W
-    spectral: float  # sup of the spectral norm of W
-    affine: float  # sup of the spectral norm of (W, b)
-    columns: FloatArray  # sup of the Euclidean norms of the columns of W
-    still: float  # sup of the spectral norm of W without the ball's radius
+    spectral: FloatArray  # sup of the spectral norm of W
+    affine: FloatArray  # sup of the spectral norm of (W, b)
+    columns: FloatArray  # (..., in) sup of the Euclidean norms of the columns of W
+    still: FloatArray  # sup of the spectral norm of W without the ball's radius
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A region, or a part of one, ready for propagation."""
+    """A region, or a part of one, ready for propagation; or a stack of them."""
 
     net: MLP
     blocks: tuple[Block, ...]
@@ -60,18 +62,23 @@ def _layer_interval(net: MLP, layer: int, low: FloatArray, high: FloatArray) -> 
     exact = scale == 1.0
 
     def take(where: slice) -> Interval:
-        part = Interval(low[where], high[where])
+        part = Interval(low[..., where], high[..., where])
         # Two ulp: the product is rounded, and so was κ itself.
         return part if exact else Interval(down(down(scale * part.lo)), up(up(scale * part.hi)))
 
     w = take(weight)
-    b = Interval.point(np.zeros(shape[0])) if bias is None else take(bias)
-    return Interval(w.lo.reshape(shape), w.hi.reshape(shape)), b
+    b = Interval.point(np.zeros((*low.shape[:-1], shape[0]))) if bias is None else take(bias)
+    return w.reshape(*low.shape[:-1], *shape), b
 
 
 def box_cell(net: MLP, region: Box) -> Cell:
     """The whole box as one cell."""
-    parts = (_layer_interval(net, layer, region.low, region.high) for layer in range(net.num_layers))
+    return box_cells(net, region.low, region.high)
+
+
+def box_cells(net: MLP, low: FloatArray, high: FloatArray) -> Cell:
+    """The boxes [low, high] of parameters (..., P) as a stack of cells."""
+    parts = (_layer_interval(net, layer, low, high) for layer in range(net.num_layers))
     return Cell(net, tuple(_interval_block(*part) for part in parts))
 
 
@@ -82,12 +89,13 @@ def point_cell(net: MLP, theta: FloatArray) -> Cell:
 
 
 def _interval_block(w: Interval, b: Interval) -> Block:
-    spectral = min(norm_bound(w.magnitude), (norm_bound(w.middle) + norm_bound(w.radius)) * (1.0 + gamma(4)))
-    affine = min(
-        norm_bound(joined(w.magnitude, b.magnitude)),
-        (norm_bound(joined(w.middle, b.middle)) + norm_bound(joined(w.radius, b.radius))) * (1.0 + gamma(4)),
-    )
-    return Block(w, b, 0.0, True, spectral, affine, norms(w.magnitude.T), spectral)
+    spectral, affine = _interval_norm(w), _interval_norm(Interval(joined(w.lo, b.lo), joined(w.hi, b.hi)))
+    return Block(w, b, np.zeros_like(spectral), True, spectral, affine, column_norms(w.magnitude), spectral)
+
+
+def _interval_norm(w: Interval) -> FloatArray:
+    apart = (norm_bounds(w.middle) + norm_bounds(w.radius)) * (1.0 + gamma(4))
+    return np.minimum(norm_bounds(w.magnitude), apart)[..., None]
 
 
 class BallCells:
@@ -98,26 +106,26 @@ class BallCells:
         self._parts = [_layer_interval(net, layer, region.center, region.center) for layer in range(net.num_layers)]
         self._still = [_still(w) for w, _ in self._parts]
         self._affine = [norm_bound(joined(w.middle, b.middle)) + norm_bound(joined(w.radius, b.radius)) for w, b in self._parts]
-        self._columns = [norms(w.magnitude.T) for w, _ in self._parts]
+        self._columns = [column_norms(w.magnitude) for w, _ in self._parts]
 
     def __call__(self, radii: FloatArray, last_bias: Interval | None = None) -> Cell:
         """{theta : every layer's block lies within radii[l] of the centre}; the output bias in ``last_bias`` (K,) if given.
 
-        Then the last radius is that of the output weights alone.
+        Then the last radius is that of the output weights alone. Radii (B, D) and biases (B, K) make a stack of cells.
         """
         net, room = self._net, 1.0 + gamma(8)
         blocks = []
         for layer, (w, b) in enumerate(self._parts):
             scale = net.layer_scales[layer]
-            rho = float(radii[layer]) * scale * room
+            rho = radii[..., layer : layer + 1] * scale * room
             spectral, affine = (self._still[layer] + rho) * room, (self._affine[layer] + rho) * room
             apart = last_bias is not None and layer == net.num_layers - 1
             if apart:
                 assert last_bias is not None
                 b = last_bias if scale == 1.0 else Interval(down(down(scale * last_bias.lo)), up(up(scale * last_bias.hi)))
-                affine = float(np.sqrt(spectral**2 + norms(b.magnitude[None])[0] ** 2)) * room + ROOT_TINY
+                affine = np.sqrt(spectral**2 + norms(b.magnitude)[..., None] ** 2) * room + ROOT_TINY
             columns = (self._columns[layer] + rho) * (1.0 + gamma(4))
-            blocks.append(Block(w, b, rho, not apart, spectral, affine, columns, self._still[layer]))
+            blocks.append(Block(w, b, rho, not apart, spectral, affine, columns, np.array([self._still[layer]])))
         return Cell(net, tuple(blocks))
 
 
@@ -136,13 +144,18 @@ def whole_cell(net: MLP, region: Region) -> Cell:
     if isinstance(region, Box):
         return box_cell(net, region)
     if isinstance(region, Ball):
-        return BallCells(net, region)(np.full(net.num_layers, region.radius))
+        return BallCells(net, region)(np.full(net.num_layers, float(region.radius)))
     raise InputTypeError(f"certificates know Box and Ball, not {type(region).__name__}; enclose the region in one of them.")
 
 
 def joined(w: FloatArray, b: FloatArray) -> FloatArray:
     """(W, b) as one matrix."""
-    return np.concatenate([w, b[:, None]], axis=1)
+    return np.concatenate([w, b[..., None]], axis=-1)
+
+
+def column_norms(w: FloatArray) -> FloatArray:
+    """Euclidean norms of the columns, rounded up."""
+    return norms(np.swapaxes(w, -1, -2))
 
 
 @dataclass(frozen=True)
@@ -151,7 +164,8 @@ class Propagation:
 
     ``entering[l]`` activations entering layer l (n, in); ``entering_norm[l]`` sup |(a, 1)| (n,), the 1 only with biases;
     ``s[l]`` pre-activations; ``slope[l]`` phi', ``bar[l]`` dL/da, ``curved[l]`` bar phi'' (hidden, (n, out)); ``delta[l]`` dL/ds
-    (n, out) and ``delta_norm[l]`` sup |delta| (n,). The loss's cotangents are per datum, without its weight.
+    (n, out) and ``delta_norm[l]`` sup |delta| (n,). The loss's cotangents are per datum, without its weight. For a stack of cells
+    these are (..., n, out) and (..., n).
     """
 
     entering: list[Interval]
@@ -166,8 +180,8 @@ class Propagation:
 
 
 def _affine(block: Block, a: Interval, a_norm: FloatArray) -> Interval:
-    s = sharp_matmul(a, block.weight.T) + Interval(block.bias.lo[None, :], block.bias.hi[None, :])
-    return s if block.rho == 0.0 else s.widened(up(block.rho * a_norm)[:, None])
+    s = sharp_matmul(a, block.weight.T) + block.bias[..., None, :]
+    return s.widened(up(block.rho * a_norm)[..., None]) if block.rho.any() else s
 
 
 def _with_one(values: FloatArray, bias: bool) -> FloatArray:
@@ -181,7 +195,7 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
     a = Interval.point(x)
     a_norm = norms(x)
     entering, entering_norm, pre, pre_norm = [a], [_with_one(a_norm, net.bias)], [], []
-    ball = _BallMoves(cell, x) if any(block.rho > 0.0 for block in cell.blocks) else None
+    ball = _BallMoves(cell, x) if any(block.rho.any() for block in cell.blocks) else None
     for layer, block in enumerate(cell.blocks):
         moved_norm = entering_norm[-1] if block.rho_bias else a_norm
         s = _affine(block, a, moved_norm)
@@ -214,10 +228,10 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
     for layer in range(last - 1, -1, -1):
         above = cell.blocks[layer + 1]
         cotangent = sharp_matmul(delta[0], above.weight)
-        if above.rho > 0.0:
-            cotangent = cotangent.widened(up(above.rho * delta_norm[0])[:, None])
+        if above.rho.any():
+            cotangent = cotangent.widened(up(above.rho * delta_norm[0])[..., None])
         # |bar_j| <= |W_:j| |delta|
-        limit = up(above.columns[None, :] * delta_norm[0][:, None] * (1.0 + gamma(4)))
+        limit = up(above.columns[..., None, :] * delta_norm[0][..., None] * (1.0 + gamma(4)))
         cotangent = Interval(np.maximum(cotangent.lo, -limit), np.minimum(cotangent.hi, limit))
         if ball is not None:
             cotangent = ball.backwards(layer, cotangent, slope[layer], delta[0], delta_norm[0])
@@ -225,7 +239,7 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
         bent = cotangent * derivative_range(net.activations[layer], net.betas[layer], 2, pre[layer])
         turned = cotangent * slope[layer]
         # Entrywise intervals, or operator norms: whichever is smaller.
-        steepest = slope[layer].magnitude.max(axis=1)
+        steepest = slope[layer].magnitude.max(axis=-1)
         turned_norm = np.minimum(norms(turned.magnitude), above.spectral * delta_norm[0] * steepest * (1.0 + gamma(8)))
         if layer == last - 1:
             unknown = np.full_like(steepest, np.inf)
@@ -263,18 +277,18 @@ class _BallMoves:
         size = block.weight.magnitude
         room = 1.0 + gamma(32)
         own = block.rho * moved_norm
-        move = norms(size)[None, :] * self._da[:, None]
+        move = norms(size)[..., None, :] * self._da[..., None]
         if self._steep is not None:
-            below = np.sqrt(self._steep**2 @ (size**2).T) * (1.0 + gamma(size.shape[1] + 16)) + ROOT_TINY
-            move = np.minimum(move, below * self._ds[:, None])
-        s = within(at.widened((own[:, None] + move) * room), s)
+            below = np.sqrt(self._steep**2 @ np.swapaxes(size**2, -1, -2)) * (1.0 + gamma(size.shape[-1] + 16)) + ROOT_TINY
+            move = np.minimum(move, below * self._ds[..., None])
+        s = within(at.widened((own[..., None] + move) * room), s)
         self._ds = np.minimum(norms(s.distance(at)), (own + block.still * self._da) * room)
         self._at.append(at)
         if layer < net.num_layers - 1:
             name, beta = net.activations[layer], net.betas[layer]
             self._a, a = derivative_range(name, beta, 0, at), derivative_range(name, beta, 0, s)
             self._steep = derivative_range(name, beta, 1, s).magnitude
-            self._da = np.minimum(norms(a.distance(self._a)), self._steep.max(axis=1) * self._ds * room)
+            self._da = np.minimum(norms(a.distance(self._a)), self._steep.max(axis=-1) * self._ds * room)
         return s
 
     def turn(self, loss: str, targets: FloatArray, residual: Interval) -> None:
@@ -289,20 +303,20 @@ class _BallMoves:
         net, above = self._net, self._blocks[layer + 1]
         room = 1.0 + gamma(32)
         at = matmul(self._delta, above.weight)
-        columns = norms(above.weight.magnitude.T)
+        columns = column_norms(above.weight.magnitude)
         ddelta = np.minimum(self._ddelta, norms(delta.distance(self._delta)))
         own = above.rho * delta_norm
-        bar = within(at.widened((own[:, None] + columns[None, :] * ddelta[:, None]) * room), bar)
+        bar = within(at.widened((own[..., None] + columns[..., None, :] * ddelta[..., None]) * room), bar)
         steep = derivative_range(net.activations[layer], net.betas[layer], 1, self._at[layer])
         move = np.minimum(norms(bar.distance(at)), (own + above.still * ddelta) * room)
         turned = norms(slope.distance(steep) * at.magnitude)
-        self._ddelta = (slope.magnitude.max(axis=1) * move + turned) * room
+        self._ddelta = (slope.magnitude.max(axis=-1) * move + turned) * room
         self._delta = at * steep
         return bar
 
 
 def _affine_point(block: Block, a: Interval) -> Interval:
-    return matmul(a, block.weight.T) + Interval(block.bias.lo[None, :], block.bias.hi[None, :])
+    return matmul(a, block.weight.T) + block.bias[..., None, :]
 
 
 def _joint(
@@ -310,11 +324,10 @@ def _joint(
 ) -> Last:
     net, block, below = cell.net, cell.blocks[-1], cell.blocks[-2]
     rows = (norms(below.weight.magnitude) + below.rho) * (1.0 + gamma(4))
-    constant = Interval(block.bias.lo - targets, block.bias.hi - targets)
-    constant = Interval(down(constant.lo), up(constant.hi))
+    constant = block.bias[..., None, :] - Interval.point(targets)
     activation = (net.activations[-1], net.betas[-1])
     shared = net.bias and block.rho_bias
-    return joint_last(activation, s, *sizes, block.weight[0], constant, block.rho, shared, residual, rows, plain)
+    return joint_last(activation, s, *sizes, block.weight[..., 0, :], constant, block.rho, shared, residual, rows, plain)
 
 
 def residual_range(loss: str, f: Interval, y: FloatArray) -> tuple[Interval, FloatArray]:
@@ -333,22 +346,23 @@ def residual_range(loss: str, f: Interval, y: FloatArray) -> tuple[Interval, Flo
     size = norms(r.magnitude)
     # For a label the residual is p - e_y with |p - e_y| <= sqrt(2) (1 - p_y).
     labels = (y == 1.0).any(axis=1) & ((y != 0.0).sum(axis=1) == 1)
-    own = soft.lo[np.arange(y.shape[0]), y.argmax(axis=1)]
+    own = soft.lo[..., np.arange(y.shape[0]), y.argmax(axis=1)]
     return r, np.where(labels, np.minimum(size, np.sqrt(2.0) * (1.0 - own) * (1.0 + gamma(16)) + 4e-16), size)
 
 
 def softmax_range(f: Interval) -> Interval:
-    """Enclosure of softmax(f) for outputs f (n, K)."""
+    """Enclosure of softmax(f) for outputs f (..., n, K)."""
     lower, upper = np.empty_like(f.lo), np.empty_like(f.hi)
-    slack = gamma(8 * f.lo.shape[1] + 64)
+    outputs = f.lo.shape[-1]
+    slack = gamma(8 * outputs + 64)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        for k in range(f.lo.shape[1]):
-            others = np.arange(f.lo.shape[1]) != k
+        for k in range(outputs):
+            others = np.arange(outputs) != k
             # p_k = 1 / (1 + sum exp(f_j - f_k)) is monotone in every difference. Their rounding moves exp by |difference| u.
-            worst, best = f.hi[:, others] - f.lo[:, k : k + 1], f.lo[:, others] - f.hi[:, k : k + 1]
+            worst, best = f.hi[..., others] - f.lo[..., k : k + 1], f.lo[..., others] - f.hi[..., k : k + 1]
             wide = 1.0 + 8.0 * slack
-            upper_sum = (np.exp(worst + np.abs(worst) * slack) * wide).sum(axis=1)
-            lower_sum = (np.exp(best - np.abs(best) * slack) / wide).sum(axis=1)
-            lower[:, k] = 1.0 / (1.0 + upper_sum) / wide
-            upper[:, k] = np.minimum(1.0, 1.0 / (1.0 + lower_sum) * wide)
+            upper_sum = (np.exp(worst + np.abs(worst) * slack) * wide).sum(axis=-1)
+            lower_sum = (np.exp(best - np.abs(best) * slack) / wide).sum(axis=-1)
+            lower[..., k] = 1.0 / (1.0 + upper_sum) / wide
+            upper[..., k] = np.minimum(1.0, 1.0 / (1.0 + lower_sum) * wide)
     return Interval(np.maximum(0.0, lower), upper)

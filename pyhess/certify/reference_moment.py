@@ -7,7 +7,8 @@ y = |V^1 (x, 1)| and P_l the coefficients of |sdot^l| <= P_l . (y, t_2, …, t_D
     M = sum_{l>=2} |delta^l| sup phi' (e_l P_{l-1}' + P_{l-1} e_l') + sum_{l<D} max_j (-bar_j phi''_j)_+ P_l P_l',
 
 v'Rv >= -mean_i t'M_i t. In the mean, M_11 y² counts with the largest eigenvalue of mean M_11 (x,1)(x,1)', and M_1l y t_l with the
-root of (mean M_1l) times that of mean M_1l (x,1)(x,1)', or with mean M_1l |(x,1)|. For two hidden layers and one output the mixed
+root of (mean M_1l) times that of mean M_1l (x,1)(x,1)', or with mean M_1l |(x,1)|; the entries of later weights have another
+bound in `reference_middles`. For one output the mixed
 terms, the first sum, have a second bound in `reference_signed`.
 """
 
@@ -21,6 +22,7 @@ import numpy as np
 from .reference_hessian import Cells, Pass, Problem, passes
 from .reference_interval import Range, Wide, length, up, wide, zeros
 from .reference_joint import Last, steep_and_curved
+from .reference_middles import extended, hidden_form, middles, second_moment, spectral_norm
 from .reference_signed import bare, signed_form
 from .reference_tests import largest_eigenvalue
 
@@ -40,10 +42,16 @@ def moment_bounds(problem: Problem, parts: Sequence[Cells]) -> list[Wide]:
     found = []
     for index, part in enumerate(parts):
         own = slice(index * rows, (index + 1) * rows)
-        form, known = mean_form(problem, mixed[own]), signed_form(problem, part, along.of(own))
-        if known is not None:
-            form = np.where(known < form, known, form)
-        found.append(-_largest(up(form + mean_form(problem, curved[own]))))
+        there = along.of(own)
+        means = [mean_form(problem, forms[own]) for forms in (mixed, curved)]
+        if problem.layers > 2:
+            middle = middles(problem, part, there)
+            for layer in range(1, problem.layers - 1):
+                sizes = bare(problem, there.a_norm[layer])
+                sharper = [hidden_form(problem, middle, layer, sizes, forms[own]) for forms in (mixed, curved)]
+                means = [_smaller(form, other) for form, other in zip(means, sharper, strict=True)]
+            means[0] = _smaller(means[0], signed_form(problem, part, there, middle))
+        found.append(-_largest(up(means[0] + means[1])))
     return found
 
 
@@ -76,16 +84,6 @@ def product(*factors: Wide) -> Wide:
     return total
 
 
-def _spectral(size: Wide) -> Wide:
-    """Upper bound of the spectral norm of a matrix of numbers known exactly."""
-    if not size.any():
-        return wide(0.0)
-    rows = size if size.shape[0] <= size.shape[1] else size.T
-    point = Range(rows)
-    gram = (point[:, None, :] * point[None, :, :]).sum(-1)
-    return wide(np.minimum(Range(largest_eigenvalue(gram)).root().hi, length(size.reshape(1, -1))[0]))
-
-
 def block_norms(cells: Cells, layer: int) -> tuple[Wide, Wide]:
     """(|W|, |(W, b)|)."""
     w, b = cells.w[layer][0], cells.b[layer][0]
@@ -94,7 +92,7 @@ def block_norms(cells: Cells, layer: int) -> tuple[Wide, Wide]:
     for block in (w, joint):
         middle = 0.5 * (block.lo + block.hi)
         radius = np.maximum(up(block.hi - middle), up(middle - block.lo))
-        best = np.minimum(_spectral(block.size()), up(_spectral(middle) + _spectral(radius)))
+        best = np.minimum(spectral_norm(block.size()), up(spectral_norm(middle) + spectral_norm(radius)))
         found.append(up(best + cells.rho[layer][0]))
     if cells.apart and layer == len(cells.w) - 1:
         # |(W, b)|² <= |W|² + |b|²
@@ -199,20 +197,21 @@ def _largest(form: Wide) -> Wide:
     return np.maximum(largest_eigenvalue(Range(np.maximum(form, form.T))), wide(0.0))
 
 
+def _smaller(form: Wide, known: Wide | None) -> Wide:
+    return form if known is None else wide(np.where(known < form, known, form))
+
+
 def mean_form(problem: Problem, forms: Wide) -> Wide:
     """The mean of t'M_i t is at most t'form t for t >= 0."""
     sizes = forms.shape[1]
     scale = [problem.scale[layer] for layer in [*range(problem.layers), *range(1, problem.layers - 1)][:sizes]]
-    inputs = problem.x if not problem.bias else np.concatenate([problem.x, np.ones((len(problem.x), 1))], axis=1)
+    inputs = extended(problem)
     reach = length(np.abs(wide(inputs)))
     weighted = Range(forms) * problem.mass[:, None, None]
     plain = weighted.sum(0)
     form = plain.hi.copy()
-    point = Range(wide(inputs))
     for one in range(sizes):
-        moment = ((point * weighted[:, 0, one][:, None])[:, :, None] * point[:, None, :]).sum(0)
-        symmetric = Range(np.minimum(moment.lo, moment.lo.T), np.maximum(moment.hi, moment.hi.T))
-        top = np.maximum(largest_eigenvalue(symmetric), wide(0.0))
+        top = second_moment(inputs, weighted[:, 0, one])
         crude = up((weighted[:, 0, one] * Range(reach)).sum(0).hi)
         if one == 0:
             form[0, 0] = top

@@ -2,7 +2,7 @@
 
 The leaves of the subdivision always cover the region (up to the network's symmetries, if those were used), so that the worst
 leaf's bound is
-a bound of psi whenever the work is stopped. A fixed number of the worst leaves is split in every round, whatever the number of
+a bound of psi whenever the work is stopped. How many of the worst leaves are split in a round does not depend on the number of
 threads.
 """
 
@@ -29,8 +29,9 @@ IntArray = npt.NDArray[np.int64]
 Evaluate = Callable[[FloatArray, FloatArray, FloatArray, IntArray], None]
 Progress = Callable[[dict[str, object]], object]
 
-#: Leaves split in a round, and boxes handed to a thread at a time.
-_ROUND, _PIECE = 16, 4
+#: Boxes handed to a thread at a time at least, leaves split in a round per box of these, and their share of the boxes so far
+#: where stacks are faster.
+_PIECE, _ROUND, _SHARE = 4, 4, 0.125
 #: Numbers that the leaves may take up: 400 MB.
 _MAX_NUMBERS = 5 * 10**7
 
@@ -110,8 +111,10 @@ class Subdivision:
         low: FloatArray,
         high: FloatArray,
         keys: tuple[tuple[int, ...], ...] = (),
+        piece: int = 1,
     ) -> None:
         self._evaluate, self.keys = evaluate, keys
+        self._piece = max(_PIECE, piece)
         self.low, self.high = low, high
         self._low, self._high = [low], [high]
         bounds, splits = np.empty(1), np.empty(1, dtype=np.int64)
@@ -146,7 +149,7 @@ class Subdivision:
         """Split the worst leaves until a limit is reached; returns the bound."""
         began = monotonic()
         room = _MAX_NUMBERS // (2 * self._low[0].size)
-        with _pool() as spread:
+        with _pool(self._piece) as spread:
             while self._heap and not limits.expired() and self.psi_lower < limits.goal:
                 if self.cells >= limits.max_cells or len(self._low) >= room:
                     break
@@ -162,7 +165,8 @@ class Subdivision:
         cuts: list[int] = []
         lows: list[FloatArray] = []
         highs: list[FloatArray] = []
-        while self._heap and len(cuts) < _ROUND and self._heap[0][0] < limits.goal:
+        most = min(_ROUND * self._piece, max(_ROUND * _PIECE, int(_SHARE * self.cells)), (limits.max_cells - self.cells + 1) // 2)
+        while self._heap and len(cuts) < most and self._heap[0][0] < limits.goal:
             leaf = self._heap[0][1]
             low, high = self._low[leaf], self._high[leaf]
             k = self._split[leaf] if self._split[leaf] >= 0 else self._gains.choose(low, high)
@@ -245,20 +249,22 @@ def _is_copy(keys: tuple[tuple[int, ...], ...], low: FloatArray, high: FloatArra
 
 
 @contextmanager
-def _pool() -> Iterator[Callable[..., bool]]:
+def _pool(piece: int) -> Iterator[Callable[..., bool]]:
     """A function that evaluates boxes on all threads; False if the limits expired first."""
-    with ThreadPoolExecutor(max_workers=num_workers(_ROUND)) as executor:
+    with ThreadPoolExecutor(max_workers=num_workers(2 * _ROUND)) as executor:
 
         def spread(
             evaluate: Evaluate, lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: IntArray, limits: Limits
         ) -> bool:
+            size = max(_PIECE, min(piece, -(-len(lows) // _ROUND)))
+
             def work(begin: int) -> bool:
                 if limits.expired():
                     return False
-                part = slice(begin, begin + _PIECE)
+                part = slice(begin, begin + size)
                 evaluate(lows[part], highs[part], bounds[part], splits[part])
                 return True
 
-            return all(list(executor.map(work, range(0, len(lows), _PIECE))))
+            return all(list(executor.map(work, range(0, len(lows), size))))
 
         yield spread

@@ -22,7 +22,7 @@ from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball
 from .intervals import TINY, UNIT, gamma
-from .spectral import negative_slack
+from .spectral import negative_slacks
 from .taylor_hessian import Quadratic, taylor_hessian, taylor_work
 from .taylor_multipliers import TaylorMultipliers
 
@@ -307,10 +307,10 @@ def _proved(lifted: _Lifted, state: _State) -> tuple[float, TaylorMultipliers]:
         shifted = whole.copy()
         places = np.arange(size)
         shifted[places, places] -= claim
-        slack = negative_slack(shifted)
-        if slack is not None:
+        slacks = negative_slacks(shifted[None])
+        if slacks is not None:
             # The part of z beyond v is no longer than v.
-            slack += 2.0 * UNIT * float(np.abs(np.diag(shifted)).max()) + gamma(16) * (rounding + abs(claim))
+            slack = float(slacks[0]) + 2.0 * UNIT * float(np.abs(np.diag(shifted)).max()) + gamma(16) * (rounding + abs(claim))
             return float((claim - 2.0 * slack) - 4.0 * UNIT * abs(claim)), multipliers
         margin = 8.0 * margin + 1e-15 * float(np.abs(whole).sum(axis=1).max())
     return -np.inf, multipliers

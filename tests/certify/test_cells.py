@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 import pyhess as ph
-from pyhess.certify import portfolio, schedule
+from pyhess.certify import moment, portfolio, schedule
 from pyhess.certify.boxes import cell_subdivision
+from pyhess.certify.forms import HiddenSum
 from pyhess.certify.intervals import Interval
-from pyhess.certify.propagate import BallCells, box_cell, propagate
+from pyhess.certify.middles import middles
+from pyhess.certify.moment import moment_bound, moment_bounds
+from pyhess.certify.parts import without_one
+from pyhess.certify.propagate import BallCells, box_cell, box_cells, propagate, whole_cell
 from pyhess.certify.signed import signed_blocks
 
 
@@ -62,10 +67,157 @@ def test_signed_blocks_are_above_the_mixed_terms_anywhere_in_the_cell() -> None:
         else:
             region = ph.Box(middle - radius / 2, middle + radius / 2).bind(obj)
             cell = box_cell(net, region)
-        bound = signed_blocks(cell, propagate(cell, x, y, "squared_error"), x, data.normalized_weights)
+        bounds = propagate(cell, x, y, "squared_error")
+        bound = signed_blocks(cell, bounds, middles(cell, bounds, x), x, data.normalized_weights)
         for theta in region.sample(8, rng=rng):
             exact = _mixed_norms(obj, theta)
             assert (exact <= bound + 1e-12).all(), (turn, exact, bound)
+
+
+def test_signed_blocks_of_deep_networks_are_above_the_residual_part_where_nothing_is_curved() -> None:
+    rng = np.random.default_rng(997)
+    for turn in range(8):
+        obj = flat_network(rng, turn)
+        net, radius = obj.net, 0.3 if turn < 6 else 1e-5
+        middle = rng.standard_normal(net.num_params) * 0.7
+        ball, box = ph.Ball(middle, radius).bind(obj), ph.Box(middle - radius / 4, middle + radius / 4).bind(obj)
+        for region, cell in ((ball, BallCells(net, ball)(np.full(4, radius))), (box, box_cell(net, box))):
+            bounds = propagate(cell, obj.data.X, obj.targets, "squared_error")
+            bound = signed_blocks(cell, bounds, middles(cell, bounds, obj.data.X), obj.data.X, obj.data.normalized_weights)
+            for theta in region.sample(6, rng=rng):
+                exact = mixed_blocks(obj, theta)
+                assert (exact <= bound + 1e-9).all()
+                if turn >= 6:  # one unit a layer, nearly a point: only Frobenius norms of blocks with biases are more
+                    assert exact[0, -1] >= 0.99 * bound[0, -1]
+
+
+def flat_network(rng: np.random.Generator, turn: int) -> ph.Objective:
+    """Three hidden layers of ReLU and identity units: the residual part has mixed terms alone."""
+    widths = [2, 3, 2, 2, 1] if turn < 6 else [2, 1, 1, 1, 1]
+    activations = [["relu", "identity", "relu"], ["identity"] * 3][turn // 2 % 2 if turn < 6 else 1]
+    net = ph.MLP(widths, activations, bias=turn % 2 == 0, parametrization=["standard", "ntk"][turn % 3 % 2])
+    return ph.Objective(net, ph.Dataset(rng.standard_normal((5, 2)), rng.standard_normal(5)))
+
+
+def mixed_blocks(obj: ph.Objective, theta: np.ndarray) -> np.ndarray:
+    """Norms of the blocks of R between two of the parts: first layer, weights and biases of the next ones, last weights."""
+    net = obj.net
+    r = obj.hessian(theta).to_dense() - obj.gauss_newton(theta).to_dense()
+    scales, places = [], []
+    for layer, (weight, bias) in enumerate(net.layer_slices):
+        for part in [weight] if bias is None or layer == net.num_layers - 1 else [weight, bias]:
+            if layer == 0 and places:
+                places[0] = np.r_[places[0], part]
+                continue
+            places.append(np.r_[part])
+            scales.append(net.layer_scales[layer])
+    found = np.array([[np.linalg.norm(r[np.ix_(one, other)], 2) for other in places] for one in places])
+    return np.asarray(found / np.outer(scales, scales))
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_hidden_layers_entries_are_above_their_means_anywhere_in_the_cell(layer: int, bias: bool) -> None:
+    rng = np.random.default_rng(977)
+    for turn in range(8):
+        obj, radius = network_of_one_unit_or_more(rng, turn, bias)
+        net, x, weights = obj.net, obj.data.X, obj.data.normalized_weights
+        middle, kap = rng.standard_normal(net.num_params) * 0.7, rng.random(7)
+        ball, box = ph.Ball(middle, radius).bind(obj), ph.Box(middle - radius / 2, middle + radius / 2).bind(obj)
+        for region, cell in ((ball, BallCells(net, ball)(np.full(4, radius))), (box, box_cell(net, box))):
+            bounds = propagate(cell, x, obj.targets, "squared_error")
+            sizes = without_one(bounds.entering_norm[layer], bias=bias)
+            forms = column_of_forms(kap, sizes, 3, 1)
+            sums = HiddenSum(layer, 1, 3, 2, bias)
+            for half in (slice(0, 4), slice(4, 7)):
+                part = propagate(cell, x[half], obj.targets[half], "squared_error")
+                sums.add(forms[half], sizes[half], middles(cell, part, x[half]), x[half], weights[half])
+            bound = sums.form(np.ones(3))
+            for theta in region.sample(8, rng=rng):
+                exact = hidden_means(obj, theta, layer, weights * kap, rng)
+                assert (exact <= bound[1] * (1.0 + 1e-12)).all()
+                if turn < 3:  # one unit on a small region: nothing is lost
+                    assert exact[1] >= 0.99 * bound[1, 1]
+
+
+def test_data_that_reach_no_unit_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moment, "signed_applies", lambda *_: False)  # their residuals count in sums with signs
+    rng = np.random.default_rng(1009)
+    x, y = rng.standard_normal((6, 2)), rng.standard_normal(6)
+    net = ph.MLP([2, 3, 2, 1], "relu", bias=False)
+    go_on = np.zeros(1, dtype=np.int32)
+    region = ph.Ball(radius=1.0)
+    found = []
+    for count in (6, 8):  # the last two are zero inputs
+        data = ph.Dataset(np.concatenate([x, np.zeros((2, 2))])[:count], np.concatenate([y, [0.3, -0.2]])[:count])
+        obj = ph.Objective(net, data)
+        bound = moment_bound(whole_cell(net, region.bind(obj)), obj.data, obj.targets, obj.loss, go_on)
+        assert bound is not None
+        found.append(count * bound)
+    assert found[1] == pytest.approx(found[0], rel=1e-10)
+
+
+def network_of_one_unit_or_more(rng: np.random.Generator, turn: int, bias: bool) -> tuple[ph.Objective, float]:
+    """A network of three hidden layers on seven data with weights, and the radius of a region."""
+    name, scaling = ["tanh", "gelu", "softplus"][turn % 3], ["standard", "ntk"][turn % 2]
+    units = [1, 1] if turn < 3 else [3, 2]
+    net = ph.MLP([2, *units, 2, 1], name, bias=bias, parametrization=scaling)
+    data = ph.Dataset(rng.standard_normal((7, 2)) * 1.5, rng.standard_normal(7), rng.dirichlet(np.ones(7)))
+    return ph.Objective(net, data), 1e-4 if turn < 3 else 0.5
+
+
+def column_of_forms(kap: np.ndarray, sizes: np.ndarray, count: int, column: int) -> np.ndarray:
+    """Forms with kap_i |a_i| |V¹ (x_i, 1)|, kap_i |a_i|² and kap_i |a_i| in a column; the last of them in place ``count`` - 1."""
+    forms = np.zeros((kap.size, count, count))
+    for place in (0, count - 1):
+        forms[:, place, column] = forms[:, column, place] = kap * sizes
+    forms[:, column, column] = kap * sizes**2
+    return forms
+
+
+def hidden_means(obj: ph.Objective, theta: np.ndarray, layer: int, kap: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """sum_i kap_i |V a_i| |U (x_i, 1)|, sum_i kap_i |V a_i|² and sum_i kap_i |V a_i| for unit U, V that make them large."""
+    net, x = obj.net, obj.data.X
+    a = x
+    for below in range(layer):
+        weight, bias = net.layer_slices[below]
+        w = theta[weight].reshape(net.widths[below + 1], -1)
+        s = net.layer_scales[below] * (a @ w.T + (theta[bias] if bias is not None else 0.0))
+        a = {"tanh": np.tanh, "softplus": lambda z: np.logaddexp(0.0, z)}.get(net.activations[0], lambda z: z * ndtr(z))(s)
+    inputs = np.concatenate([x, np.ones((len(x), 1))], axis=1) if net.bias else x
+    values, vectors = np.linalg.eigh((a * kap[:, None]).T @ a)
+    tried = [vectors[:, -1:].T, *(v / np.linalg.norm(v) for v in rng.standard_normal((4, 2, a.shape[1])))]
+    found = np.array([0.0, values[-1], 0.0])
+    for v in tried:
+        z = kap * np.linalg.norm(a @ v.T, axis=1)
+        u = np.linalg.eigh((inputs * z[:, None]).T @ inputs)[1][:, -1]
+        found = np.maximum(found, [z @ np.abs(inputs @ u), 0.0, z.sum()])
+    return found
+
+
+def test_cells_of_a_stack_have_the_bounds_that_each_has() -> None:
+    go_on = np.zeros(1, dtype=np.int32)
+    rng = np.random.default_rng(983)
+    for widths, activation in (([2, 3, 2, 1], "tanh"), ([1, 2, 2, 2, 2], "relu"), ([2, 2, 2, 1], "sigmoid")):
+        obj = _problem(991, widths, activation)
+        net, layers = obj.net, len(widths) - 1
+        middle = rng.standard_normal(obj.num_params) * 0.4
+        radii, biases = rng.random((5, layers)), rng.standard_normal((5, widths[-1]))
+        radii[3] = 1e-9
+        radii[4] = 1e150  # one cell whose numbers overflow
+        make = BallCells(net, ph.Ball(middle, 1.0).bind(obj))
+        ends = Interval(biases, biases + rng.random(biases.shape))
+        low = middle - rng.random((5, obj.num_params))
+        high = low + rng.random((5, 1))
+        stacks = [make(radii), make(radii, ends), box_cells(net, low, high)]
+        for kind, stack in enumerate(stacks):
+            with np.errstate(all="ignore"):
+                together = moment_bounds(stack, obj.data, obj.targets, obj.loss, go_on)
+                for at in range(5):
+                    one = [make(radii[at]), make(radii[at], ends[at]), box_cells(net, low[at], high[at])][kind]
+                    alone = moment_bound(one, obj.data, obj.targets, obj.loss, go_on)
+                    assert together is not None and alone == pytest.approx(together[at], rel=1e-13)
+            assert np.isfinite(together[:3]).all()
 
 
 def _mixed_norms(obj: ph.Objective, theta: np.ndarray) -> np.ndarray:

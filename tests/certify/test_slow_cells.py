@@ -15,12 +15,20 @@ from pyhess.certify import Certificate, certify, prove, reference_cells, schedul
 from pyhess.certify.reference_cells import _ball_cells
 from pyhess.certify.reference_hessian import Problem, ball_cells, box_cells, passes
 from pyhess.certify.reference_interval import wide
+from pyhess.certify.reference_middles import hidden_form, middles
 from pyhess.certify.reference_moment import moment_bound, moment_bounds, residual_forms, with_norms
-from pyhess.certify.reference_signed import signed_form
+from pyhess.certify.reference_signed import bare, signed_form
 from pyhess.threshold import verify_file
 
 from .conftest import form_sizes, random_objective, random_region, small_objective
-from .test_cells import _mixed_norms
+from .test_cells import (
+    _mixed_norms,
+    column_of_forms,
+    flat_network,
+    hidden_means,
+    mixed_blocks,
+    network_of_one_unit_or_more,
+)
 
 #: Seconds that no proof of these tests comes near, on a slow machine either.
 AMPLE = 600.0
@@ -32,7 +40,7 @@ problem = partial(small_objective, 1213, 4)
 
 @pytest.fixture(autouse=True)
 def _little_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "_WORK", 2e7)
+    monkeypatch.setattr(schedule, "_WORK", 1e6)
 
 
 CELLS = [
@@ -172,11 +180,61 @@ def test_signed_terms_are_above_the_mixed_terms_anywhere_in_the_cell() -> None:
             region = ph.Box(middle - radius / 2, middle + radius / 2).bind(obj)
             cell = box_cells(check, wide(region.low)[None], wide(region.high)[None])
         cell = with_norms(check, cell)
-        bound = signed_form(check, cell, passes(check, cell, check.x, check.y))
+        along = passes(check, cell, check.x, check.y)
+        bound = signed_form(check, cell, along, middles(check, cell, along))
         assert bound is not None
         places = [0, 1, 3, 2] if obj.net.bias else [0, 1, 2]  # the second layer's biases come last here
         for theta in region.sample(6, rng=rng):
             assert (_mixed_norms(obj, theta) <= bound.astype(float)[np.ix_(places, places)] + 1e-12).all()
+
+
+def test_signed_terms_of_deep_networks_are_above_the_residual_part_where_nothing_is_curved() -> None:
+    rng = np.random.default_rng(1237)
+    for turn in range(6):
+        obj = flat_network(rng, turn)
+        net, check, middle = obj.net, Problem.of(obj), rng.standard_normal(obj.num_params) * 0.7
+        radius = 0.3 if turn % 3 else 1e-4
+        ball, box = ph.Ball(middle, radius).bind(obj), ph.Box(middle - radius / 4, middle + radius / 4).bind(obj)
+        for region, cell in (
+            (ball, ball_cells(check, wide(middle), wide(np.full((1, 4), radius)))),
+            (box, box_cells(check, wide(box.low)[None], wide(box.high)[None])),
+        ):
+            cell = with_norms(check, cell)
+            along = passes(check, cell, check.x, check.y)
+            bound = signed_form(check, cell, along, middles(check, cell, along))
+            assert bound is not None
+            places = [0, 1, 4, 2, 5, 3] if net.bias else [0, 1, 2, 3]
+            scales = np.repeat(net.layer_scales, [1, 2, 2, 1]) if net.bias else np.array(net.layer_scales)
+            found = bound.astype(float)[np.ix_(places, places)]
+            for theta in region.sample(4, rng=rng):
+                assert (mixed_blocks(obj, theta) * np.outer(scales, scales) <= found + 1e-9).all()
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_hidden_forms_are_above_their_means_anywhere_in_the_cell(layer: int) -> None:
+    rng = np.random.default_rng(1249)
+    for turn in range(6):
+        obj, radius = network_of_one_unit_or_more(rng, turn, turn % 4 < 2)
+        net, check, middle = obj.net, Problem.of(obj), rng.standard_normal(obj.num_params) * 0.7
+        kap = rng.random(7)
+        ball, box = ph.Ball(middle, radius).bind(obj), ph.Box(middle - radius / 2, middle + radius / 2).bind(obj)
+        for region, cell in (
+            (ball, ball_cells(check, wide(middle), wide(np.full((1, 4), radius)))),
+            (box, box_cells(check, wide(box.low)[None], wide(box.high)[None])),
+        ):
+            cell = with_norms(check, cell)
+            along = passes(check, cell, check.x, check.y)
+            sizes = bare(check, along.a_norm[layer])
+            forms = wide(column_of_forms(kap, sizes.astype(float) * (1.0 + 1e-15), 4, layer))
+            found = hidden_form(check, middles(check, cell, along), layer, sizes, forms)
+            assert found is not None
+            scales = np.array(net.layer_scales) * net.layer_scales[layer]
+            bound = found.astype(float)[layer] / scales
+            for theta in region.sample(5, rng=rng):
+                exact = hidden_means(obj, theta, layer, obj.data.normalized_weights * kap, rng)
+                assert (exact <= bound[[0, layer, 3]] * (1.0 + 1e-12)).all()
+                if turn < 3:
+                    assert exact[1] >= 0.99 * bound[layer]
 
 
 def test_forms_are_above_the_residual_part_in_every_direction() -> None:
