@@ -119,7 +119,7 @@ def _verified(a: FloatArray) -> FloatArray:
 
 
 def negative_slacks(a: FloatArray) -> FloatArray | None:
-    """How far below zero eigenvalues of symmetric matrices (m, k, k) may be, by Rump's theorem; None if Cholesky does not succeed."""
+    """How far below zero eigenvalues of symmetric matrices (m, k, k) may be, by Rump's theorem; None if a Cholesky fails."""
     size = a.shape[-1]
     try:
         np.linalg.cholesky(a)
