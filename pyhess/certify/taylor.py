@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import minimize
 
 from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball
 from .intervals import TINY, UNIT, gamma
+from .smoothed import least_smoothed
 from .spectral import negative_slacks
 from .taylor_hessian import Quadratic, taylor_hessian, taylor_work
 from .taylor_multipliers import TaylorMultipliers
@@ -38,10 +38,6 @@ _ROUNDS, _FLOOR, _LOGARITHMS = 2, 0.3, 20.0
 _HOPELESS = 2.0
 #: Shares of the squares that are given up for what their roots leave out: the first, and all that are tried.
 _FIRST_SHARE, _SHARES = 0.2, (1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
-
-
-class _CancelledError(Exception):
-    """Raised inside the quasi-Newton method."""
 
 
 def taylor_knows(net: MLP, num_samples: int) -> bool:
@@ -223,7 +219,6 @@ def _maximised(lifted: _Lifted, start: _State, cancelled: npt.NDArray[np.int32])
     least = 1e-9 * unit**2
     fixed[np.diag_indices(size * size)] += least
     steps = _steps(size)
-    smoothing = 1.0
 
     def split(z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         factor, turned, logarithms = np.split(z, [size * size, size * size + size**3])
@@ -231,7 +226,7 @@ def _maximised(lifted: _Lifted, start: _State, cancelled: npt.NDArray[np.int32])
         weights = np.exp(np.clip(logarithms - logarithms.max(), -_LOGARITHMS, 0.0))
         return unit * factor.reshape(size, size), unit**2 / ball * (turned - turned.transpose(0, 2, 1)), weights
 
-    def value(z: FloatArray) -> tuple[float, FloatArray]:
+    def value(z: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
         factor, turned, weights = split(z)
         lam = factor @ factor.T
         shares = rest * (weights[None, :] / weights[:, None])
@@ -259,27 +254,10 @@ def _maximised(lifted: _Lifted, start: _State, cancelled: npt.NDArray[np.int32])
         ])  # fmt: skip
         return float(smoothing * np.log(weight.sum()) - values[0]), gradient
 
-    z = np.concatenate([(start.factor / unit).ravel(), (0.5 * ball / unit**2 * start.turned).ravel(), np.log(start.weights)])
-
-    def step(now: FloatArray) -> None:
-        nonlocal z
-        z = now.copy()
-        if cancelled[0]:
-            raise _CancelledError
-
-    for relative in _SMOOTHING:
-        smoothing = 1.0
-        scale = abs(value(z)[0])
-        if not np.isfinite(scale) or scale == 0.0:
-            break
-        smoothing = relative * scale
-        options = {"maxiter": steps, "maxfun": steps, "ftol": 1e-7}
-        try:
-            found = minimize(value, z, jac=True, method="L-BFGS-B", callback=step, options=options)
-        except _CancelledError:
-            break
-        if np.isfinite(found.x).all():
-            z = found.x
+    start_z = np.concatenate(
+        [(start.factor / unit).ravel(), (0.5 * ball / unit**2 * start.turned).ravel(), np.log(start.weights)]
+    )
+    z = least_smoothed(value, start_z, _SMOOTHING, steps, cancelled)
     factor, turned, weights = split(z)
     return replace(start, factor=factor, turned=turned, weights=weights)
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
 from ..model import MLP
 from ..objective import Objective
@@ -27,6 +26,7 @@ from ..regions import Ball
 from .dense import dense_enclosures
 from .intervals import ROOT_TINY, TINY, UNIT, Interval, gamma, matmul, norms
 from .propagate import BallCells, point_cell
+from .smoothed import least_smoothed
 from .spectral import eigval_min_bound, norm_bound
 from .third_derivatives import third_derivatives, third_work
 from .third_multipliers import ThirdMultipliers
@@ -41,10 +41,6 @@ _SHELLS = 4
 _SMOOTHING, _STEP_WORK, _STEPS = (0.1, 0.03, 0.01), 1.5e9, 400
 #: Rounds in which the weights w follow the eigenvector, and its smallest entries counted, relative to the largest.
 _ROUNDS, _FLOOR = 3, 0.3
-
-
-class _CancelledError(Exception):
-    """Raised inside the quasi-Newton method."""
 
 
 def third_knows(net: MLP, num_samples: int, loss: str) -> bool:
@@ -188,13 +184,12 @@ def _maximised(base: FloatArray, form: _Form, start: _Multipliers, cancelled: np
     floor = 1e-9 * float((start.factor**2).sum()) / size
     steps = int(np.clip(_STEP_WORK / (8.0 * float(size) ** 4), 10, _STEPS))
     unit = float(np.sqrt((start.factor**2).mean() * size))
-    smoothing = 1.0
 
     def split(z: FloatArray) -> _Multipliers:
         turned = z[size * size :].reshape(size, size, size)
         return _Multipliers(unit * z[: size * size].reshape(size, size), turned - turned.transpose(0, 2, 1) + 0.5 * form.middle)
 
-    def value(z: FloatArray) -> tuple[float, FloatArray]:
+    def value(z: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
         at = split(z)
         lam = at.factor @ at.factor.T
         lam[np.diag_indices(size)] += floor
@@ -218,27 +213,7 @@ def _maximised(base: FloatArray, form: _Form, start: _Multipliers, cancelled: np
         return float(smoothing * np.log(share.sum()) - values[0]), gradient
 
     turned = 0.5 * (start.halves - 0.5 * form.middle)
-    z = np.concatenate([(start.factor / unit).ravel(), turned.ravel()])
-
-    def step(now: FloatArray) -> None:
-        nonlocal z
-        z = now.copy()
-        if cancelled[0]:
-            raise _CancelledError
-
-    for relative in _SMOOTHING:
-        smoothing = 1.0
-        scale = abs(value(z)[0])
-        if not np.isfinite(scale) or scale == 0.0:
-            break
-        smoothing = relative * scale
-        options = {"maxiter": steps, "maxfun": steps, "ftol": 1e-7}
-        try:
-            found = minimize(value, z, jac=True, method="L-BFGS-B", callback=step, options=options)
-        except _CancelledError:
-            break
-        if np.isfinite(found.x).all():
-            z = found.x
+    z = least_smoothed(value, np.concatenate([(start.factor / unit).ravel(), turned.ravel()]), _SMOOTHING, steps, cancelled)
     return split(z)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
 import pyhess as ph
 
@@ -26,6 +27,13 @@ def small_objective(
     x = rng.standard_normal((count, widths[0]))
     y: Any = rng.standard_normal((count, widths[-1])) if loss == "squared_error" else rng.integers(0, max(2, widths[-1]), count)
     return ph.Objective(ph.MLP(widths, activation, **options), ph.Dataset(x, y), loss=loss)
+
+
+def trained(obj: ph.Objective, rng: np.random.Generator) -> Any:
+    """Where L-BFGS ends from random weights."""
+    start = 0.5 * rng.standard_normal(obj.num_params)
+    options = {"maxiter": 300}
+    return minimize(lambda t: (obj.value(t), obj.gradient(t)), start, jac=True, method="L-BFGS-B", options=options).x
 
 
 def random_objective(rng: np.random.Generator, *, relu: bool = False, depth: int | None = None) -> ph.Objective:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 from scipy.special import softmax
 
 import pyhess as ph
@@ -23,6 +22,8 @@ from pyhess.certify.reference_quadratic_losses import loss_polynomials
 from pyhess.certify.reference_quadratic_proof import not_negative
 from pyhess.certify.reference_ranges import activation, activations
 from pyhess.threshold import verify_file
+
+from .conftest import trained
 
 Array = Any
 Case = tuple[list[int], list[str], str, str, bool]
@@ -55,9 +56,7 @@ def _trained(radius: float) -> Certificate:
     rng = np.random.default_rng(2017)
     x = rng.standard_normal((8, 2))
     obj = ph.Objective(ph.MLP([2, 2, 1]), ph.Dataset(x, np.tanh(x[:, 0] - x[:, 1]) + 0.1 * rng.standard_normal(8)))
-    start = 0.5 * rng.standard_normal(obj.num_params)
-    found = minimize(lambda t: (obj.value(t), obj.gradient(t)), start, jac=True, method="L-BFGS-B", options={"maxiter": 300})
-    return certify(obj, ph.Ball(found.x, radius), "taylor")
+    return certify(obj, ph.Ball(trained(obj, rng), radius), "taylor")
 
 
 def _altered(certificate: Certificate, psi_lower: float | None = None, **change: Array) -> Certificate:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 
 import pyhess as ph
 from pyhess.certify import Certificate, certify, prove
@@ -20,6 +19,8 @@ from pyhess.certify.reference_taylor import derivatives
 from pyhess.certify.reference_third import whitened
 from pyhess.certify.reference_third_tensor import third_tensor
 from pyhess.threshold import verify_file
+
+from .conftest import trained
 
 Array = Any
 
@@ -44,9 +45,7 @@ def _trained(radius: float) -> Certificate:
     rng = np.random.default_rng(1093)
     x = rng.standard_normal((8, 2))
     obj = ph.Objective(ph.MLP([2, 2, 1]), ph.Dataset(x, np.tanh(x[:, 0] - x[:, 1]) + 0.1 * rng.standard_normal(8)))
-    start = 0.5 * rng.standard_normal(obj.num_params)
-    found = minimize(lambda t: (obj.value(t), obj.gradient(t)), start, jac=True, method="L-BFGS-B", options={"maxiter": 300})
-    return certify(obj, ph.Ball(found.x, radius), "third")
+    return certify(obj, ph.Ball(trained(obj, rng), radius), "third")
 
 
 def _altered(certificate: Certificate, psi_lower: float | None = None, **change: Array) -> Certificate:

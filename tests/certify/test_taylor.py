@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 
 import pyhess as ph
 from pyhess._threads import blas_single_thread
@@ -19,6 +18,8 @@ from pyhess.certify.subdivision import Limits
 from pyhess.certify.taylor import taylor_bound, taylor_knows
 from pyhess.certify.taylor_forms import Forms
 from pyhess.certify.taylor_hessian import Quadratic, taylor_hessian
+
+from .conftest import trained
 
 GO_ON = np.zeros(1, dtype=np.int32)
 CASES = [
@@ -56,9 +57,7 @@ def _trained(seed: int, widths: list[int]) -> tuple[ph.Objective, np.ndarray]:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((20, widths[0]))
     obj = ph.Objective(ph.MLP(widths), ph.Dataset(x, np.tanh(x @ rng.standard_normal(widths[0])) + 0.1 * rng.standard_normal(20)))
-    start = 0.5 * rng.standard_normal(obj.num_params)
-    found = minimize(lambda t: (obj.value(t), obj.gradient(t)), start, jac=True, method="L-BFGS-B", options={"maxiter": 300})
-    return obj, found.x
+    return obj, trained(obj, rng)
 
 
 def _polynomials(obj: ph.Objective, region: ph.Ball) -> tuple[Quadratic, Quadratic]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 
 import pyhess as ph
 from pyhess.certify import certify, third
@@ -13,6 +12,8 @@ from pyhess.certify.propagate import BallCells, point_cell
 from pyhess.certify.subdivision import Limits
 from pyhess.certify.third import third_bound
 from pyhess.certify.third_derivatives import third_derivatives
+
+from .conftest import trained
 
 GO_ON = np.zeros(1, dtype=np.int32)
 CASES = [
@@ -35,9 +36,7 @@ def _trained(seed: int, widths: list[int]) -> tuple[ph.Objective, np.ndarray]:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((20, widths[0]))
     obj = ph.Objective(ph.MLP(widths), ph.Dataset(x, np.tanh(x @ rng.standard_normal(widths[0])) + 0.1 * rng.standard_normal(20)))
-    start = 0.5 * rng.standard_normal(obj.num_params)
-    found = minimize(lambda t: (obj.value(t), obj.gradient(t)), start, jac=True, method="L-BFGS-B", options={"maxiter": 300})
-    return obj, found.x
+    return obj, trained(obj, rng)
 
 
 def _bound(obj: ph.Objective, region: ph.Ball) -> float:
