@@ -108,7 +108,7 @@ def test_small_certificates_are_checked_in_balls(monkeypatch: pytest.MonkeyPatch
         assert found is not None
         proof = prove(obj, region, "units", found.psi_lower, leaves=found.cover.leaves(obj, region), time_limit=600.0)
         assert proof.proved and "Arb's ball arithmetic with 128 bits" in proof.detail, proof.detail
-    monkeypatch.setattr("pyhess.certify.schedule._WORK", 3e6)
+    monkeypatch.setattr("pyhess.certify.schedule._WORK", 1.5e5)
     monkeypatch.setattr("pyhess.certify.schedule._FEWEST", 4)
     deep, ball = ph.Objective(ph.MLP([1, 1, 1, 1], "tanh"), obj.data), ph.Ball(radius=0.6)
     cells = certify(deep, ball, "cells")
