@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 
 import pyhess as ph
 
-METHODS = ("moment", "centre", "comparison", "deif", "blocks", "units", "boxes")
+METHODS = ("moment", "centre", "comparison", "deif", "blocks", "units", "boxes", "cells")
 RANDOM = [
     *[([2, 4, 1], radius) for radius in (1.0, 0.3, 0.1, 0.03)],
     *[([2, width, 1], 0.3) for width in (2, 8, 16)],
@@ -30,7 +30,7 @@ REAL = [
 ]
 
 
-TRAINED = [(widths, radius) for widths in ([3, 4, 1], [3, 3, 3, 1]) for radius in (0.001, 0.01, 0.1, 0.5)]
+TRAINED = [(widths, radius) for widths in ([3, 4, 1], [3, 3, 3, 1]) for radius in (0.001, 0.01, 0.03, 0.1, 0.5)]
 TRAINED_METHODS = ("moment", "centre", "deif", "blocks", "taylor", "units", "cells")
 DEEP = [([2, *[3] * depth, 1], kind) for kind in ("box", "ball") for depth in (2, 3)]
 
