@@ -146,7 +146,9 @@ def taylor_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDAr
         if state is None:
             return TaylorBound(-np.inf)
         best = TaylorBound(-np.inf)
-        for _ in range(_ROUNDS):
+        for turn in range(_ROUNDS):
+            if turn > 0:
+                state = _best_share(lifted, state, cancelled)
             if cancelled[0]:
                 break
             state = _maximised(lifted, state, cancelled)
@@ -155,7 +157,6 @@ def taylor_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDAr
                 best = TaylorBound(value, multipliers)
             if value < _HOPELESS * known:
                 break
-            state = _best_share(lifted, state)
         return None if best.psi_lower == -np.inf and cancelled[0] else best
 
 
@@ -180,11 +181,13 @@ def _promising(lifted: _Lifted, known: float) -> _State | None:
     return None
 
 
-def _best_share(lifted: _Lifted, state: _State) -> _State:
-    """The same choice with the best eta."""
+def _best_share(lifted: _Lifted, state: _State, cancelled: npt.NDArray[np.int32]) -> _State:
+    """The same choice with the best eta, of those tried until it was cancelled."""
     lam = _lam(lifted, state)
     values = {}
     for share in _SHARES:
+        if cancelled[0]:
+            return state
         schur = _schur(lifted, replace(state, share=share), lam)
         values[share] = -np.inf if schur is None else float(np.linalg.eigvalsh(schur)[0])
     return replace(state, share=max(values, key=lambda share: values[share]))

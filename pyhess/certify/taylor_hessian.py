@@ -24,7 +24,7 @@ from .taylor_losses import loss_forms
 FloatArray = npt.NDArray[np.float64]
 
 #: Numbers in the second derivatives of one layer's Jacobian, for a block of data.
-_BLOCK_NUMBERS = 2**22
+_BLOCK_NUMBERS = 2**20
 
 
 def taylor_work(net: MLP, num_samples: int) -> float:
