@@ -92,6 +92,7 @@ def _add_block(
     entering = Forms.constant(x, size, ball)
     pre: list[Forms] = []
     jacobians: list[Forms] = []
+    slopes: list[Forms] = []
     tangents: list[Forms] = []  # da/dtheta entering the layers above
     for layer in range(net.num_layers):
         s = layers.plus_bias(layer, layers.through(layer, entering))
@@ -105,7 +106,8 @@ def _add_block(
         jacobians.append(jacobian)
         if layer < last:
             name, beta = net.activations[layer], net.betas[layer]
-            tangents.append(s.composed(name, beta, 1)[:, :, None] * jacobian)
+            slopes.append(s.composed(name, beta, 1))
+            tangents.append(slopes[-1][:, :, None] * jacobian)
             entering = s.composed(name, beta, 0)
     gradient, roots, bend = loss_forms(loss, pre[-1], jacobians[-1], y)
     _add_squares(sums, roots, mass[:, None] * bend, additions)
@@ -118,7 +120,7 @@ def _add_block(
         name, beta = net.activations[layer - 1], net.betas[layer - 1]
         curved = bar * pre[layer - 1].composed(name, beta, 2)
         _add_gram(sums[0], curved[:, :, None] * jacobians[layer - 1], jacobians[layer - 1], additions)
-        delta = bar * pre[layer - 1].composed(name, beta, 1)
+        delta = bar * slopes[layer - 1]
 
 
 def _flat(q: Forms) -> Forms:

@@ -36,6 +36,14 @@ def trained(obj: ph.Objective, rng: np.random.Generator) -> Any:
     return minimize(lambda t: (obj.value(t), obj.gradient(t)), start, jac=True, method="L-BFGS-B", options=options).x
 
 
+def trained_problem(seed: int, widths: list[int]) -> tuple[ph.Objective, Any]:
+    """Twenty data of a single unit with noise, and weights trained on them."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((20, widths[0]))
+    obj = ph.Objective(ph.MLP(widths), ph.Dataset(x, np.tanh(x @ rng.standard_normal(widths[0])) + 0.1 * rng.standard_normal(20)))
+    return obj, trained(obj, rng)
+
+
 def random_objective(rng: np.random.Generator, *, relu: bool = False, depth: int | None = None) -> ph.Objective:
     """A random small network, data set and loss; every option of the three appears."""
     hidden = int(rng.integers(1, 4)) if depth is None else depth

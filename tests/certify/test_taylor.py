@@ -19,7 +19,7 @@ from pyhess.certify.taylor import taylor_bound, taylor_knows
 from pyhess.certify.taylor_forms import Forms
 from pyhess.certify.taylor_hessian import Quadratic, taylor_hessian
 
-from .conftest import trained
+from .conftest import trained_problem
 
 GO_ON = np.zeros(1, dtype=np.int32)
 CASES = [
@@ -51,13 +51,6 @@ def _problem(widths: list[int], names: list[str], loss: str, parametrization: st
     data = ph.Dataset(rng.standard_normal((5, widths[0])), y, rng.uniform(0.5, 2.0, 5))
     net = ph.MLP(widths, names, beta=BETA, bias=widths[0] == 2, parametrization=parametrization)
     return ph.Objective(net, data, loss=loss)
-
-
-def _trained(seed: int, widths: list[int]) -> tuple[ph.Objective, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((20, widths[0]))
-    obj = ph.Objective(ph.MLP(widths), ph.Dataset(x, np.tanh(x @ rng.standard_normal(widths[0])) + 0.1 * rng.standard_normal(20)))
-    return obj, trained(obj, rng)
 
 
 def _polynomials(obj: ph.Objective, region: ph.Ball) -> tuple[Quadratic, Quadratic]:
@@ -182,7 +175,7 @@ def test_what_branch_and_bound_proves_exactly_is_nearly_reached_on_small_balls()
 
 def test_around_trained_weights_it_is_the_best_bound() -> None:
     for seed, widths in ((1217, [2, 2, 1]), (1181, [1, 2, 2, 1])):
-        obj, theta = _trained(seed, widths)
+        obj, theta = trained_problem(seed, widths)
         region = ph.Ball(theta, 0.03)
         witness = ph.search(obj, region, rng=1187, starts=8).psi_upper
         certificate = certify(obj, region)
@@ -193,14 +186,14 @@ def test_around_trained_weights_it_is_the_best_bound() -> None:
 
 
 def test_wide_balls_are_given_up_early_and_the_rest_can_be_cancelled() -> None:
-    obj, theta = _trained(1193, [2, 3, 1])
+    obj, theta = trained_problem(1193, [2, 3, 1])
     found = taylor_bound(obj, ph.Ball(theta, 1.0).bind(obj), -1.0, GO_ON)
     assert found is not None and found.psi_lower == -np.inf and found.multipliers is None
     assert taylor_bound(obj, ph.Ball(theta, 0.1).bind(obj), -np.inf, np.ones(1, dtype=np.int32)) is None
 
 
 def test_it_says_where_it_does_not_apply() -> None:
-    obj, theta = _trained(1201, [2, 2, 1])
+    obj, theta = trained_problem(1201, [2, 2, 1])
     with pytest.raises(ph.InputError, match="it needs a ball"):
         certify(obj, ph.Box(-1.0, 1.0), "taylor")
     rough = ph.Objective(ph.MLP([2, 2, 1], "relu"), obj.data)

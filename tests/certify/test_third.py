@@ -13,7 +13,7 @@ from pyhess.certify.subdivision import Limits
 from pyhess.certify.third import third_bound
 from pyhess.certify.third_derivatives import third_derivatives
 
-from .conftest import trained
+from .conftest import trained_problem
 
 GO_ON = np.zeros(1, dtype=np.int32)
 CASES = [
@@ -30,13 +30,6 @@ def _problem(widths: list[int], names: list[str], loss: str, parametrization: st
     data = ph.Dataset(rng.standard_normal((5, widths[0])), y, rng.uniform(0.5, 2.0, 5))
     net = ph.MLP(widths, names, beta=1.7, bias=widths[0] == 2, parametrization=parametrization)
     return ph.Objective(net, data, loss=loss)
-
-
-def _trained(seed: int, widths: list[int]) -> tuple[ph.Objective, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((20, widths[0]))
-    obj = ph.Objective(ph.MLP(widths), ph.Dataset(x, np.tanh(x @ rng.standard_normal(widths[0])) + 0.1 * rng.standard_normal(20)))
-    return obj, trained(obj, rng)
 
 
 def _bound(obj: ph.Objective, region: ph.Ball) -> float:
@@ -103,7 +96,7 @@ def test_what_branch_and_bound_proves_exactly_is_nearly_reached_on_small_balls()
 
 def test_around_trained_weights_it_is_the_best_bound() -> None:
     for seed, widths in ((1049, [2, 2, 1]), (1051, [1, 2, 2, 1])):
-        obj, theta = _trained(seed, widths)
+        obj, theta = trained_problem(seed, widths)
         region = ph.Ball(theta, 3e-4)
         witness = ph.search(obj, region, rng=1061, starts=8).psi_upper
         certificate = certify(obj, region, "third")
@@ -114,7 +107,7 @@ def test_around_trained_weights_it_is_the_best_bound() -> None:
 
 
 def test_wide_balls_are_given_up_early_and_the_rest_can_be_cancelled() -> None:
-    obj, theta = _trained(1063, [2, 3, 1])
+    obj, theta = trained_problem(1063, [2, 3, 1])
     region = ph.Ball(theta, 1.0).bind(obj)
     found = third_bound(obj, region, -1.0, GO_ON)
     assert found is not None and found.psi_lower == -np.inf and found.multipliers is None
@@ -122,7 +115,7 @@ def test_wide_balls_are_given_up_early_and_the_rest_can_be_cancelled() -> None:
 
 
 def test_it_says_where_it_does_not_apply() -> None:
-    obj, theta = _trained(1069, [2, 2, 1])
+    obj, theta = trained_problem(1069, [2, 2, 1])
     with pytest.raises(ph.InputError, match="it needs a ball"):
         certify(obj, ph.Box(-1.0, 1.0), "third")
     rough = ph.Objective(ph.MLP([2, 2, 1], "relu"), obj.data)
