@@ -60,12 +60,19 @@ void Cell::other_units(index_t i, Model model) {
             t[0] = job_.middle[modelled(i, k)];
             const double* generators = job_.generators + modelled(i, k) * count;
             double* column = columns_ + k * column_stride_;
-            double spread = 0.0;
             for (index_t l = 0; l < count; ++l) {
-                double x = generators[l];
-                if (job_.powers[l] > 0) x *= job_.powers[l] == 1 ? room_ : room_ * room_;
-                column[l] = x;
-                spread += std::abs(x);
+                column[l] = generators[l];
+                if (job_.powers[l] > 0) column[l] *= job_.powers[l] == 1 ? room_ : room_ * room_;
+            }
+            double spread = 0.0;
+            for (index_t code = -1; code < num_groups_; ++code) {
+                double alone = 0.0, square = 0.0;
+                for (index_t l = 0; l < count; ++l) {
+                    if (job_.groups[l] != code) continue;
+                    alone += std::abs(column[l]);
+                    square += column[l] * column[l];
+                }
+                spread += code < 0 ? alone : std::sqrt(square) + kRootTiny;
             }
             t[2 + outputs_ + k] = spread * (1.0 + 4.0 * static_cast<double>(count) * kUnit);
             const auto slack = [&](index_t power) { return polynomial(job_.slack, power, i, k); };

@@ -50,11 +50,13 @@ Cell::Cell(const UnitJob& job, double* scratch)
     columns_ = take(outputs_ * column_stride_), work_ = take(3 * outputs_), coefficients_ = take(outputs_);
     rem_a_ = take(n), rem_b_ = take(n * outputs_), free_a_ = take(n * outputs_), free_b_ = take(n * outputs_);
     share_a_ = take(n * nl_), share_b_ = take(n * outputs_ * nl_);
-    for (Square* square : {&m0_, &n_, &a_, &b_, &q_, &weight_, &best_weight_}) *square = {take(size_ * size_), size_};
+    for (Square* square : {&m0_, &n_, &a_, &b_, &q_, &l_, &x_, &y_, &weight_, &best_weight_}) *square = {take(size_ * size_), size_};
     e_ = {take(symbols * size_ * size_), size_};
     f_ = take(size_), z_ = take(size_), best_z_ = take(size_);
-    ball_work_ = take(column_stride_ * (size_ + 1)), sizes_of_ = take(symbols), scores_ = take(symbols);
+    sizes_of_ = take(symbols), scores_ = take(symbols);
     scratch_size_ = take.used();
+    for (index_t l = 0; l < job.num_generators && job.groups; ++l)
+        num_groups_ = std::max<index_t>(num_groups_, job.groups[l] + 1);
 }
 
 double Cell::shrink_to_ball() {
