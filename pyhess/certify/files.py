@@ -23,7 +23,7 @@ from .certificate import Certificate, MethodResult
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
-from .unit_cover import UnitLeaves
+from .unit_cover import JointSets, UnitLeaves
 
 _ENTRIES = (*HEAD, "method", "psi_lower", "statement", "rounding", "table", "cover", "leaves", "multipliers")
 #: Entries that came with the layouts 2 and 3.
@@ -224,7 +224,9 @@ def _read_leaves(content: Any, obj: Objective) -> UnitLeaves:
     return UnitLeaves(cells, bound, root, unit, twins.astype(np.bool_), amplitude, offset)
 
 
-def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipliers | TaylorMultipliers:
+def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipliers | TaylorMultipliers | JointSets:
+    if method == "units":
+        return _read_sets(content, obj)
     size, of_taylor = obj.num_params, method == "taylor"
     axes = {"lam": 2, "turned" if of_taylor else "halves": 3, "weights": 1}
     fields = exact_keys("multipliers", content, (*axes, "share") if of_taylor else tuple(axes))
@@ -244,6 +246,23 @@ def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipl
     if not (arrays["weights"] > 0.0).all():
         raise InputError(f"multipliers.weights has {arrays['weights'].min()!r} as its least; allowed are positive numbers.")
     return TaylorMultipliers(**arrays, share=share)
+
+
+def _read_sets(content: Any, obj: Objective) -> JointSets:
+    names = ("rooms", "floors", "matrices", "scales")
+    fields = exact_keys("multipliers", content, names)
+    arrays = [as_real(f"multipliers.{name}", fields[name]) for name in names]
+    hidden, n = obj.net.widths[1], obj.data.num_samples
+    count = len(np.atleast_1d(arrays[0]))
+    shapes = [(count,), (count,), (count, hidden, n, n), (count, hidden)]
+    for name, array, shape in zip(names, arrays, shapes, strict=True):
+        positive = name == "matrices" or (array > 0.0).all()
+        if array.shape != shape or not np.isfinite(array).all() or not positive:
+            raise InputError(
+                f"multipliers.{name} has the shape {array.shape}; allowed are finite numbers of the shape {shape}, positive ones "
+                "but for the matrices."
+            )
+    return JointSets(*arrays)
 
 
 def _indices(name: str, value: Any) -> npt.NDArray[np.int64]:

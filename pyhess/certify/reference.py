@@ -46,9 +46,9 @@ from .reference_units import prove_units, units_seconds
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
-from .unit_cover import UnitLeaves
+from .unit_cover import JointSets, UnitLeaves
 
-_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | None
+_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | JointSets | None
 
 #: What is proved may be this much less than what is claimed, relative to it.
 SLACK = 1e-9
@@ -124,7 +124,7 @@ def prove(
         The boxes of a branch and bound.
     leaves : UnitLeaves, optional
         The cells of one over a unit's weights.
-    multipliers : ThirdMultipliers or TaylorMultipliers, optional
+    multipliers : ThirdMultipliers, TaylorMultipliers or JointSets, optional
         What the bound by third derivatives, or that by the Taylor polynomial, was proved with.
     time_limit : float
         Seconds.
@@ -205,7 +205,7 @@ class _Check:
             ends = (wide(region.low), wide(region.high)) if isinstance(region, Box) else (wide(region.center), region.radius)
             return prove_linear(self._problem, ends, self._claim, self._deadline)
         if method == "units":
-            return self._units(leaves)
+            return self._units(leaves, multipliers)
         if method == "blocks":
             return self._blocks()
         if method in ("third", "taylor"):
@@ -267,10 +267,11 @@ class _Check:
         self.broken = found.broken
         return found.proved, found.detail
 
-    def _units(self, leaves: UnitLeaves | None) -> tuple[bool, str]:
+    def _units(self, leaves: UnitLeaves | None, multipliers: _Multipliers) -> tuple[bool, str]:
         if self._problem.layers != 2 or self._problem.activations[0] == "relu":
             return False, "the cells of one unit's weights prove something for one smooth hidden layer only"
-        found = prove_units(self._problem, self._region, self._claim, leaves, self._deadline)
+        sets = multipliers if isinstance(multipliers, JointSets) else None
+        found = prove_units(self._problem, self._region, self._claim, leaves, self._deadline, sets)
         self.broken = found.broken
         return found.proved, found.detail
 

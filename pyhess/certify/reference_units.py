@@ -24,8 +24,9 @@ from .reference_interval import Range, Wide, wide
 from .reference_majorants import no_eigenvalue_below
 from .reference_unit_ball import BallRest
 from .reference_unit_block import Rest, UnitProblem, enclosed
+from .reference_unit_joint import JointProof
 from .reference_unit_rest import Units, box_rest, range_rest, twin_rest
-from .unit_cover import UnitLeaves
+from .unit_cover import JointSets, UnitLeaves
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -35,6 +36,8 @@ _NUMBERS = 300_000
 _SAME = 1e-9
 #: Seconds that one number of one datum's part of one cell's matrices takes, roughly, and one of the matrices at the vertices.
 _DATUM_SECONDS, _VERTEX_SECONDS = 1e-6, 1e-6
+#: Share of the time that ellipsoids may take.
+_JOINT_SHARE = 0.5
 #: Share of the claim by which a block at a point has to miss it, for its eigenvalue in floating point to count.
 _MISSED = 1e-7
 _NO_LEAVES = "the certificate holds no cells of one unit's weights: an older pyhess wrote it, or there were too many"
@@ -72,17 +75,22 @@ def units_seconds(num_data: int, leaves: UnitLeaves) -> float:
     return len(leaves.cells) * float(size * size) * (num_data * symbols * _DATUM_SECONDS + vertices * _VERTEX_SECONDS)
 
 
-def prove_units(problem: Problem, region: Box | Ball, claim: float, leaves: UnitLeaves | None, deadline: float) -> Outcome:
+def prove_units(problem: Problem, region: Box | Ball, claim: float, leaves: UnitLeaves | None, deadline: float,
+                sets: JointSets | None = None) -> Outcome:  # fmt: skip
     """Prove that no block has an eigenvalue below the claim for parameters in the region."""
     if claim > 0.0:
         return Outcome(False, False, "the residual part always has an eigenvalue of at most zero")
     unit_problem = UnitProblem.of(problem)
     if isinstance(region, Ball):
-        return _Work(unit_problem, claim, deadline).run(_ball_tasks(problem, unit_problem, region))
+        joint = None if sets is None else _joint(problem, unit_problem, region, sets, deadline)
+        tasks = _ball_tasks(problem, unit_problem, region, joint)
+        if joint is not None and joint.broken:
+            return Outcome(False, True, "an ellipsoid does not contain what a hidden unit can add to the outputs")
+        return _Work(unit_problem, claim, deadline).run(tasks)
     if leaves is None:
         return Outcome(False, False, _NO_LEAVES)
     units = Units.of(problem, wide(region.low), wide(region.high))
-    tasks: list[_Task] = []
+    tasks = []
     for unit in sorted(set(units.kinds)):
         found = _tasks(unit_problem, units, unit, leaves)
         if isinstance(found, str):
@@ -91,13 +99,24 @@ def prove_units(problem: Problem, region: Box | Ball, claim: float, leaves: Unit
     return _Work(unit_problem, claim, deadline).run(tasks)
 
 
-def _ball_tasks(problem: Problem, one: UnitProblem, region: Ball) -> list[_Task]:
+def _joint(problem: Problem, one: UnitProblem, region: Ball, sets: JointSets, deadline: float) -> JointProof | None:
+    centre, now = wide(region.center), monotonic()
+    units = Units.of(problem, centre, centre)
+    if one.outputs != 1 or sets.matrices.shape[1:] != (len(units.u[0].lo), len(one.z), len(one.z)):
+        return None
+    return JointProof(one, problem, (units.u[0], units.v[0]), sets, now + _JOINT_SHARE * (deadline - now))
+
+
+def _ball_tasks(problem: Problem, one: UnitProblem, region: Ball, joint: JointProof | None) -> list[_Task]:
     """Cells of a ball are cut here: those of the search are shrunk to what the ball contains."""
     centre = wide(region.center)
     tasks = []
     for unit in sorted(set(Units.of(problem, centre, centre).kinds)):
-        rest = BallRest(problem, one, region, unit)
-        tasks.append(_Task(rest.root, [rest.affine, rest.ranges], exact=False, within=rest.within))
+        rest = BallRest(problem, one, region, unit, joint)
+        models: list[Callable[[FloatArray], Rest]] = [rest.affine, rest.ranges]
+        if rest.has_ellipsoids:
+            models.insert(0, rest.ellipsoids)
+        tasks.append(_Task(rest.root, models, exact=False, within=rest.within))
     return tasks
 
 
