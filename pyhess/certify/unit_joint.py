@@ -26,12 +26,14 @@ from .unit_models import Units
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Ranges of the room: squares of their ends, as shares of the ball's, and the share of an end's square that is added, g.
-_ENDS, FLOOR = (1.0, 0.7, 0.45, 0.25, 0.1), 0.01
+#: Ranges of the room for few and for more data: squares of their ends, as shares of the ball's.
+_FEW, _ENDS, _WIDE_ENDS = 16, (1.0, 0.7, 0.45, 0.25, 0.1), (1.0, 0.6, 0.3)
+#: Share of an end's square that is added, g.
+FLOOR = 0.01
 #: Largest problems that it is tried for: inputs with the constant one, data, units.
 _MAX_DIM, _MAX_DATA, _MAX_UNITS = 4, 48, 12
 #: Directions drawn per unit and room, changes drawn per unit, steps of the fit and of the ascents, and the axes' least ratio.
-_DIRECTIONS, _SAMPLES, _FIT, _ASCENT, _THIN = 128, 3000, 60, 15, 0.02
+_DIRECTIONS, _SAMPLES, _FIT, _ASCENT, _THIN = 128, 3000, 60, 15, 0.05
 #: Fits after ascents, how many changes ascend, and their steps.
 _REFITS, _CLIMBERS, _CLIMBS = 2, 200, 12
 
@@ -44,11 +46,13 @@ def joint_applies(obj: Objective, units: Units) -> bool:
 
 
 def find_joint(obj: Objective, units: Units, cancelled: Callable[[], bool]) -> JointSets:
-    """The sets that could be found and proved."""
+    """The sets that could be found and proved, from the largest room on, until ``cancelled`` says to end."""
     fit = _Fit(obj, units)
     rooms, floors, matrices, scales = [], [], [], []
-    for share in _ENDS:
+    for share in _ENDS if len(units.z) <= _FEW else _WIDE_ENDS:
         room = units.room * float(np.sqrt(share))
+        if cancelled():
+            break
         found = fit.at(room, cancelled)
         if found is not None:
             rooms.append(room)
@@ -129,7 +133,7 @@ class _Fit:
             return d / size[:, None, None] * room, c / size * room
 
         d, c = scaled(d, c)
-        for turn in range(3):
+        for _ in range(3):
             values = self._phi((self._u + self._ku * d[..., :dim]) @ z.T)[0]
             added = ((self._v + self._kv * d[..., dim])[..., None] * values * others).sum(axis=1)
             f = v[:, None] * phi + added + self._units.c.middle[0] + (self._kv * c)[:, None]
@@ -180,8 +184,8 @@ def _climbed(change: Change, d: FloatArray, matrix: FloatArray, room: float, flo
 
 
 def _fitted(values: FloatArray, squares: FloatArray, floor: float, moment: FloatArray) -> FloatArray | None:
-    """A with |A f|² <= |d|² + floor/2 for the samples, tr(W (A'A)^-1) small: (A'A)^-1 = W^-1/2 (W^1/2 M W^1/2)^1/2 W^-1/2, where M
-    mixes the touching samples.
+    """A with |A f|² <= |d|² + floor/2 for the samples, tr(W (A'A)^-1) small: (A'A)^-1 = W^-1/2 (W^1/2 M W^1/2)^1/2 W^-1/2, and M
+    mixes the samples that touch.
     """
     x = values / np.sqrt(squares + 0.5 * floor)[:, None]
     size = np.linalg.norm(x, axis=1)

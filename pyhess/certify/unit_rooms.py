@@ -20,6 +20,8 @@ IntArray = npt.NDArray[np.int64]
 
 #: The smallest room that the last range serves, as a share of its end.
 _LAST = 0.5
+#: Size of the parts of cells on which models are compared.
+_JUDGED = 0.1
 
 
 class Rooms:
@@ -35,7 +37,7 @@ class Rooms:
         rows = []
         for t in roots.types:
             others = np.delete(np.arange(len(units.u.lo)), int(units.types[t][0]))
-            rows += [_model(sets, k, self._least[k], units, others, name, beta) for k in range(len(sets.rooms))]
+            rows += [model(sets, k, self._least[k], units, others, name, beta) for k in range(len(sets.rooms))]
         size = max(columns.shape[1] for _, columns, _ in rows)
         generators, middle, slack = np.zeros((len(rows), n, 1, size)), np.zeros((len(rows), n, 1)), np.zeros((3, len(rows), n, 1))
         for row, (point, columns, rest) in enumerate(rows):
@@ -71,15 +73,18 @@ class Rooms:
         fits = (k >= 0) & (room > self._least[k] * (1.0 + 1e-9)) & (left > 0.0)
         return np.where(fits, index * len(self._rooms) + k, -1)
 
-    def choose(self, cells: FloatArray, index: IntArray, before: FloatArray, stop: npt.NDArray[np.int32]) -> None:
-        """Give up models that are no better on the cells than what the bounds `before` came from."""
+    def choose(self, cells: FloatArray, index: IntArray, stop: npt.NDArray[np.int32], plain: UnitCells) -> None:
+        """Give up models that are no better than the plain ones in the middle of the cells, where these will be cut to."""
+        middle, half = 0.5 * (cells[:, 0] + cells[:, 1]), 0.5 * _JUDGED * (cells[:, 1] - cells[:, 0])
+        cells = np.stack([middle - half, middle + half], axis=1)
         rows = self.rows(cells, index)
         there = np.flatnonzero(rows >= 0)
-        found = self._task.bound(cells[there].copy(), rows[there], np.full(there.size, -np.inf), stop)
+        none = np.full(there.size, -np.inf)
+        mine = self._task.bound(cells[there].copy(), rows[there], none, stop)
+        before = plain.bound(cells[there].copy(), index[there], none, stop)
+        gain = np.nan_to_num(mine.bounds - before.bounds, nan=0.0, posinf=0.0, neginf=-1e300)
         for row in np.unique(rows[there]):
-            mine = rows[there] == row
-            gain = found.bounds[mine] - before[there][mine]
-            self._useful[row] = np.nan_to_num(gain, nan=0.0, posinf=0.0, neginf=-1e300).sum() >= 0.0
+            self._useful[row] = gain[rows[there] == row].sum() >= 0.0
 
     def bound(self, cells: FloatArray, index: IntArray, parents: FloatArray, stop: npt.NDArray[np.int32], plain: UnitCells
               ) -> CellBounds:  # fmt: skip
@@ -97,7 +102,7 @@ class Rooms:
         return CellBounds(*(np.concatenate(pair)[order] for pair in zip(*parts, strict=True)))
 
 
-def _model(sets: JointSets, k: int, least: float, units: Units, others: IntArray, name: str, beta: float
+def model(sets: JointSets, k: int, least: float, units: Units, others: IntArray, name: str, beta: float
            ) -> tuple[Interval, FloatArray, FloatArray]:  # fmt: skip
     """Centre with what is not of first order (n,), columns (n, L) and slack (n,) to be multiplied by the room."""
     n, room = len(units.z), sets.rooms[k]

@@ -40,9 +40,10 @@ IntArray = npt.NDArray[np.int64]
 _SHARE, _MIN_ROUND, _MAX_ROUND = 0.25, 64, 4096
 #: The search ends where four times as many cells has improved the bound by less than this.
 _WORTHWHILE = 1e-4
-#: Cells after which ellipsoids are fitted to what the other units add, the worst of them that judge these, and seconds that have
-#: to be left.
-_JOINT_AFTER, _JUDGES, _JOINT_SECONDS = 4000, 400, 8.0
+#: Cells after which ellipsoids are fitted to what the other units add, and the worst of them that judge these.
+_JOINT_AFTER, _JUDGES = 4000, 400
+#: Seconds that have to be left for that, and the share of them that it may take.
+_JOINT_SECONDS, _JOINT_SHARE = 6.0, 0.3
 #: Multiplications per cell, symbols and (D + K)² that the whole search may not exceed.
 _MAX_SIZE = 32
 
@@ -207,16 +208,17 @@ class _Search:
             return self.rooms.bound(cells, index, parents, self.stop, self.task)
         return self.task.bound(cells, index, parents, self.stop)
 
-    def _join(self) -> None:
+    def _join(self, deadline: float) -> None:
         """Fit ellipsoids to what the other units add, and see where they serve."""
         self.joint_due = False
-        sets = find_joint(self.obj, self.units, lambda: bool(self.stop[0]))
+        end = monotonic() + _JOINT_SHARE * (deadline - monotonic())
+        sets = find_joint(self.obj, self.units, lambda: bool(self.stop[0]) or monotonic() > end)
         if not len(sets.rooms):
             return
         net = self.obj.net
         rooms = Rooms(sets, self.units, self.roots, net.activations[0], net.betas[0], self.new_task)
         worst = np.argsort(self.bounds, kind="stable")[:_JUDGES]
-        rooms.choose(self.cells[worst], self.index[worst], self.bounds[worst], self.stop)
+        rooms.choose(self.cells[worst], self.index[worst], self.stop, self.task)
         if not self.stop[0]:
             self.sets, self.rooms = sets, rooms
 
@@ -240,7 +242,7 @@ class _Search:
                     return
                 checkpoint, reference = 4 * self.evaluated, lowest
             if self.joint_due and self.evaluated >= _JOINT_AFTER and deadline - monotonic() >= _JOINT_SECONDS:
-                self._join()
+                self._join(deadline)
             self._cut(places, max_cells)
 
     def _cut(self, places: IntArray, max_cells: int) -> None:

@@ -92,8 +92,8 @@ void Cell::majorise_rest(const double* z, const Square& weight) {
     }
     if (count_ <= own) return;
     for (index_t code = 0; code < num_groups_; ++code)
-        extra_ += majorise_ball(n_, {e_[own].at, size_}, job_.groups, count_ - own, code, weight,
-                                {l_, a_, b_, q_, x_, y_});
+        extra_ +=
+            majorise_ball(n_, {e_[own].at, size_}, job_.groups, count_ - own, code, weight, {l_, a_, b_, q_, x_, y_});
 }
 
 // A mixture of eigenvectors whose majorants give the best bound, and the last direction; the bound, not yet a proved

@@ -36,9 +36,9 @@ double majorise(const Square& n, const Square& e, const double* z, double* f, do
     return 16.0 * norm;
 }
 
-// With vectors x_i, y_i, sum_i x_i y_i' = I, and any nu_i > 0, sum_l eta_l p'E_l p = sum_i (p.y_i) (sum_l eta_l x_i'E_l p)
-// is at most half of sum_i nu_i (p.y_i)^2 + sum_il (x_i'E_l p)^2 / nu_i. Least in the mixture Z = LL' are x_i = L w_i,
-// y_i = L'^-1 w_i with the eigenvectors w_i of L'(sum_l E_l Z E_l)L, whose eigenvalues are the nu_i^2.
+// With vectors x_i, y_i, sum_i x_i y_i' = I, and any nu_i > 0, sum_l eta_l p'E_l p = sum_i (p.y_i) (sum_l eta_l x_i'E_l
+// p) is at most half of sum_i nu_i (p.y_i)^2 + sum_il (x_i'E_l p)^2 / nu_i. Least in the mixture Z = LL' are x_i = L
+// w_i, y_i = L'^-1 w_i with the eigenvectors w_i of L'(sum_l E_l Z E_l)L, whose eigenvalues are the nu_i^2.
 double majorise_ball(const Square& n, const Squares& e, const std::int64_t* groups, index_t count, index_t code,
                      const Square& weight, const BallScratch& scratch) {
     const auto& [l, a, b, q, x, y] = scratch;

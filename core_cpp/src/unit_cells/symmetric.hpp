@@ -50,8 +50,8 @@ struct BallScratch {
     Square l, a, b, q, x, y;
 };
 
-// N += a matrix >= sum_l eta_l E_l for all |eta| <= 1, the E_l those of `count` whose group is `code`, of small trace with
-// the mixture `weight`. Returns its size for the rounding.
+// N += a matrix >= sum_l eta_l E_l for all |eta| <= 1, the E_l those of `count` whose group is `code`, of small trace
+// with the mixture `weight`. Returns its size for the rounding.
 double majorise_ball(const Square& n, const Squares& e, const std::int64_t* groups, index_t count, index_t code,
                      const Square& weight, const BallScratch& scratch);
 
