@@ -25,8 +25,8 @@ class MethodResult:
     """One method's bound: ``psi_lower`` is -inf where it was cut short, ``cells`` the parts of the region it looked at.
 
     ``cover`` holds the boxes of a branch and bound method with their bounds, ``leaves`` the cells of one over a unit's weights;
-    ``multipliers`` what the bounds by Taylor polynomials, third derivatives and ellipsoids around a unit's changes were proved with;
-    they are None for other methods.
+    ``multipliers`` what the bounds by Taylor polynomials, third derivatives and ellipsoids around a unit's changes were proved
+    with; they are None for other methods.
     """
 
     psi_lower: float

@@ -1,7 +1,7 @@
 """Ellipsoids around what the other hidden units add to one output on a ball, fitted to the directions that a block needs.
 
-With |A_m f_m(d)|² <= t_m² (|d|² + g/M) for the changes f_m of the outputs by each of M units (`unit_joint_proof`), C_m = t_m A_m^-1
-and |c| the output bias's change, all of them with sum of squares rho², in any direction w
+With |A_m f_m(d)|² <= t_m² (|d|² + g/M) for the changes f_m of the outputs by each of M units (`unit_joint_proof`), with
+C_m = t_m A_m^-1 and |c| the output bias's change, all of them with sum of squares rho², in any direction w
 
     w.(sum_m f_m + k c 1) <= sum_m |C_m'w| sqrt(|d_m|² + g/M) + |k w.1| |c| <= |(C_1, …, C_M, k 1)'w| sqrt(rho² + g),
 
