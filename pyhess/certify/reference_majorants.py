@@ -155,14 +155,16 @@ def _split(moves: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArra
     They are L w and L'^-1 w for the eigenvectors w of sum (L'E L)², and the roots of the eigenvalues.
     """
     size = weight.shape[1]
+    largest = np.abs(moves).max(axis=(1, 2, 3), initial=1e-150)
+    scaled = moves / largest[:, None, None, None]
     trace = np.trace(weight, axis1=1, axis2=2)[:, None, None]
-    root = np.linalg.cholesky(0.5 * (weight + np.swapaxes(weight, 1, 2)) + (_LITTLE[0] * trace + 1e-300) * np.eye(size))
-    turned = np.swapaxes(root, 1, 2)[:, None] @ moves @ root[:, None]
+    root = np.linalg.cholesky(0.5 * (weight + np.swapaxes(weight, 1, 2)) + _LITTLE[0] * trace * np.eye(size))
+    turned = np.swapaxes(root, 1, 2)[:, None] @ scaled @ root[:, None]
     values, w = np.linalg.eigh((turned @ np.swapaxes(turned, 2, 3)).sum(axis=1))
     x = np.swapaxes(root @ w, 1, 2)
     y = np.swapaxes(np.linalg.solve(np.swapaxes(root, 1, 2), w), 1, 2)
     nu = np.sqrt(np.maximum(values, 0.0))
-    nu = np.maximum(nu, _LITTLE[1] * nu[:, -1:]) + 1e-150
+    nu = np.maximum(nu, _LITTLE[1] * nu[:, -1:] + 1e-12) * largest[:, None]
     return x, y, nu, np.einsum("bsi,blij->bslj", x, moves)
 
 

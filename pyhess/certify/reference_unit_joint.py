@@ -97,7 +97,10 @@ class JointProof:
 
 def _ellipsoid(matrix: FloatArray, t: float, room: float, floor: Range) -> Ellipsoid | None:
     n = len(matrix)
-    inverse = Range(wide(np.linalg.inv(matrix)))
+    try:
+        inverse = Range(wide(np.linalg.inv(matrix)))
+    except np.linalg.LinAlgError:
+        return None
     defect = matmul(inverse, Range(wide(matrix))) - Range(wide(np.eye(n)))
     off, size = (Range(length(x.size().reshape(1, -1))[0]) for x in (defect, inverse))
     if not off.hi < 0.5:

@@ -34,6 +34,8 @@ FLOOR = 0.01
 _MAX_DIM, _MAX_DATA, _MAX_UNITS = 4, 48, 12
 #: Directions drawn per unit and room, changes drawn per unit, steps of the fit and of the ascents, and the axes' least ratio.
 _DIRECTIONS, _SAMPLES, _FIT, _ASCENT, _THIN = 128, 3000, 60, 15, 0.05
+#: Condition numbers beyond which a fit is of no use.
+_SINGULAR = 1e8
 #: Fits after ascents, how many changes ascend, and their steps.
 _REFITS, _CLIMBERS, _CLIMBS = 2, 200, 12
 
@@ -83,19 +85,25 @@ class _Fit:
 
     def at(self, room: float, cancelled: Callable[[], bool]) -> tuple[FloatArray, FloatArray] | None:
         """A and t for every unit, or None."""
-        moment, reached = self._directions(room)
+        try:
+            moment, reached = self._directions(room)
+        except np.linalg.LinAlgError:
+            return None
         floor = FLOOR * room * room / self.count
         matrices, scales = [], []
         for kind, change in enumerate(self._changes):
             d = np.concatenate([self._drawn(room), reached[:, self._kind.ravel() == kind].reshape(-1, self._z.shape[1] + 1)])
-            matrix = _fitted(change.values(d), (d * d).sum(axis=1), floor, moment)
-            for _ in range(_REFITS):
-                if matrix is None or cancelled():
-                    return None
-                d = np.concatenate([d, _climbed(change, d, matrix, room, floor)])
+            try:
                 matrix = _fitted(change.values(d), (d * d).sum(axis=1), floor, moment)
-            growth = None if matrix is None else enlarged(change, matrix, room, floor, cancelled)
-            if matrix is None or growth is None:
+                for _ in range(_REFITS):
+                    if cancelled():
+                        return None
+                    d = np.concatenate([d, _climbed(change, d, matrix, room, floor)])
+                    matrix = _fitted(change.values(d), (d * d).sum(axis=1), floor, moment)
+            except np.linalg.LinAlgError:  # numbers out of range, or nothing that the unit adds
+                return None
+            growth = enlarged(change, matrix, room, floor, cancelled)
+            if growth is None:
                 return None
             matrices.append(matrix)
             scales.append(growth)
@@ -183,14 +191,14 @@ def _climbed(change: Change, d: FloatArray, matrix: FloatArray, room: float, flo
     return d
 
 
-def _fitted(values: FloatArray, squares: FloatArray, floor: float, moment: FloatArray) -> FloatArray | None:
+def _fitted(values: FloatArray, squares: FloatArray, floor: float, moment: FloatArray) -> FloatArray:
     """A with |A f|² <= |d|² + floor/2 for the samples, tr(W (A'A)^-1) small: (A'A)^-1 = W^-1/2 (W^1/2 M W^1/2)^1/2 W^-1/2, and M
     mixes the samples that touch.
     """
     x = values / np.sqrt(squares + 0.5 * floor)[:, None]
     size = np.linalg.norm(x, axis=1)
-    if not np.isfinite(size).all() or not (size > 0.0).any():
-        return None
+    if not (np.isfinite(size).all() and np.isfinite(moment).all() and size.any() and moment.any()):
+        raise np.linalg.LinAlgError
     x = x[np.argsort(-size, kind="stable")[: _SAMPLES // 2]]
     weights, turn = np.linalg.eigh(moment)
     weights = np.maximum(weights, 1e-3 * weights[-1])
@@ -208,4 +216,6 @@ def _fitted(values: FloatArray, squares: FloatArray, floor: float, moment: Float
         share /= share.sum()
     reach = np.linalg.norm((values / np.sqrt(squares + 0.5 * floor)[:, None]) @ matrix.T, axis=1).max()
     matrix /= float(reach)
+    if not (np.isfinite(matrix).all() and np.linalg.cond(matrix) < _SINGULAR):
+        raise np.linalg.LinAlgError
     return matrix
