@@ -42,6 +42,7 @@ from .reference_taylor import small_boxes
 from .reference_tests import Flags, not_below
 from .reference_third import prove_third
 from .reference_third_tensor import third_seconds
+from .reference_unit_joint import ellipsoid_seconds
 from .reference_units import prove_units, units_seconds
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
@@ -146,7 +147,7 @@ def prove(
     detail, broken = "no box or ball that contains the region is known", False
     with np.errstate(all="ignore"):
         for part in parts:
-            for context, end in _arithmetics(_seconds(obj, part, method, cover, leaves), time_limit, deadline):
+            for context, end in _arithmetics(_seconds(obj, part, method, cover, leaves, multipliers), time_limit, deadline):
                 with context:
                     check = _Check(obj, part, value, end)
                     proved, detail = check.run(method, cover, leaves, multipliers)
@@ -161,10 +162,13 @@ def prove(
     return Proof(False, value, detail, broken)
 
 
-def _seconds(obj: Objective, region: Region, method: str, cover: Cover | None, leaves: UnitLeaves | None) -> float:
+def _seconds(obj: Objective, region: Region, method: str, cover: Cover | None, leaves: UnitLeaves | None,
+             multipliers: _Multipliers) -> float:  # fmt: skip
     """Time that the check takes in long doubles, roughly."""
     if method == "units" and leaves is not None:
-        return units_seconds(obj.data.num_samples, leaves)
+        sets = multipliers if isinstance(multipliers, JointSets) else None
+        seconds = 0.0 if sets is None else ellipsoid_seconds(sets, obj.net.widths[0] + int(obj.net.bias))
+        return seconds + units_seconds(obj.data.num_samples, leaves)
     if method == "third":
         return third_seconds(Problem.of(obj))
     if method == "taylor":

@@ -26,8 +26,16 @@ FloatArray = npt.NDArray[np.float64]
 _HALF, _TWO, _THIRD, _ONE = (Range(wide(1.0)) / Range(wide(k)) for k in (2.0, 0.5, 3.0, 1.0))
 #: What is proved instead of t, in units of it.
 _MORE = 1.02
+#: Seconds that a datum of a box takes, roughly.
+_BOX_SECONDS = 6e-5
 #: Boxes that one proof may take, and numbers of one batch.
 _MOST, _NUMBERS = 400_000, 400_000
+
+
+def ellipsoid_seconds(sets: JointSets, dim: int) -> float:
+    """Time that their proofs take in long doubles, roughly."""
+    ranges, units, n = sets.matrices.shape[:3]
+    return float(ranges * units * n) * 4.0 * 8.0 ** (dim + 1) * _BOX_SECONDS
 
 
 @dataclass(frozen=True)
@@ -179,8 +187,8 @@ def _tested(change: _Change, matrix: FloatArray, t: float, floor: Range, room: f
     alone = left == right
     grown = np.where(alone, np.maximum((bends - square_t).hi, wide(0.0)), bends.size())
     # The last parameter alone has no second derivative.
-    last_one = Range(np.maximum((dot(q1[:, -1], q1[:, -1], 1) - square_t).hi, wide(0.0)))
-    across = (Range(grown) * pairs).sum(1) + last_one * h[:, -1].square()
+    last_one = Range(np.maximum((dot(q1[:, -1], q1[:, -1], 1) - square_t).hi, wide(0.0))) * h[:, -1].square()
+    across = (Range(grown) * pairs).sum(1) + last_one
     first = (Range(length(q1.size())) * h).sum(1)
     lengths = Range(length(q2.size())) * pairs
     curved = lengths.sum(1) * _HALF
@@ -196,6 +204,7 @@ def _tested(change: _Change, matrix: FloatArray, t: float, floor: Range, room: f
     violated = bool((inside & np.asarray(contrary > 0.0)).any())
     proved = outside | np.asarray(worst <= 0.0)
     shares = along.hi.astype(np.float64)
+    shares[:, -1] += last_one.hi.astype(np.float64)
     kinks = (Range(grown) * pairs + lengths * (first * _TWO + curved)[:, None]).hi.astype(np.float64)
     for k, (p, q) in enumerate(zip(left, right, strict=True)):
         shares[:, p] += kinks[:, k]

@@ -26,10 +26,8 @@ from .unit_models import Units
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Ranges of the room for few and for more data: squares of their ends, as shares of the ball's.
-_FEW, _ENDS, _WIDE_ENDS = 16, (1.0, 0.7, 0.45, 0.25, 0.1), (1.0, 0.6, 0.3)
-#: Share of an end's square that is added, g.
-FLOOR = 0.01
+#: Ranges of the room: squares of their ends, as shares of the ball's, and the share of an end's square that is added, g.
+_ENDS, FLOOR = (1.0, 0.7, 0.45, 0.25, 0.1), 0.01
 #: Largest problems that it is tried for: inputs with the constant one, data, units.
 _MAX_DIM, _MAX_DATA, _MAX_UNITS = 4, 48, 12
 #: Directions drawn per unit and room, changes drawn per unit, steps of the fit and of the ascents, and the axes' least ratio.
@@ -51,7 +49,7 @@ def find_joint(obj: Objective, units: Units, cancelled: Callable[[], bool]) -> J
     """The sets that could be found and proved, from the largest room on, until ``cancelled`` says to end."""
     fit = _Fit(obj, units)
     rooms, floors, matrices, scales = [], [], [], []
-    for share in _ENDS if len(units.z) <= _FEW else _WIDE_ENDS:
+    for share in _ENDS:
         room = units.room * float(np.sqrt(share))
         if cancelled():
             break

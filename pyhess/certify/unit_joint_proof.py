@@ -26,7 +26,7 @@ from .ranges import derivative_range
 FloatArray = npt.NDArray[np.float64]
 
 #: Boxes that a proof may take with one t, at most and times data; rounds, and numbers of one batch of boxes.
-_MAX_BOXES, _WORK, _MAX_ROUNDS, _NUMBERS = 24_000, 400_000, 60, 500_000
+_MAX_BOXES, _WORK, _MAX_ROUNDS, _NUMBERS = 24_000, 600_000, 60, 500_000
 #: The smallest t, the factor after so many boxes, and the largest t.
 _FIRST, _GROWTH, _LARGEST = 1.02, 1.03, 1.3
 
@@ -175,6 +175,7 @@ def _bounds(change: Change, matrix: FloatArray, middle: FloatArray, half: FloatA
     worst = at + along.sum(axis=1) + grown.sum(axis=1) + last + higher + gamma(8 * n + 256) * magnitude
     # The side with the largest share.
     share = along + (higher - bent)[:, None] * change.shares(middle, half)
+    share[:, -1] += last
     kinks = grown + bent[:, None] * l2 * pairs / (2.0 * second[:, None] + TINY)
     for k, (p, q) in enumerate(zip(left, right, strict=True)):
         share[:, p] += 0.5 * kinks[:, k]

@@ -43,7 +43,7 @@ _WORTHWHILE = 1e-4
 #: Cells after which ellipsoids are fitted to what the other units add, and the worst of them that judge these.
 _JOINT_AFTER, _JUDGES = 4000, 400
 #: Seconds that have to be left for that, and the share of them that it may take.
-_JOINT_SECONDS, _JOINT_SHARE = 6.0, 0.3
+_JOINT_SECONDS, _JOINT_SHARE = 6.0, 0.35
 #: Multiplications per cell, symbols and (D + K)² that the whole search may not exceed.
 _MAX_SIZE = 32
 
