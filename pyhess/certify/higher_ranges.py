@@ -1,7 +1,7 @@
-"""Derivatives of activations at points up to the fifth order, and bounds of the third to the sixth over intervals.
+"""Derivatives of activations at points up to the fifth order, and bounds of the fourth to the sixth over intervals.
 
-The k-th derivative of tanh is (1 - t²) Q_k(t), t = tanh(s), with Q_1 = 1 and Q_{k+1} = (1 - t²) Q_k' - 2t Q_k; that of GELU is, from
-the second on, n(s) P_k(s), n the normal density, with P_2 = 2 - s² and P_{k+1} = P_k' - s P_k. Between the zeros of the next
+The k-th derivative of tanh is (1 - t²) Q_k(t), t = tanh(s), with Q_1 = 1 and Q_{k+1} = (1 - t²) Q_k' - 2t Q_k; that of GELU is,
+from the second on, n(s) P_k(s), n the normal density, with P_2 = 2 - s² and P_{k+1} = P_k' - s P_k. Between the zeros of the next
 polynomial they are monotone.
 """
 

@@ -1,9 +1,10 @@
 """The Hessian's Taylor polynomial of the third order about a ball's centre, with what it leaves out: small balls, any depth.
 
-With z = (v, delta x v / R) the first two orders are a quadratic form in z, and the third is (delta x v)' M (delta x delta x v). As
-|delta| <= R, for any Lam >= 0, tau > 0 and any antisymmetric A_k
+With z = (v, delta x v / R) the first two orders are a quadratic form in z, and the third is (delta x v)' M (delta x delta x v).
+As |delta| <= R, for any Lam >= 0, tau > 0 and any antisymmetric A_k
 
-    v'H(theta)v >= z' [ head - diag(q) - Lam - R⁴/(2 tau),  R U' ; R U,  I x Lam + R² (tail - tau M M'/2) ] z,    U_k = half_k + A_k,
+    v'H(theta)v >= z' [ head - diag(q) - Lam - R⁴/(2 tau),  R U' ; R U,  I x Lam + R² (tail - tau M M'/2) ] z,
+    U_k = half_k + A_k,
 
 with q_a = (N w)_a / w_a for any w > 0 where |v|'N|v| bounds what is left out. So psi >= s if the matrix less s on v's part is
 positive semi-definite. The best Lam and A are looked for by a quasi-Newton method on the smallest eigenvalue of the Schur
@@ -33,13 +34,17 @@ FloatArray = npt.NDArray[np.float64]
 _MAX_PARAMS, _MAX_WORK = 40, 1e12
 #: Smoothing of the smallest eigenvalue, relative to it; and multiplications for all steps of one round, and steps at most.
 _SMOOTHING, _STEP_WORK, _STEPS = (0.05, 0.01), 3e10, 50
-#: Rounds, in which eta, tau and the floor change; the least weight that is tried at first, relative to the largest, and the range of
-#: logarithms.
+#: Rounds, in which eta, tau and the floor change; the least weight that is tried at first, relative to the largest, and the range
+#: of logarithms.
 _ROUNDS, _FLOOR, _LOGARITHMS = 10, 0.3, 20.0
 #: Part of Lam that may be its floor in the next round.
 _CROWDED = 0.97
 #: Bounds that are so many times worse than a known one do not become better.
-_HOPELESS = 2.0
+_HOPELESS = 4.0
+#: What is left out may not have an eigenvalue so many times larger than a known bound.
+_BEYOND = 2.0
+#: The rounds end after two in a row that improve the bound by less.
+_WORTHWHILE = 0.005
 #: Shares of the squares that are given up for what their roots leave out: the first, and all that are tried.
 _FIRST_SHARE, _SHARES = 0.2, (1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 
@@ -157,7 +162,14 @@ class _Lifted:
 
     def cubic_rounding(self, state: _State) -> float:
         """What the rounding of tau R² M M'/2 is at most, as the part of z beyond v is no longer than v."""
-        return 0.5 * state.tau * self.ball**2 * self.cubic_size**2 * gamma(self.cubic_terms + 16) * (1.0 + gamma(self.cubic_terms + 16))
+        return (
+            0.5
+            * state.tau
+            * self.ball**2
+            * self.cubic_size**2
+            * gamma(self.cubic_terms + 16)
+            * (1.0 + gamma(self.cubic_terms + 16))
+        )
 
 
 def _square(tail: FloatArray) -> FloatArray:
@@ -169,9 +181,9 @@ def _square(tail: FloatArray) -> FloatArray:
 def taylor_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDArray[np.int32]) -> TaylorBound | None:
     """Lower bound of psi over the ball; None if cancelled, -inf where it will not come near the bound ``known``."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        found = taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, cancelled)
+        found = taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, cancelled, -_BEYOND * known)
         if found is None:
-            return None
+            return None if cancelled[0] else TaylorBound(-np.inf)
         parts = [x for part in (found.residual, found.squares) for x in (part.head, part.half, part.tail, part.rest)]
         if not all(np.isfinite(x).all() for x in (*parts, found.cubic)):
             return TaylorBound(-np.inf)
@@ -179,7 +191,7 @@ def taylor_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDAr
         state = _promising(lifted, known) if np.isfinite(lifted.gram).all() else None
         if state is None:
             return TaylorBound(-np.inf)
-        best = TaylorBound(-np.inf)
+        best, idle = TaylorBound(-np.inf), 0
         for turn in range(_ROUNDS):
             if turn > 0:
                 state = _renewed(lifted, state, cancelled)
@@ -187,9 +199,10 @@ def taylor_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDAr
                 break
             state = _maximised(lifted, state, cancelled)
             value, multipliers = _proved(lifted, state)
+            idle = 0 if value > best.psi_lower + _WORTHWHILE * abs(value) else idle + 1
             if value > best.psi_lower:
                 best = TaylorBound(value, multipliers)
-            if value < _HOPELESS * known:
+            if idle == 2 or value < _HOPELESS * known:
                 break
         return None if best.psi_lower == -np.inf and cancelled[0] else best
 
@@ -356,7 +369,12 @@ def _proved(lifted: _Lifted, state: _State) -> tuple[float, TaylorMultipliers]:
         slacks = negative_slacks(shifted[None])
         if slacks is not None:
             # The part of z beyond v is no longer than v.
-            slack = float(slacks[0]) + lifted.cubic_rounding(state) + 2.0 * UNIT * float(np.abs(np.diag(shifted)).max()) + gamma(16) * (rounding + abs(claim))
+            slack = (
+                float(slacks[0])
+                + lifted.cubic_rounding(state)
+                + 2.0 * UNIT * float(np.abs(np.diag(shifted)).max())
+                + gamma(16) * (rounding + abs(claim))
+            )
             return float((claim - 2.0 * slack) - 4.0 * UNIT * abs(claim)), multipliers
         margin = 8.0 * margin + 1e-15 * float(np.abs(whole).sum(axis=1).max())
     return -np.inf, multipliers

@@ -1,7 +1,8 @@
 """The third-order terms of the Hessian's Taylor polynomial, as a matrix between delta x v and delta x delta x v.
 
-sum T_klmab delta_k delta_l delta_m v_a v_b = z2' M z3, with T averaged over all orders of k, l and m and both of a and b, which keeps
-the sum; z3 = (delta_l delta_l v_b, sqrt(2) delta_l delta_m v_b for l < m), as long as delta x delta x v. M is made slice by slice.
+sum T_klmab delta_k delta_l delta_m v_a v_b = z2' M z3, with T averaged over all orders of k, l and m and both of a and b, which
+keeps the sum; z3 = (delta_l delta_l v_b, sqrt(2) delta_l delta_m v_b for l < m), as long as delta x delta x v. M is made slice by
+slice.
 """
 
 from __future__ import annotations

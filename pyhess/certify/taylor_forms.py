@@ -2,16 +2,17 @@
 
 For theta = c + delta, |delta| <= R, a form stands for a function q with
 
-    |q(theta) - (value + first . delta + delta' second delta / 2 + third[delta, delta, delta] / 6)| <= rest.
+    |q(theta) - (q_0 + q_1 . delta + delta' q_2 delta / 2 + q_3[delta, delta, delta] / 6)| <= rest,
 
-The rest takes all terms of the fourth and higher orders, bounded by the lengths of the factors, and every rounding error.
+with symmetric tensors q_k. The rest takes all terms of higher orders, bounded by the lengths of the factors, and all roundings.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,12 @@ import numpy.typing as npt
 from ..model import MLP
 from .higher_ranges import derivative_bound, derivative_points
 from .intervals import ROOT_TINY, TINY, Interval, down, gamma, up
+from .taylor_spread import add_spread
 
 FloatArray = npt.NDArray[np.float64]
 
+#: The highest power of the change that is kept.
+ORDER = 3
 _ROOM = 1.0 + gamma(64)
 
 
@@ -30,62 +34,68 @@ _ROOM = 1.0 + gamma(64)
 class Forms:
     """An array of forms, for changes of length at most ``ball``.
 
-    ``value`` and ``rest`` (…), ``first`` (…, P), ``second`` (…, P, P) and ``third`` (…, P, P, P), these two symmetric.
+    ``coefficients``: q_0 (…), q_1 (…, P), q_2 (…, P, P) and q_3 (…, P, P, P); ``rest`` (…).
     """
 
-    value: FloatArray
-    first: FloatArray
-    second: FloatArray
-    third: FloatArray
+    coefficients: tuple[FloatArray, ...]
     rest: FloatArray
     ball: float
 
     @staticmethod
     def constant(value: FloatArray, size: int, ball: float) -> Forms:
         """Numbers that do not depend on the parameters."""
-        first, second, third = (np.zeros((*value.shape, *(size,) * order)) for order in (1, 2, 3))
-        return Forms(value, first, second, third, np.zeros(value.shape), ball)
+        higher = (np.zeros((*value.shape, *(size,) * k)) for k in range(1, ORDER + 1))
+        return Forms((value, *higher), np.zeros(value.shape), ball)
 
     @property
-    def coefficients(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Those of order 0 to 3."""
-        return self.value, self.first, self.second, self.third
+    def value(self) -> FloatArray:
+        """At the centre."""
+        return self.coefficients[0]
+
+    @property
+    def first(self) -> FloatArray:
+        """Derivatives at the centre."""
+        return self.coefficients[1]
+
+    @property
+    def second(self) -> FloatArray:
+        """Second derivatives at the centre."""
+        return self.coefficients[2]
+
+    @property
+    def third(self) -> FloatArray:
+        """Third derivatives at the centre."""
+        return self.coefficients[3]
 
     @cached_property
-    def linear(self) -> FloatArray:
-        """Largest |first . delta|."""
-        return self.ball * _length(self.first, 1)
+    def terms(self) -> list[FloatArray]:
+        """Largest absolute values of the terms of every order, at least."""
+        curved = 0.5 * self.ball**2 * _spectral(self.second)
+        return [np.abs(self.value), self.ball * _length(self.first, 1), curved, self._plain(3)]
+
+    def _plain(self, order: int) -> FloatArray:
+        """The same for one order, by the Frobenius norm."""
+        return self.ball**order / math.factorial(order) * _length(self.coefficients[order], order)
 
     @cached_property
-    def curved(self) -> FloatArray:
-        """Largest |delta' second delta / 2|."""
-        return 0.5 * self.ball**2 * _spectral(self.second)
-
-    @cached_property
-    def cubic(self) -> FloatArray:
-        """At least the largest |third[delta, delta, delta] / 6|."""
-        return self.ball**3 * _length(self.third, 3) / 6.0
-
-    @cached_property
-    def beyond(self) -> FloatArray:
-        """Largest change but for the first order."""
-        return (self.curved + self.cubic + self.rest) * _ROOM
+    def graded(self) -> list[FloatArray]:
+        """``terms``, and the rest."""
+        return [*self.terms, self.rest]
 
     @cached_property
     def change(self) -> FloatArray:
         """Largest change."""
-        return (self.linear + self.beyond) * _ROOM
+        return _total(self.graded[1:])
 
     @cached_property
     def magnitude(self) -> FloatArray:
         """Largest absolute value."""
-        return (np.abs(self.value) + self.change) * _ROOM
+        return _total(self.graded)
 
     @cached_property
     def sizes(self) -> FloatArray:
-        """What rounding errors are relative to: those of ``second``, entry by entry, keep its Frobenius norm only."""
-        second = 0.5 * self.ball**2 * _length(self.second, 2)
-        return (np.abs(self.value) + self.linear + second + self.cubic + self.rest) * _ROOM
+        """What rounding errors are relative to: those of q_2, entry by entry, keep its Frobenius norm only."""
+        return _total([*self.graded, self._plain(2)])
 
     @property
     def range(self) -> Interval:
@@ -93,62 +103,61 @@ class Forms:
         return Interval(down(self.value - self.change), up(self.value + self.change))
 
     def __getitem__(self, where: Any) -> Forms:
-        return Forms(*(x[where] for x in self.coefficients), self.rest[where], self.ball)
+        return Forms(tuple(x[where] for x in self.coefficients), self.rest[where], self.ball)
 
     def __add__(self, other: Forms) -> Forms:
         rest = (self.rest + other.rest + gamma(8) * (self.sizes + other.sizes)) * _ROOM + TINY
-        return Forms(*(x + y for x, y in zip(self.coefficients, other.coefficients, strict=True)), rest, self.ball)
+        return Forms(tuple(x + y for x, y in zip(self.coefficients, other.coefficients, strict=True)), rest, self.ball)
 
     def __sub__(self, other: Forms) -> Forms:
-        return self + Forms(*(-x for x in other.coefficients), other.rest, other.ball)
+        return self + Forms(tuple(-x for x in other.coefficients), other.rest, other.ball)
 
     def sum(self, axis: int) -> Forms:
         """Sums over an axis of the array."""
         count = self.value.shape[axis]
         rest = (self.rest + gamma(count + 8) * self.sizes).sum(axis=axis) * (1.0 + gamma(count + 64)) + TINY
-        return Forms(*(x.sum(axis=axis) for x in self.coefficients), rest, self.ball)
+        return Forms(tuple(x.sum(axis=axis) for x in self.coefficients), rest, self.ball)
 
     def widened(self, by: FloatArray) -> Forms:
         """The function with an error of at most ``by`` >= 0 (…) added."""
-        return Forms(*self.coefficients, up(self.rest + by * _ROOM), self.ball)
+        return Forms(self.coefficients, up(self.rest + by * _ROOM), self.ball)
 
     def minus(self, numbers: FloatArray) -> Forms:
         """The function less numbers (…)."""
         value = self.value - numbers
-        rest = up(self.rest + gamma(2) * np.abs(value) + TINY)
-        return Forms(value, self.first, self.second, self.third, rest, self.ball)
+        return Forms((value, *self.coefficients[1:]), up(self.rest + gamma(2) * np.abs(value) + TINY), self.ball)
 
     def scaled(self, numbers: FloatArray) -> Forms:
         """The function times numbers (…) that are known up to sixty roundings, as the data's weights over their sum are."""
         size = np.abs(numbers)
         rest = (size * self.rest + gamma(64) * size * self.sizes) * _ROOM + TINY
-        return Forms(*(times(numbers, x, order) for order, x in enumerate(self.coefficients)), rest, self.ball)
+        return Forms(tuple(times(numbers, x, order) for order, x in enumerate(self.coefficients)), rest, self.ball)
 
     def __mul__(self, other: Forms) -> Forms:
-        p, q = self, other
-        first = times(p.value, q.first, 1) + times(q.value, p.first, 1)
-        second = times(p.value, q.second, 2) + times(q.value, p.second, 2) + paired(p.first, q.first)
-        third = times(p.value, q.third, 3) + times(q.value, p.third, 3)
-        third += _spread(p.first, q.second)
-        third += _spread(q.first, p.second)
-        return Forms(p.value * q.value, first, second, third, rest_of_products(p, q, np.multiply, 1), p.ball)
+        coefficients = _product(self.coefficients, other.coefficients)
+        return Forms(coefficients, rest_of_products(self, other, np.multiply, 1), self.ball)
 
     def composed(self, name: str, beta: float, order: int) -> Forms:
-        """Phi^(order) of the function, order 0, 1 or 2: Taylor's formula, with the fourth derivative at a point between."""
-        (f0, e0), (f1, e1), (f2, e2), (f3, e3) = (derivative_points(name, beta, order + k, self.value) for k in range(4))
-        linear, beyond, move = self.linear, self.beyond, self.change
-        later = (self.cubic + self.rest) * _ROOM
-        fourth = derivative_bound(name, beta, order + 4, self.range)
-        second = times(f1, self.second, 2) + times(0.5 * f2, paired(self.first, self.first), 2)
-        third = times(f1, self.third, 3) + times(f2, _spread(self.first, self.second), 3)
-        third += times(f3, self.first[..., :, None, None] * self.first[..., None, :, None] * self.first[..., None, None, :], 3)
-        # The change is linear + curved + later: its square without linear² and 2 linear curved, its cube without linear³.
-        squares = 2.0 * linear * later + beyond**2
-        cubes = beyond * (3.0 * linear**2 + 3.0 * linear * beyond + beyond**2)
-        rest = np.abs(f1) * self.rest + 0.5 * np.abs(f2) * squares + np.abs(f3) * cubes / 6.0 + fourth * move**4 / 24.0
-        rest = rest + e0 + e1 * move + 0.5 * e2 * move**2 + e3 * move**3 / 6.0
-        rest = rest + gamma(24) * (np.abs(f0) + np.abs(f1) * self.sizes + np.abs(f2) * self.sizes**2 + np.abs(f3) * self.sizes**3)
-        return Forms(f0, times(f1, self.first, 1), second, third, rest * _ROOM + TINY, self.ball)
+        """Phi^(order) of the function, order 0, 1 or 2: Taylor's formula, with the last derivative at a point between."""
+        zero = np.zeros_like(self.value)
+        change: tuple[FloatArray, ...] = (zero, *self.coefficients[1:])
+        graded = [zero, *self.graded[1:]]
+        power, sizes = change, graded
+        value, error = derivative_points(name, beta, order, self.value)
+        found = [value, *(np.zeros_like(x) for x in change[1:])]
+        rest, rounding = error, np.abs(value)
+        for k in range(1, ORDER + 1):
+            slope, error = derivative_points(name, beta, order + k, self.value)
+            slope, error = slope / math.factorial(k), error / math.factorial(k)
+            if k > 1:
+                power, sizes = _product(power, change), _graded_product(sizes, graded)
+            for at in range(k, ORDER + 1):
+                found[at] += times(slope, power[at], at)
+            rest = rest + np.abs(slope) * sizes[-1] + error * self.change**k
+            rounding = rounding + np.abs(slope) * self.sizes**k
+        beyond = derivative_bound(name, beta, order + ORDER + 1, self.range) / math.factorial(ORDER + 1)
+        rest = rest + beyond * self.change ** (ORDER + 1) + gamma(32) * rounding
+        return Forms(tuple(found), rest * _ROOM + TINY, self.ball)
 
 
 def times(numbers: FloatArray, x: FloatArray, order: int) -> FloatArray:
@@ -157,17 +166,30 @@ def times(numbers: FloatArray, x: FloatArray, order: int) -> FloatArray:
     return found
 
 
-def paired(p: FloatArray, q: FloatArray) -> FloatArray:
-    """The second derivatives of (p . delta) (q . delta)."""
-    outer: FloatArray = p[..., :, None] * q[..., None, :]
-    return outer + np.swapaxes(outer, -1, -2)
+def _total(sizes: list[FloatArray]) -> FloatArray:
+    found: FloatArray = reduce(np.add, sizes) * _ROOM
+    return found
 
 
-def _spread(first: FloatArray, second: FloatArray) -> FloatArray:
-    """The third derivatives of (first . delta) (delta' second delta / 2)."""
-    outer = first[..., :, None, None] * second[..., None, :, :]
-    found: FloatArray = outer + np.swapaxes(outer, -3, -2)
-    found += np.swapaxes(outer, -3, -1)
+def _product(p: tuple[FloatArray, ...], q: tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
+    """The product's coefficients."""
+    found = [times(p[0], y, k) + times(q[0], x, k) if k else x * y for k, (x, y) in enumerate(zip(p, q, strict=True))]
+    outer = p[1][..., :, None] * q[1][..., None, :]
+    found[2] += outer
+    found[2] += np.swapaxes(outer, -1, -2)
+    add_spread(p[1], q[2], found[3])
+    add_spread(q[1], p[2], found[3])
+    return tuple(found)
+
+
+def _graded_product(p: list[FloatArray], q: list[FloatArray]) -> list[FloatArray]:
+    """Sizes of the terms of a product, by order, those beyond the highest in one."""
+    last = len(p) - 1
+    found = [np.zeros_like(p[0]) for _ in p]
+    for i, x in enumerate(p):
+        for j, y in enumerate(q):
+            k = min(i + j, last)
+            found[k] = (found[k] + x * y) * (1.0 + gamma(8))
     return found
 
 
@@ -195,12 +217,12 @@ def _spectral(q: FloatArray) -> FloatArray:
 def rest_of_products(p: Forms, q: Forms, product: Callable[[FloatArray, FloatArray], FloatArray], count: int) -> FloatArray:
     """What sums of ``count`` products p q leave out when ``product`` sums the products of sizes in the same way.
 
-    The exact products of the polynomials, less those of up to the third order; the rests with everything; and the roundings.
+    The exact products of the polynomials, less those of the orders that are kept; the rests with everything; and the roundings.
     """
-    p_late, q_late = (p.curved + p.cubic) * _ROOM, (q.curved + q.cubic) * _ROOM
     rest = product(p.magnitude, q.rest) + product(p.rest, q.magnitude)
-    rest = rest + product(p.linear, q.cubic) + product(p.curved, q_late) + product(p.cubic, (q.linear + q_late) * _ROOM)
-    rest = rest + gamma(count + 24) * product(p.sizes, q.sizes)
+    for i in range(1, ORDER + 1):
+        rest = rest + product(p.terms[i], _total(q.terms[ORDER + 1 - i :]))
+    rest = rest + gamma(count + 32) * product(p.sizes, q.sizes)
     found: FloatArray = rest * (1.0 + gamma(count + 64)) + (count + 8) * TINY
     return found
 
@@ -222,17 +244,17 @@ class Layers:
         """W a for a (n, in, …)."""
         w, where, _, scale = self._parts(layer)
         units, fan_in = w.shape
-        value, first, second, third = (_weighted(w, x) for x in below.coefficients)
+        found = [_weighted(w, x) for x in below.coefficients]
         for unit in range(units):
             own = slice(where.start + unit * fan_in, where.start + (unit + 1) * fan_in)
-            _add_factors(first[:, unit], second[:, unit], third[:, unit], own, scale, below)
+            _add_factors([x[:, unit] for x in found], own, scale, below)
         size = np.abs(w)
         # The change of a row of W is no longer than the ball's radius.
-        moving = scale * self.ball * _length(np.moveaxis(below.cubic + below.rest, 1, -1), 1)
+        moving = scale * self.ball * _length(np.moveaxis(below.terms[-1] + below.rest, 1, -1), 1)
         rest = _weighted(size, below.rest) + moving[:, None]
-        coarse = 4.0 * scale * self.ball * _length(np.moveaxis(below.sizes, 1, -1), 1)
+        coarse = 5.0 * scale * self.ball * _length(np.moveaxis(below.sizes, 1, -1), 1)
         sizes = _weighted(size, below.sizes) + coarse[:, None]
-        return Forms(value, first, second, third, self._rounded(rest, sizes, fan_in), self.ball)
+        return Forms(tuple(found), self._rounded(rest, sizes, fan_in), self.ball)
 
     def plus_bias(self, layer: int, s: Forms) -> Forms:
         """S + b (n, out)."""
@@ -245,19 +267,19 @@ class Layers:
         first = s.first.copy()
         first[:, units, bias.start + units] += scale
         rest = s.rest + gamma(8) * (np.abs(s.value) + np.abs(b) + scale * self.ball)
-        return Forms(s.value + b, first, s.second, s.third, rest * _ROOM + TINY, self.ball)
+        return Forms((s.value + b, first, *s.coefficients[2:]), rest * _ROOM + TINY, self.ball)
 
     def back(self, layer: int, above: Forms) -> Forms:
         """W' d for d (n, out)."""
         w, where, _, scale = self._parts(layer)
         units, fan_in = w.shape
-        value, first, second, third = (_weighted(w.T, x) for x in above.coefficients)
+        found = [_weighted(w.T, x) for x in above.coefficients]
         for k in range(fan_in):
             own = slice(where.start + k, where.start + units * fan_in, fan_in)
-            _add_factors(first[:, k], second[:, k], third[:, k], own, scale, above)
-        rest = above.rest @ np.abs(w) + scale * self.ball * _length(above.cubic + above.rest, 1)[:, None]
-        sizes = above.sizes @ np.abs(w) + 4.0 * scale * self.ball * _length(above.sizes, 1)[:, None]
-        return Forms(value, first, second, third, self._rounded(rest, sizes, units), self.ball)
+            _add_factors([x[:, k] for x in found], own, scale, above)
+        rest = above.rest @ np.abs(w) + scale * self.ball * _length(above.terms[-1] + above.rest, 1)[:, None]
+        sizes = above.sizes @ np.abs(w) + 5.0 * scale * self.ball * _length(above.sizes, 1)[:, None]
+        return Forms(tuple(found), self._rounded(rest, sizes, units), self.ball)
 
     def own(self, layer: int, jacobian: Forms, entering: Forms) -> Forms:
         """ds/dtheta (n, out, P) with what the layer's own weights and biases have: the activations, and ones."""
@@ -275,7 +297,7 @@ class Layers:
             if bias is not None:
                 found[0][:, unit, bias.start + unit] = scale
                 rest[:, unit, bias.start + unit] += gamma(4) * scale
-        return Forms(*found, rest, self.ball)
+        return Forms(tuple(found), rest, self.ball)
 
     def _rounded(self, rest: FloatArray, sizes: FloatArray, count: int) -> FloatArray:
         found: FloatArray = (rest + gamma(count + 16) * sizes) * (1.0 + gamma(count + 64)) + (count + 8) * TINY
@@ -289,13 +311,10 @@ def _weighted(w: FloatArray, x: FloatArray) -> FloatArray:
     return found.reshape(n, w.shape[0], *x.shape[2:])
 
 
-def _add_factors(first: FloatArray, second: FloatArray, third: FloatArray, where: slice, scale: float, factors: Forms) -> None:
+def _add_factors(coefficients: list[FloatArray], where: slice, scale: float, factors: Forms) -> None:
     """Add the derivatives of scale sum_k delta_k f_k, for the parameters ``where`` and factors f (n, k, …)."""
-    value, once, twice = (scale * x for x in factors.coefficients[:3])
-    for at, k in enumerate(range(*where.indices(first.shape[-1]))):
-        first[..., k] += value[:, at]
-        second[..., k, :] += once[:, at]
-        second[..., :, k] += once[:, at]
-        third[..., k, :, :] += twice[:, at]
-        third[..., :, k, :] += twice[:, at]
-        third[..., :, :, k] += twice[:, at]
+    for order, (into, below) in enumerate(zip(coefficients[1:], factors.coefficients, strict=False)):
+        scaled = scale * below
+        for at, k in enumerate(range(*where.indices(into.shape[-1]))):
+            for axis in range(order + 1):
+                np.moveaxis(into, -1 - axis, 0)[k] += scaled[:, at]

@@ -67,9 +67,15 @@ class Expansion:
 
 
 def taylor_hessian(
-    net: MLP, region: Ball, data: Dataset, targets: FloatArray, loss: str, cancelled: npt.NDArray[np.int32]
+    net: MLP,
+    region: Ball,
+    data: Dataset,
+    targets: FloatArray,
+    loss: str,
+    cancelled: npt.NDArray[np.int32],
+    most: float = np.inf,
 ) -> Expansion | None:
-    """The Taylor polynomial over the ball; None if cancelled."""
+    """The Taylor polynomial over the ball; None if cancelled, or where the rest has an eigenvalue above ``most``."""
     size = net.num_params
     layers = Layers(net, np.array(region.center), float(region.radius) * (1.0 + gamma(4)))
     weights = data.normalized_weights
@@ -80,6 +86,9 @@ def taylor_hessian(
             return None
         part = slice(begin, begin + rows)
         sums.add(data.X[part], targets[part], weights[part])
+        rest = sums.residual.rest  # has no negative entry, and grows
+        if not np.isfinite(rest).all() or float(np.linalg.eigvalsh(rest + rest.T)[-1]) > 2.0 * most:
+            return None
     for part_sum in (sums.residual, sums.squares):
         part_sum.rest *= 1.0 + gamma(2 * sums.additions + 64)
         part_sum.rest = np.maximum(part_sum.rest, part_sum.rest.T)
@@ -137,7 +146,7 @@ class _Sums:
 
 def _flat(q: Forms) -> Forms:
     """Data and units as one axis."""
-    return Forms(*(x.reshape(-1, *x.shape[2:]) for x in (*q.coefficients, q.rest)), q.ball)
+    return Forms(tuple(x.reshape(-1, *x.shape[2:]) for x in q.coefficients), q.rest.reshape(-1, q.rest.shape[2]), q.ball)
 
 
 def _add_gram(total: Quadratic, left: Forms, right: Forms, additions: int) -> Term:
@@ -192,7 +201,7 @@ def _add_squares(residual: Quadratic, squares: Quadratic, outputs: Forms, weight
     squares.half += np.tensordot(d1, d0, (0, 0)).transpose(1, 0, 2)
     squares.tail += np.tensordot(d1, d1, (0, 0)).transpose(1, 0, 3, 2)
     residual.tail += np.tensordot(times(mass, flat.value, 1), flat.second, (0, 0)).transpose(2, 0, 3, 1)
-    left_out = root[:, None] * (flat.cubic + flat.rest) * (1.0 + gamma(32))
+    left_out = root[:, None] * (flat.terms[3] + flat.rest) * (1.0 + gamma(32))
     squares.rest += (left_out.T @ left_out) * (1.0 + gamma(count + 8)) + count * TINY
     # The roundings do not depend on eta, which takes the squares at most once.
     sizes = root[:, None] * flat.sizes * (1.0 + gamma(32))

@@ -10,8 +10,8 @@ moment of h under p, and k4 the fourth less 3 s²,
     g' = c g u,    g'' = g (c² u² - c s),    g''' = g (c³ u³ - 3 c² u s - c k3),
     g'''' = g (c⁴ u⁴ - 6 c³ u² s - 4 c² u k3 + 3 c² s² - c k4),
 
-|u| <= W_k, s <= W²/4, |k3| <= W³/(6 sqrt 3), -W⁴/8 <= k4 <= W⁴/4, W the largest difference of two of the h, W_k of h_k and another:
-the fourth moment is between s² and W² s.
+|u| <= W_k, s <= W²/4, |k3| <= W³/(6 sqrt 3), -W⁴/8 <= k4 <= W⁴/4, as the fourth moment is between s² and W² s; W is the largest
+difference of two of the h, W_k that of h_k and another.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _powers(f: Forms) -> tuple[Forms, Forms]:
     at, over = softmax_range(Interval.point(f.value)), softmax_range(f.range)
     p = at.middle
     # The change from f's value, which therefore does not have to be exact.
-    h = Forms(np.zeros_like(f.value), f.first, f.second, f.third, f.rest, f.ball)
+    h = Forms((np.zeros_like(f.value), *f.coefficients[1:]), f.rest, f.ball)
     u = h - _mean(h, p)
     square = u * u
     cube = square * u
@@ -74,7 +74,7 @@ def _powers(f: Forms) -> tuple[Forms, Forms]:
         g0, error = g.middle, g.radius
         inexact = error + g0 * (at.radius.sum(axis=1, keepdims=True) + gamma(p.shape[1] + 64))
         change = relative.scaled(g0)
-        whole = Forms(g0, *change.coefficients[1:], change.rest, f.ball)
+        whole = Forms((g0, *change.coefficients[1:]), change.rest, f.ball)
         found.append(whole.widened((fourth + inexact * (1.0 + 4.0 * everything) ** 3) * (1.0 + gamma(64)) + TINY))
     return found[0], found[1]
 
