@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..model import MLP
-from .higher_ranges import derivative_bound, derivative_points
 from .intervals import ROOT_TINY, TINY, Interval, down, gamma, up
+from .taylor_cubics import cubic_polynomial
 from .taylor_spread import add_spread
 
 FloatArray = npt.NDArray[np.float64]
@@ -138,26 +138,22 @@ class Forms:
         return Forms(coefficients, rest_of_products(self, other, np.multiply, 1), self.ball)
 
     def composed(self, name: str, beta: float, order: int) -> Forms:
-        """Phi^(order) of the function, order 0, 1 or 2: Taylor's formula, with the last derivative at a point between."""
+        """Phi^(order) of the function, order 0, 1 or 2, by a cubic polynomial in the function's change."""
+        slopes, error = cubic_polynomial(name, beta, order, self.value, self.change)
         zero = np.zeros_like(self.value)
         change: tuple[FloatArray, ...] = (zero, *self.coefficients[1:])
         graded = [zero, *self.graded[1:]]
         power, sizes = change, graded
-        value, error = derivative_points(name, beta, order, self.value)
-        found = [value, *(np.zeros_like(x) for x in change[1:])]
-        rest, rounding = error, np.abs(value)
+        found = [slopes[0], *(np.zeros_like(x) for x in change[1:])]
+        rest, rounding = error, np.abs(slopes[0])
         for k in range(1, ORDER + 1):
-            slope, error = derivative_points(name, beta, order + k, self.value)
-            slope, error = slope / math.factorial(k), error / math.factorial(k)
             if k > 1:
                 power, sizes = _product(power, change), _graded_product(sizes, graded)
             for at in range(k, ORDER + 1):
-                found[at] += times(slope, power[at], at)
-            rest = rest + np.abs(slope) * sizes[-1] + error * self.change**k
-            rounding = rounding + np.abs(slope) * self.sizes**k
-        beyond = derivative_bound(name, beta, order + ORDER + 1, self.range) / math.factorial(ORDER + 1)
-        rest = rest + beyond * self.change ** (ORDER + 1) + gamma(32) * rounding
-        return Forms(tuple(found), rest * _ROOM + TINY, self.ball)
+                found[at] += times(slopes[k], power[at], at)
+            rest = rest + np.abs(slopes[k]) * sizes[-1]
+            rounding = rounding + np.abs(slopes[k]) * self.sizes**k
+        return Forms(tuple(found), (rest + gamma(32) * rounding) * _ROOM + TINY, self.ball)
 
 
 def times(numbers: FloatArray, x: FloatArray, order: int) -> FloatArray:
