@@ -37,7 +37,7 @@ class Gram(Term):
         pairs = ((self.p, self.q), (self.q, self.p))
         size = into.shape[0]
         plain = [(p.value, q.third[:, :, k]) for p, q in pairs] + [(p.first[:, :, k], q.second) for p, q in pairs]
-        plain = [(left, right) for left, right in plain if right.any()]
+        plain = [(left, right) for left, right in plain if left.any() and right.any()]
         if plain:
             left, right = (np.concatenate(part) for part in zip(*plain, strict=True))
             into += _times(left / 6.0, right)
@@ -85,7 +85,7 @@ def _times(left: FloatArray, right: FloatArray) -> FloatArray:
 
 def _add_crossed(first: FloatArray, slope: FloatArray, size: int, into: FloatArray) -> None:
     """Add the sums of first_al slope_bm to the entries (a, b, l, m)."""
-    if slope.any():
+    if first.any() and slope.any():
         into += _times(first, slope).reshape((size,) * 4).transpose(0, 2, 1, 3)
 
 

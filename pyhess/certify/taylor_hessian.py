@@ -26,7 +26,7 @@ from .taylor_losses import loss_forms
 FloatArray = npt.NDArray[np.float64]
 
 #: Numbers in the third derivatives of one layer's Jacobian, for a block of data.
-_BLOCK_NUMBERS = 2**23
+_BLOCK_NUMBERS = 2**24
 
 
 def taylor_work(net: MLP, num_samples: int) -> float:
