@@ -33,11 +33,11 @@ from .reference_blocks import UnitBlocks
 from .reference_cells import prove_cells
 from .reference_centre import CentreBound
 from .reference_cover import is_covered, target_of, without_canonical
+from .reference_cubic_proof import prove_cubic
 from .reference_hessian import Cells, Problem, ball_cells, box_cells, enclosures
 from .reference_interval import UNIT, Range, Wide, down, up, wide, zeros
 from .reference_linear import prove_linear
 from .reference_moment import moment_bound, with_norms
-from .reference_quadratic_proof import prove_quadratic
 from .reference_taylor import small_boxes
 from .reference_tests import Flags, not_below
 from .reference_third import prove_third
@@ -284,7 +284,7 @@ class _Check:
             third = multipliers if isinstance(multipliers, ThirdMultipliers) else None
             return prove_third(problem, region, claim, third, self._deadline)
         taylor = multipliers if isinstance(multipliers, TaylorMultipliers) else None
-        return prove_quadratic(problem, region, claim, taylor, self._deadline)
+        return prove_cubic(problem, region, claim, taylor, self._deadline)
 
     def _boxes(self, box: Box, cover: Cover | None) -> tuple[bool, str]:
         """Prove it on the boxes of a cover, or on the whole box, cutting where needed."""

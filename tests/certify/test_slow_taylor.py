@@ -14,12 +14,12 @@ from scipy.special import softmax
 
 import pyhess as ph
 from pyhess.certify import Certificate, certify, prove
+from pyhess.certify.reference_cubic import Poly, spectral, weighted
+from pyhess.certify.reference_cubic_hessian import Form, cubic_hessian
+from pyhess.certify.reference_cubic_losses import loss_polynomials
+from pyhess.certify.reference_cubic_proof import not_negative
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
-from pyhess.certify.reference_quadratic import Poly, spectral, weighted
-from pyhess.certify.reference_quadratic_hessian import Form, quadratic_hessian
-from pyhess.certify.reference_quadratic_losses import loss_polynomials
-from pyhess.certify.reference_quadratic_proof import not_negative
 from pyhess.certify.reference_ranges import activation, activations
 from pyhess.threshold import verify_file
 
@@ -130,7 +130,7 @@ def _derivatives(obj: ph.Objective, theta: Array, u: Array) -> tuple[Array, ...]
 
 
 def _forms(obj: ph.Objective, centre: Array, radius: float) -> tuple[Form, Form]:
-    found = quadratic_hessian(Problem.of(obj), ph.Ball(centre, radius).bind(obj), np.inf)
+    found = cubic_hessian(Problem.of(obj), ph.Ball(centre, radius).bind(obj), np.inf)
     assert found is not None
     return found
 

@@ -1,11 +1,16 @@
-"""The Hessian over a ball as a quadratic polynomial in the change of the parameters, for checking certificates.
+"""The Hessian over a ball as a cubic polynomial in the change of the parameters, for checking certificates.
 
 With the layers' weights and biases in one matrix M and the entering numbers x = (a, 1),
 
     s = κ M x,    J = ds/dtheta = κ (W T + own: x_k at M_jk),    T = phi' J,    bar = κ W'd,    d = bar phi'  (dl/df on top),
     H = mean [ J_D' l'' J_D + sum_l sum_j bar_j phi'' J_j J_j' + sum_l sum_jk κ d_j (e_jk T_k' + T_k e_jk') ],
 
-with all of s, J, T, bar and d as `Poly`s. The outputs' squares are kept apart, because of what is left out of their roots.
+with all of s, J, T, bar and d as `Poly`s. The outputs' squares are kept apart, because of what is left out of their roots: for
+the outputs' derivatives d = d0 + d1 + d2 + e, e of the third order and above, and any 0 < eta <= 1,
+
+    (d . v)² >= (1 - eta) ((d0 + d1) . v)² + 2 (d0 . v) (d2 . v) + 2 (d1 . v) (d2 . v) - (1/eta) (e . v)²,
+
+as (x + y + e)² >= x² + 2xy + 2xe and 2xe >= -eta x² - e²/eta. What has no eta goes to the residual part.
 """
 
 from __future__ import annotations
@@ -18,18 +23,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ..regions import Ball
+from .reference_cubic import DOUBLE, Derivatives, Poly, cubic, doubles, grown, rest_of_products, weighted
+from .reference_cubic_losses import loss_polynomials
 from .reference_hessian import Problem
 from .reference_interval import UNIT, Wide, down, wide, zeros
-from .reference_quadratic import Derivatives, Poly, grown, rest_of_products, weighted
-from .reference_quadratic_losses import loss_polynomials
 from .reference_ranges import activations
+from .reference_triples import FloatArray, steps, triples
 
-#: Numbers in the second derivatives of one layer's J at once.
-_NUMBERS = 2**20
+#: Numbers in the third derivatives of one layer's J at once.
+_NUMBERS = 2**22
 
 
-def quadratic_products(problem: Problem) -> float:
-    """Multiplications of `quadratic_hessian`, roughly."""
+def cubic_products(problem: Problem) -> float:
+    """Multiplications of `cubic_hessian`, roughly."""
     size, total = float(problem.num_params), 0.0
     for layer, units in enumerate(problem.widths[1:]):
         end = float(_end(problem, layer))
@@ -42,23 +48,31 @@ def quadratic_products(problem: Problem) -> float:
 
 @dataclass(eq=False)
 class Form:
-    """v'Av >= v'head v + 2 sum delta_k v'half_k v + sum delta_k v_a tail_kalb delta_l v_b - |v|'rest|v|, A symmetric.
+    """A symmetric A that is not below a cubic polynomial less a rest.
 
-    The order of factors matters, as multipliers are for ``half`` as it stands: in a product p_a q_b of two forms the head is
-    p0_a q0_b, half_kab = (p1_ak q0_b + p0_a q1_bk) / 2 and tail_kalb = (p2_akl q0_b + p0_a q2_bkl) / 2 + p1_ak q1_bl.
+        v'Av >= v'head v + 2 sum delta_k v'half_k v + sum delta_k v_a tail_kalb delta_l v_b + sum delta_k delta_l delta_m v'T_klm v
+                - |v|'rest|v|,
+
+    with T_klm in ``third`` for k <= l <= m. The order of factors matters, as multipliers are for ``half`` as it stands: in a
+    product p_a q_b of two forms the head is p0_a q0_b, half_kab = (p1_ak q0_b + p0_a q1_bk) / 2, tail_kalb = (p2_akl q0_b +
+    p0_a q2_bkl) / 2 + p1_ak q1_bl, and T the mean over all orders of k, l and m, and of a and b, of p0_a q3_b / 6 + p1_a q2_b / 2
+    + p2_a q1_b / 2 + p3_a q0_b / 6.
     """
 
     head: Wide
     half: Wide
     tail: Wide
+    third: FloatArray
     rest: Wide
-    #: What the sums' rounding errors are relative to.
+    #: What the sums' rounding errors are relative to, and those of ``third``.
     coarse: Wide
+    blur: Wide
 
     @staticmethod
-    def zero(size: int) -> Form:
-        """The zero matrix."""
-        return Form(*(zeros((size,) * order) for order in (2, 3, 4, 2, 2)))
+    def zero(size: int, count: int) -> Form:
+        """The zero matrix, with so many of T's matrices."""
+        head, half, tail, rest, coarse, blur = (zeros((size,) * order) for order in (2, 3, 4, 2, 2, 2))
+        return Form(head, half, tail, np.zeros((count, size, size)), rest, coarse, blur)
 
     def add(self, rows: slice, p: Poly, q: Poly, axes: int, factor: float) -> None:
         """The sum over the first axes of factor p_a q_b, for q (…, b) or, in the rows (j, k), of factor p_j q_kb, q (…, k, b)."""
@@ -81,11 +95,68 @@ class Form:
         self.tail[:, rows, b, b] += factor * total(p.first, q1).transpose(1, 0, 3, 2)
         self.rest[rows, b] += factor * rest_of_products(p, q, total)
         self.coarse[rows, b] += factor * total(p.coarse, q.coarse)
+        self.blur[rows, b] += factor * cubic(p, q, total)
+        self._add_third(self.third[:, rows, b], _Flat.of(p, axes, p.size), _Flat.of(q, axes, b.stop), factor)
+
+    def _add_third(self, into: FloatArray, p: _Flat, q: _Flat, factor: float) -> None:
+        """The part of ``third`` that p_a q_b adds to."""
+        size, shape = len(self.head), into.shape[1:]
+        for part in steps(len(p.third), into[0].size):
+            into[part] += (factor / 6.0) * (p.third[part].swapaxes(1, 2) @ q.value).reshape(-1, *shape)
+        for part in steps(len(q.third), into[0].size):
+            into[part] += (factor / 6.0) * (p.value.T @ q.third[part]).reshape(-1, *shape)
+        for k, one in enumerate(p.first):
+            _spread(into, size, k, 0.5 * factor * (one.T @ q.second))
+        for k, one in enumerate(q.first):
+            _spread(into, size, k, 0.5 * factor * (p.second.swapaxes(1, 2) @ one))
+
+    def add_squares(self, p: Poly, mass: Wide) -> None:
+        """2 (d0 . v) (d2 . v) + 2 (d1 . v) (d2 . v), summed with the masses, for the outputs' derivatives (n, K, P)."""
+        weighted = mass[..., None] * p.value
+        self.tail += _sum(weighted, p.second, 2).transpose(2, 0, 3, 1)
+        self.blur += 2.0 * _sum(mass[..., None] * p.one, p.rough, 2)
+        flat, mass_of = _Flat.of(p, 2, p.size), doubles(mass).reshape(-1, 1)
+        for k, one in enumerate(flat.first):
+            _spread(self.third, p.size, k, (mass_of * one).T @ flat.second)
 
     def close(self, count: int) -> None:
         """End of ``count`` additions: what they rounded goes to the rest, which becomes symmetric."""
         rest: Wide = grown(self.rest, count) + UNIT * (2 * count + 256) * grown(self.coarse, count)
+        # Every addition is of eight terms: one for q3 and p3 each, and three for either product of lower orders.
+        rest = grown(rest + DOUBLE * (12 * count + 256) * grown(self.blur, count))
         self.rest = grown(wide(0.5) * (rest + rest.T))
+        for part in steps(len(self.third), self.third[0].size):
+            self.third[part] = 0.5 * (self.third[part] + self.third[part].swapaxes(1, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class _Flat:
+    """The coefficients of a `Poly` in doubles, with the axes of a sum as one (S), and the others (A).
+
+    ``value`` (S, A), ``first`` (end, S, A), ``second`` for pairs and ``third`` for triples of the parameters up to ``end``.
+    """
+
+    value: FloatArray
+    first: FloatArray
+    second: FloatArray
+    third: FloatArray
+
+    @staticmethod
+    def of(p: Poly, axes: int, end: int) -> _Flat:
+        """For sums over the first axes."""
+        value, first, second, third = p.in_doubles
+        low, high = (x[: end * (end + 1) // 2] for x in triples(p.size).pairs)
+        terms = int(np.prod(value.shape[:axes]))
+        parts = (
+            x.reshape(len(x), terms, -1) for x in (first[:end], second[low, high], third[: end * (end + 1) * (end + 2) // 6])
+        )
+        return _Flat(value.reshape(terms, -1), *parts)
+
+
+def _spread(into: FloatArray, size: int, k: int, added: FloatArray) -> None:
+    """Add the mean over all orders of k, l and m of numbers for k and the first pairs l <= m."""
+    at, count = triples(size), len(added)
+    into[at.extended[k, :count]] += (at.occurs[k, :count, None, None] / 3.0) * added.reshape(-1, *into.shape[1:])
 
 
 def _sum(p: Wide, q: Wide, axes: int) -> Wide:
@@ -97,23 +168,24 @@ def _sum(p: Wide, q: Wide, axes: int) -> Wide:
     return found
 
 
-def quadratic_hessian(problem: Problem, region: Ball, deadline: float) -> tuple[Form, Form] | None:
+def cubic_hessian(problem: Problem, region: Ball, deadline: float) -> tuple[Form, Form] | None:
     """(R, G): all but the outputs' squares, and those; None if the deadline passes.
 
-    The squares are at least (1 - eta) G less (1/eta - 1) times G's ``rest``, for any 0 < eta <= 1.
+    With what has no eta already in R, the squares are at least (1 - eta) G less 1/eta times G's ``rest``, for any 0 < eta <= 1.
     """
-    whole, squares = Form.zero(problem.num_params), Form.zero(problem.num_params)
+    size, count = problem.num_params, len(triples(problem.num_params).k)
+    whole, squares = Form.zero(size, count), Form.zero(size, 0)
     heaviest = max(units * _end(problem, layer) for layer, units in enumerate(problem.widths[1:]))
-    rows = max(1, _NUMBERS // (heaviest * problem.num_params**2))
+    rows = max(1, _NUMBERS // (heaviest * count))
     for begin in range(0, len(problem.x), rows):
         if monotonic() > deadline:
             return None
         _add_data(problem, region, slice(begin, begin + rows), whole, squares)
-    count = len(problem.x) * sum(problem.widths[1:])
+    additions = len(problem.x) * sum(problem.widths[1:])
     whole.coarse += squares.coarse
     squares.coarse = np.zeros_like(squares.coarse)
-    whole.close(count)
-    squares.close(count)
+    whole.close(additions)
+    squares.close(additions)
     return whole, squares
 
 
@@ -137,7 +209,9 @@ def _add_data(problem: Problem, region: Ball, some: slice, whole: Form, squares:
             tangents.append(s.composed(phi, 1)[:, :, None] * jacobian)
             entering = s.composed(phi, 0)
     gradient, roots, bend = loss_polynomials(problem, pre[-1], jacobians[-1], y)
-    _add_squares(squares, roots, np.maximum(down(mass.lo[:, None] * bend), wide(0.0)))
+    weights = np.maximum(down(mass.lo[:, None] * bend), wide(0.0))
+    _add_squares(squares, roots, weights)
+    whole.add_squares(roots, weights)
     delta = gradient.times(mass[:, None])
     for layer in range(last, 0, -1):
         fan_in = problem.widths[layer]
@@ -171,12 +245,10 @@ def _matrix(problem: Problem, theta: Wide, layer: int) -> tuple[Wide, npt.NDArra
 
 
 def _joined(p: Poly, q: Poly) -> Poly:
-    value, first, second, rest = (np.concatenate(pair, axis=1) for pair in zip(_parts(p), _parts(q), strict=True))
-    return Poly(value, first, second, rest, p.ball)
-
-
-def _parts(p: Poly) -> tuple[Wide, Wide, Wide, Wide]:
-    return p.value, p.first, p.second, p.rest
+    value, first, second, rest = (
+        np.concatenate(pair, axis=1) for pair in ((p.value, q.value), (p.first, q.first), (p.second, q.second), (p.rest, q.rest))
+    )
+    return Poly(value, first, second, np.concatenate((p.third, q.third), axis=2), rest, p.ball)
 
 
 def _scaled(problem: Problem, layer: int, p: Poly) -> Poly:
@@ -188,22 +260,24 @@ def _own(problem: Problem, layer: int, places: npt.NDArray[np.int64], entering: 
     """J (n, out, end) for the parameters up to the layer's."""
     n, units, size, end = len(entering.value), problem.widths[layer + 1], problem.num_params, _end(problem, layer)
     value, first, second, rest = (zeros((n, units, end, *more)) for more in ((), (size,), (size, size), ()))
-    found = Poly(value, first, second, rest, entering.ball)
+    third = np.zeros((len(entering.third), n, units, end))
     if tangent is not None:
         fan_in = problem.widths[layer]
         through = weighted(matrix[:, :fan_in], places[:, :fan_in], tangent)
-        for part, given in zip(_parts(found), _parts(through), strict=True):
-            part[:, :, : given.shape[2]] = given
+        below = through.value.shape[2]
+        value[:, :, :below], first[:, :, :below], second[:, :, :below] = through.value, through.first, through.second
+        third[..., :below], rest[:, :, :below] = through.third, through.rest
     for j, k in np.ndindex(*places.shape):
-        for part, given in zip(_parts(found), _parts(entering), strict=True):
-            part[:, j, places[j, k]] = given[:, k]
-    return _scaled(problem, layer, found)
+        p = places[j, k]
+        value[:, j, p], first[:, j, p], second[:, j, p] = entering.value[:, k], entering.first[:, k], entering.second[:, k]
+        third[:, :, j, p], rest[:, j, p] = entering.third[:, :, k], entering.rest[:, k]
+    return _scaled(problem, layer, Poly(value, first, second, third, rest, entering.ball))
 
 
 def _add_squares(squares: Form, outputs: Poly, mass: Wide) -> None:
-    """(d . v)² for the outputs' derivatives d = d0 + d1 + e is at least (1 - eta) ((d0 + d1) . v)² - (1/eta - 1) (e . v)²."""
+    """((d0 + d1) . v)² with the masses, and (e . v)² as the rest."""
     p, m = outputs, mass[..., None]
-    d0, d1, sizes = m * p.value, m[..., None] * p.first, grown(np.abs(p.value) + p.one)
+    d0, d1, sizes = m * p.value, m[..., None] * p.first, grown(np.abs(p.value) + p.one + p.rough)
     squares.head += _sum(d0, p.value, 2)
     squares.half += _sum(d1, p.value, 2).transpose(1, 0, 2)
     squares.tail += _sum(d1, p.first, 2).transpose(1, 0, 3, 2)
