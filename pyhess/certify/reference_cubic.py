@@ -108,7 +108,7 @@ class Poly:
     def three(self) -> Wide:
         """Largest |q3[delta, delta, delta] / 6|."""
         length = wide(lengths(self.third, triples(self.size))) * (1.0 + DOUBLE * (2 * len(self.third) + 64)) + _ROOT_LOST
-        return grown(self.ball * self.ball * self.ball * length / 6.0)
+        return grown(wide(self.ball * self.ball * self.ball * length / 6.0))
 
     @property
     def left_out(self) -> Wide:

@@ -50,8 +50,8 @@ def cubic_products(problem: Problem) -> float:
 class Form:
     """A symmetric A that is not below a cubic polynomial less a rest.
 
-        v'Av >= v'head v + 2 sum delta_k v'half_k v + sum delta_k v_a tail_kalb delta_l v_b + sum delta_k delta_l delta_m v'T_klm v
-                - |v|'rest|v|,
+        v'Av >= v'head v + 2 sum delta_k v'half_k v + sum delta_k v_a tail_kalb delta_l v_b
+                + sum delta_k delta_l delta_m v'T_klm v - |v|'rest|v|,
 
     with T_klm in ``third`` for k <= l <= m. The order of factors matters, as multipliers are for ``half`` as it stands: in a
     product p_a q_b of two forms the head is p0_a q0_b, half_kab = (p1_ak q0_b + p0_a q1_bk) / 2, tail_kalb = (p2_akl q0_b +
@@ -104,7 +104,7 @@ class Form:
         for part in steps(len(p.third), into[0].size):
             into[part] += (factor / 6.0) * (p.third[part].swapaxes(1, 2) @ q.value).reshape(-1, *shape)
         for part in steps(len(q.third), into[0].size):
-            into[part] += (factor / 6.0) * (p.value.T @ q.third[part]).reshape(-1, *shape)
+            into[: len(q.third)][part] += (factor / 6.0) * (p.value.T @ q.third[part]).reshape(-1, *shape)
         for k, one in enumerate(p.first):
             _spread(into, size, k, 0.5 * factor * (one.T @ q.second))
         for k, one in enumerate(q.first):
@@ -125,7 +125,7 @@ class Form:
         # Every addition is of eight terms: one for q3 and p3 each, and three for either product of lower orders.
         rest = grown(rest + DOUBLE * (12 * count + 256) * grown(self.blur, count))
         self.rest = grown(wide(0.5) * (rest + rest.T))
-        for part in steps(len(self.third), self.third[0].size):
+        for part in steps(len(self.third), self.rest.size):
             self.third[part] = 0.5 * (self.third[part] + self.third[part].swapaxes(1, 2))
 
 
