@@ -28,7 +28,7 @@ from .reference_cubic_losses import loss_polynomials
 from .reference_hessian import Problem
 from .reference_interval import UNIT, Wide, down, wide, zeros
 from .reference_ranges import activations
-from .reference_triples import FloatArray, steps, triples
+from .reference_triples import FloatArray, Triples, steps, triples
 
 #: Numbers in the third derivatives of one layer's J at once.
 _NUMBERS = 2**22
@@ -96,28 +96,24 @@ class Form:
         self.rest[rows, b] += factor * rest_of_products(p, q, total)
         self.coarse[rows, b] += factor * total(p.coarse, q.coarse)
         self.blur[rows, b] += factor * cubic(p, q, total)
-        self._add_third(self.third[:, rows, b], _Flat.of(p, axes, p.size), _Flat.of(q, axes, b.stop), factor)
-
-    def _add_third(self, into: FloatArray, p: _Flat, q: _Flat, factor: float) -> None:
-        """The part of ``third`` that p_a q_b adds to."""
-        size, shape = len(self.head), into.shape[1:]
-        for part in steps(len(p.third), into[0].size):
-            into[part] += (factor / 6.0) * (p.third[part].swapaxes(1, 2) @ q.value).reshape(-1, *shape)
-        for part in steps(len(q.third), into[0].size):
-            into[: len(q.third)][part] += (factor / 6.0) * (p.value.T @ q.third[part]).reshape(-1, *shape)
-        for k, one in enumerate(p.first):
-            _spread(into, size, k, 0.5 * factor * (one.T @ q.second))
-        for k, one in enumerate(q.first):
-            _spread(into, size, k, 0.5 * factor * (p.second.swapaxes(1, 2) @ one))
+        into = self.third[:, rows, b]
+        one, other, at = _Flat.of(p, axes), _Flat.of(q, axes), triples(p.size)
+        for part in steps(len(into), 8 * (one.value.size + other.value.size)):
+            left, right = one.gathered(at, part), other.gathered(at, part)[:, ::-1]
+            left, right = (x.reshape(len(x), -1, x.shape[-1]) for x in (left, right))
+            into[part] += (factor / 6.0) * (left.swapaxes(1, 2) @ right).reshape(into[part].shape)
 
     def add_squares(self, p: Poly, mass: Wide) -> None:
         """2 (d0 . v) (d2 . v) + 2 (d1 . v) (d2 . v), summed with the masses, for the outputs' derivatives (n, K, P)."""
-        weighted = mass[..., None] * p.value
-        self.tail += _sum(weighted, p.second, 2).transpose(2, 0, 3, 1)
+        self.tail += _sum(mass[..., None] * p.value, p.second, 2).transpose(2, 0, 3, 1)
         self.blur += 2.0 * _sum(mass[..., None] * p.one, p.rough, 2)
-        flat, mass_of = _Flat.of(p, 2, p.size), doubles(mass).reshape(-1, 1)
-        for k, one in enumerate(flat.first):
-            _spread(self.third, p.size, k, (mass_of * one).T @ flat.second)
+        flat, at = _Flat.of(p, 2), triples(p.size)
+        weighted = doubles(mass).reshape(-1, 1) * flat.first
+        for part in steps(len(self.third), 6 * flat.value.size):
+            k, l, m = at.k[part], at.l[part], at.m[part]  # noqa: E741 - as in the formulas
+            left = np.concatenate((weighted[k], weighted[l], weighted[m]), axis=1)
+            right = np.concatenate((flat.second[l, m], flat.second[k, m], flat.second[k, l]), axis=1)
+            self.third[part] += left.swapaxes(1, 2) @ right / 3.0
 
     def close(self, count: int) -> None:
         """End of ``count`` additions: what they rounded goes to the rest, which becomes symmetric."""
@@ -133,7 +129,7 @@ class Form:
 class _Flat:
     """The coefficients of a `Poly` in doubles, with the axes of a sum as one (S), and the others (A).
 
-    ``value`` (S, A), ``first`` (end, S, A), ``second`` for pairs and ``third`` for triples of the parameters up to ``end``.
+    ``value`` (S, A), ``first`` (P, S, A), ``second`` (P, P, S, A), ``third`` (C, S, A).
     """
 
     value: FloatArray
@@ -142,21 +138,21 @@ class _Flat:
     third: FloatArray
 
     @staticmethod
-    def of(p: Poly, axes: int, end: int) -> _Flat:
+    def of(p: Poly, axes: int) -> _Flat:
         """For sums over the first axes."""
         value, first, second, third = p.in_doubles
-        low, high = (x[: end * (end + 1) // 2] for x in triples(p.size).pairs)
-        terms = int(np.prod(value.shape[:axes]))
-        parts = (
-            x.reshape(len(x), terms, -1) for x in (first[:end], second[low, high], third[: end * (end + 1) * (end + 2) // 6])
-        )
-        return _Flat(value.reshape(terms, -1), *parts)
+        last = (int(np.prod(value.shape[:axes])), int(np.prod(value.shape[axes:])))
+        return _Flat(value.reshape(last), *(x.reshape(*x.shape[: x.ndim - value.ndim], *last) for x in (first, second, third)))
 
+    def gathered(self, at: Triples, part: slice) -> FloatArray:
+        """One below the other (…, 8 S, A): q3, q2 for l m, k m and k l, q1 for m, l and k, q0.
 
-def _spread(into: FloatArray, size: int, k: int, added: FloatArray) -> None:
-    """Add the mean over all orders of k, l and m of numbers for k and the first pairs l <= m."""
-    at, count = triples(size), len(added)
-    into[at.extended[k, :count]] += (at.occurs[k, :count, None, None] / 3.0) * added.reshape(-1, *into.shape[1:])
+        With those of another form in the opposite order they are the factors of a product's third order, times six.
+        """
+        k, l, m = at.k[part], at.l[part], at.m[part]  # noqa: E741 - as in the formulas
+        first, second, value = self.first, self.second, np.broadcast_to(self.value, (len(k), *self.value.shape))
+        parts = (self.third[part], second[l, m], second[k, m], second[k, l], first[m], first[l], first[k], value)
+        return np.stack(parts, axis=1)
 
 
 def _sum(p: Wide, q: Wide, axes: int) -> Wide:

@@ -77,10 +77,10 @@ def prove_cubic(
     found = cubic_hessian(problem, region, deadline)
     if found is None:
         return False, "time ran out before the Taylor polynomial was enclosed"
-    gram = _gram(found[0].third, size, deadline)
+    gram = cubic_term(found[0].third, size, deadline)
     if gram is None:
         return False, "time ran out before the cubic term was bounded"
-    matrix, error = _matrix(*found, gram, wide(region.radius), claim, lam, multipliers)
+    matrix, error = whole_matrix(*found, gram, wide(region.radius), claim, lam, multipliers)
     if not not_negative(matrix, size, error):
         return False, "what the multipliers prove, written out anew, is less"
     return (
@@ -115,7 +115,7 @@ def not_negative(matrix: Wide, size: int, error: Wide | None = None) -> bool:
     return True
 
 
-def _gram(third: FloatArray, size: int, deadline: float) -> tuple[Wide, Wide] | None:
+def cubic_term(third: FloatArray, size: int, deadline: float) -> tuple[Wide, Wide] | None:
     """M M' (P², P²), and bounds of its entries' errors; None if the deadline passes."""
     at, total = triples(size), np.zeros((size * size,) * 2)
     for l in range(size):  # noqa: E741 - as in the formulas
@@ -132,7 +132,7 @@ def _gram(third: FloatArray, size: int, deadline: float) -> tuple[Wide, Wide] | 
     return total.astype(np.longdouble), grown(rounding * lengths[:, None] * lengths) + _LOST
 
 
-def _matrix(
+def whole_matrix(
     whole: Form, squares: Form, gram: tuple[Wide, Wide], ball: Wide, claim: float, lam: FloatArray, multipliers: TaylorMultipliers
 ) -> tuple[Wide, Wide]:
     """The matrix (P + P², P + P²), and bounds of its entries' errors."""
