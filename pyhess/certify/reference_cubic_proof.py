@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from ..regions import Ball
 from .reference_cubic import DOUBLE, grown
-from .reference_cubic_hessian import Form, cubic_hessian, cubic_products
+from .reference_cubic_hessian import Form, cubic_hessian, cubic_hessian_seconds
 from .reference_hessian import Problem
 from .reference_interval import UNIT, Range, Wide, up, wide, zeros
 from .reference_triples import triples
@@ -34,8 +34,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Parameters whose P⁵ / 6 coefficients fit into memory.
 _MOST_PARAMS = 40
-#: Seconds per multiplication, per unit of a datum, and per number of the whole matrix, for estimates.
-_PRODUCT_SECONDS, _UNIT_SECONDS, _NUMBER_SECONDS = 6e-9, 8e-4, 1e-6
+#: Seconds per product of T with itself, and per number of the whole matrix, for estimates.
+_PRODUCT_SECONDS, _NUMBER_SECONDS = 1e-10, 1e-6
 #: Sums of doubles that are too small for them are taken to be exact up to sizes that balls above this radius may magnify.
 _LARGEST_RADIUS = 1e6
 #: What a product of doubles may lose that is too small for them, times the most there are in a sum.
@@ -44,9 +44,8 @@ _LOST = 1e-315
 
 def cubic_seconds(problem: Problem) -> float:
     """Time that `prove_cubic` takes, roughly."""
-    units = len(problem.x) * sum(problem.widths[1:])
-    numbers = float(problem.num_params + problem.num_params**2) ** 2
-    return _PRODUCT_SECONDS * cubic_products(problem) + _UNIT_SECONDS * units + _NUMBER_SECONDS * numbers
+    size = float(problem.num_params)
+    return cubic_hessian_seconds(problem) + _PRODUCT_SECONDS * size**7 / 4.0 + _NUMBER_SECONDS * (size + size**2) ** 2
 
 
 def prove_cubic(
