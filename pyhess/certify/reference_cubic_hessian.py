@@ -32,8 +32,8 @@ from .reference_triples import FloatArray, Triples, steps, triples
 
 #: Numbers in the third derivatives of one layer's J at once.
 _NUMBERS = 2**22
-#: Seconds per number of an array in one step, long doubles counted twice, per product in a sum of matrices' products, and per unit of
-#: a datum, for estimates.
+#: Seconds per number of an array in one step, long doubles counted twice, per product of matrices' entries, and per unit of a
+#: datum, for estimates.
 _STEP_SECONDS, _PRODUCT_SECONDS, _UNIT_SECONDS = 3e-9, 5e-10, 5e-4
 
 

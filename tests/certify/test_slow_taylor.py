@@ -268,6 +268,7 @@ def test_rests_of_products_and_sums_are_what_is_left_out(place: int) -> None:
         (0.3, 0.0, 0.05, 0.0, 0.0),
         (0.0, 0.02, 0.1, 0.0, 0.0),
         (0.0, 0.002, 0.0, 0.1, 0.0),
+        (0.0, 0.3, 0.0, 0.0, 0.0),
     ],
 )
 def test_rests_of_compositions_are_what_is_left_out(form: tuple[float, ...]) -> None:
@@ -275,7 +276,9 @@ def test_rests_of_compositions_are_what_is_left_out(form: tuple[float, ...]) -> 
     p, _ = _of_one(*form)
     found = p.composed(partial(activations, "tanh", 1.0), 0)
     off = [abs(np.tanh(_at_the_end(p) + sign * form[4]) - _at_the_end(found)) for sign in (-1.0, 1.0)]
-    assert 0.9 * float(found.rest.item()) <= max(off) <= float(found.rest.item())
+    # In the last case the fourth derivative, which vanishes at zero, is taken at its largest.
+    sharpness = 0.15 if form[1] == 0.3 else 0.9
+    assert sharpness * float(found.rest.item()) <= max(off) <= float(found.rest.item())
 
 
 def _several(rng: np.random.Generator, scale: float) -> Poly:
