@@ -28,9 +28,9 @@ Derivatives = Callable[[Sequence[int], Range], list[Range]]
 
 #: Unit roundoff of double.
 DOUBLE = np.longdouble(2.0**-53)
-#: More than what sums of doubles lose where they are too small, as `grown` leaves no size below TINY, and the root of such a sum
-#: of squares.
-_LOST, _ROOT_LOST = np.longdouble("1e-315"), np.longdouble("1e-155")
+#: Sizes of the third order count as no smaller than the first of these, vectors and tensors as no shorter than the second, so that
+#: what is lost where numbers, or their squares, are too small for doubles is among what they are rounded by.
+LEAST, _SHORTEST = np.longdouble("1e-290"), np.longdouble("1e-155")
 
 
 def grown(x: Wide, count: int = 0) -> Wide:
@@ -88,12 +88,12 @@ class Poly:
     @cached_property
     def one(self) -> Wide:
         """Largest |q1 . delta|."""
-        return grown(self.ball * _euclidean(self.first))
+        return grown(self.ball * (_euclidean(self.first) + _SHORTEST))
 
     @cached_property
     def rough(self) -> Wide:
         """Largest |delta'q2 delta / 2|, from the Frobenius norm."""
-        return grown(0.5 * self.ball * self.ball * self._frobenius)
+        return grown(0.5 * self.ball * self.ball * (self._frobenius + _SHORTEST))
 
     @cached_property
     def _frobenius(self) -> Wide:
@@ -107,7 +107,7 @@ class Poly:
     @cached_property
     def three(self) -> Wide:
         """Largest |q3[delta, delta, delta] / 6|."""
-        length = wide(lengths(self.third, triples(self.size))) * (1.0 + DOUBLE * (2 * len(self.third) + 64)) + _ROOT_LOST
+        length = wide(lengths(self.third, triples(self.size))) * (1.0 + DOUBLE * (2 * len(self.third) + 64)) + _SHORTEST
         return grown(wide(self.ball * self.ball * self.ball * length / 6.0))
 
     @property
@@ -143,7 +143,7 @@ class Poly:
 
     def rounded(self, count: int, size: Wide) -> Wide:
         """What ``count`` roundings of the third order are, for terms that are together of at most that size."""
-        return DOUBLE * count * size + _LOST * self.ball * self.ball * self.ball
+        return DOUBLE * count * (size + LEAST * self.ball * self.ball * self.ball)
 
     def __getitem__(self, where: Any) -> Poly:
         of_third = (slice(None), *(where if isinstance(where, tuple) else (where,)))

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..regions import Ball
-from .reference_cubic import DOUBLE, Derivatives, Poly, cubic, doubles, grown, rest_of_products, weighted
+from .reference_cubic import DOUBLE, LEAST, Derivatives, Poly, cubic, doubles, grown, rest_of_products, weighted
 from .reference_cubic_losses import loss_polynomials
 from .reference_hessian import Problem
 from .reference_interval import UNIT, Wide, down, wide, zeros
@@ -111,7 +111,7 @@ class Form:
     def add_squares(self, p: Poly, mass: Wide) -> None:
         """2 (d0 . v) (d2 . v) + 2 (d1 . v) (d2 . v), summed with the masses, for the outputs' derivatives (n, K, P)."""
         self.tail += _sum(mass[..., None] * p.value, p.second, 2).transpose(2, 0, 3, 1)
-        self.blur += 2.0 * _sum(mass[..., None] * p.one, p.rough, 2)
+        self.blur += 2.0 * _sum(grown(mass)[..., None] * p.one, p.rough, 2)
         flat, at = _Flat.of(p, 2), triples(p.size)
         weighted = doubles(mass).reshape(-1, 1) * flat.first
         for part in steps(len(self.third), 6 * flat.value.size):
@@ -120,11 +120,11 @@ class Form:
             right = np.concatenate((flat.second[l, m], flat.second[k, m], flat.second[k, l]), axis=1)
             self.third[part] += left.swapaxes(1, 2) @ right / 3.0
 
-    def close(self, count: int) -> None:
+    def close(self, count: int, ball: Wide) -> None:
         """End of ``count`` additions: what they rounded goes to the rest, which becomes symmetric."""
         rest: Wide = grown(self.rest, count) + UNIT * (2 * count + 256) * grown(self.coarse, count)
         # Every addition is of eight terms: one for q3 and p3 each, and three for either product of lower orders.
-        rest = grown(rest + DOUBLE * (12 * count + 256) * grown(self.blur, count))
+        rest = grown(rest + DOUBLE * (12 * count + 256) * (grown(self.blur, count) + LEAST * ball * ball * ball))
         self.rest = grown(wide(0.5) * (rest + rest.T))
         for part in steps(len(self.third), self.rest.size):
             self.third[part] = 0.5 * (self.third[part] + self.third[part].swapaxes(1, 2))
@@ -185,8 +185,8 @@ def cubic_hessian(problem: Problem, region: Ball, deadline: float) -> tuple[Form
     additions = len(problem.x) * sum(problem.widths[1:])
     whole.coarse += squares.coarse
     squares.coarse = np.zeros_like(squares.coarse)
-    whole.close(additions)
-    squares.close(additions)
+    whole.close(additions, wide(region.radius))
+    squares.close(additions, wide(region.radius))
     return whole, squares
 
 

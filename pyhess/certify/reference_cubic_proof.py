@@ -36,8 +36,6 @@ FloatArray = npt.NDArray[np.float64]
 _MOST_PARAMS = 40
 #: Seconds per product of T with itself, and per number of the whole matrix, for estimates.
 _PRODUCT_SECONDS, _NUMBER_SECONDS = 1e-10, 1e-6
-#: Sums of doubles that are too small for them are taken to be exact up to sizes that balls above this radius may magnify.
-_LARGEST_RADIUS = 1e6
 #: What a product of doubles may lose that is too small for them, times the most there are in a sum.
 _LOST = 1e-315
 
@@ -69,8 +67,6 @@ def prove_cubic(
         return False, f"the multipliers' share {multipliers.share!r} is not in (0, 1]"
     if not multipliers.tau > 0.0:
         return False, f"the multipliers' tau {multipliers.tau!r} is not positive"
-    if region.radius > _LARGEST_RADIUS:
-        return False, f"the radius {region.radius!r} is above {_LARGEST_RADIUS:g}"
     if not not_negative(wide(lam), size):
         return False, "the multiplier Lambda is not shown to be positive semi-definite"
     found = cubic_hessian(problem, region, deadline)

@@ -248,7 +248,7 @@ def test_rests_of_products_and_sums_are_what_is_left_out(place: int) -> None:
         for left, axes, factor in ((p[:, :, None], 2, 1.0), (p, 1, 2.0)):
             form = Form.zero(1, 1)
             form.add(slice(0, 1), left, q[:, :, None], axes, factor)
-            form.close(1)
+            form.close(1, p.ball)
             given = float(_polynomial(form, np.array([float(p.ball)])).item())
             assert float(form.rest.item()) == pytest.approx(factor * exact - given, rel=1e-11)
         m = rng.uniform(0.5, 1.0)
@@ -456,8 +456,6 @@ def test_what_the_multipliers_give_is_proved_and_no_more(case: Case) -> None:
         for tau in (0.0, -1.0, float("nan"), float("inf")):
             changed = replace(multipliers, tau=tau)
             assert not prove(obj, ball, "taylor", value - abs(value), multipliers=changed).proved
-    huge = prove(obj, ph.Ball(ball.center, 1e7), "taylor", -1e300, multipliers=multipliers)
-    assert not huge.proved and "radius" in huge.detail
 
 
 @pytest.mark.parametrize("case", CASES)
