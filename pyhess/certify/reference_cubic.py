@@ -28,8 +28,8 @@ Derivatives = Callable[[Sequence[int], Range], list[Range]]
 
 #: Unit roundoff of double.
 DOUBLE = np.longdouble(2.0**-53)
-#: Sizes of the third order count as no smaller than the first of these, vectors and tensors as no shorter than the second, so that
-#: what is lost where numbers, or their squares, are too small for doubles is among what they are rounded by.
+#: Sizes of the third order count as no smaller than the first of these, vectors and tensors as no shorter than the second, so
+#: that what is lost where numbers, or their squares, are too small for doubles is among what they are rounded by.
 LEAST, _SHORTEST = np.longdouble("1e-290"), np.longdouble("1e-155")
 
 
