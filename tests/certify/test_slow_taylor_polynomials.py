@@ -18,7 +18,7 @@ from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_ranges import activation, activations
 from pyhess.certify.reference_triples import triples
 
-from .slow_taylor_cases import CASES, Array, Case, forms, polynomial, problem, symmetric
+from .slow_taylor_cases import CASES, Array, Case, cubic, forms, polynomial, problem, symmetric
 
 pytestmark = pytest.mark.usefixtures("long_doubles")
 
