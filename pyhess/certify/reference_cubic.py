@@ -26,6 +26,9 @@ from .reference_triples import FloatArray, crossed, lengths, steps, triples
 #: Some derivatives over a range, from the first of the given orders on.
 Derivatives = Callable[[Sequence[int], Range], list[Range]]
 
+#: Changes from which on functions are expanded through their values at nodes, and those nodes for a change of one.
+_WIDE = np.longdouble(1e-3)
+_NODES = (np.longdouble("0.92387953251128675613"), np.longdouble("0.38268343236508977173"))
 #: Unit roundoff of double.
 DOUBLE = np.longdouble(2.0**-53)
 #: Sizes of the third order count as no smaller than the first of these, vectors and tensors as no shorter than the second, so
@@ -193,19 +196,19 @@ class Poly:
         return Poly(p.value * q.value, first, second, _third_of_product(p, q), rest, p.ball)
 
     def composed(self, derivatives: Derivatives, order: int) -> Poly:
-        """Phi^(order) of q: with the change d, phi + phi' d + phi'' d²/2 + phi''' d³/6, and phi'''' d⁴/24 at a point between.
+        """Phi^(order) of q: with the change d, f0 + f1 d + f2 d²/2 + f3 d³/6 as `_cubics` gives them.
 
         With d1 = q1 . delta, d2 = delta'q2 delta / 2, b what d has beyond d1 and t beyond d1 + d2, d1² + 2 d1 d2 stays of d² and
         d1³ of d³; what is left of them is at most 2 |d1| t + b² and (|d1| + b)³ - |d1|³.
         """
-        found = derivatives(range(order, order + 4), Range(self.value))
-        (f0, e0), (f1, e1), (f2, e2), (f3, e3) = (middle_and_radius(f) for f in found)
+        one, t, move = self.one, self.left_out, self.change
+        found, product = _cubics(derivatives, order, self.value, move)
+        (f0, e0), (f1, e1), (f2, e2), (f3, e3) = found
         fourth = derivatives((order + 4,), self.range)[0].size()
         s1, s2, s3 = (grown(np.abs(f)) for f in (f1, f2, f3))
-        one, t, move = self.one, self.left_out, self.change
         b, square = self.two + t, move * move
         rest = s1 * self.rest + 0.5 * s2 * (2.0 * one * t + b * b) + s3 * b * (3.0 * one * (one + b) + b * b) / 6.0
-        rest = rest + fourth * square * square / 24.0
+        rest = rest + fourth * product / 24.0
         rest = rest + e0 + e1 * move + 0.5 * e2 * square + e3 * move * square / 6.0
         rest = rest + 16.0 * UNIT * (s1 * self.coarse + s2 * self.coarse * self.coarse)
         rest = rest + self.rounded(16, s1 * self.three + s2 * one * self.rough + s3 * one * one * one / 6.0)
@@ -223,6 +226,41 @@ class Poly:
             into += f2 * crossed(one, two, at, part)
             into += f3 * (one[at.k[part]] * one[at.l[part]] * one[at.m[part]])
         return found
+
+
+def _cubics(derivatives: Derivatives, order: int, s: Wide, move: Wide) -> tuple[list[tuple[Wide, Wide]], Wide]:
+    """f0 to f3 with their errors, and a bound of the product that phi^(order + 4) / 24 has in |phi^(order)(s + d) - polynomial|.
+
+    For |d| <= move. Where that is small the f are derivatives, and the product is d⁴; else the polynomial has the function's
+    values at s ± a and s ± b, Chebyshev's nodes: with the means of f(s ± x) as even(x), half the differences over x as odd(x),
+
+        f2/2 = (even(a) - even(b)) / (a² - b²),  f0 = even(a) - a² f2/2,   f3/6 and f1 from odd(x) likewise,
+
+    and the product is (d² - a²)(d² - b²), which is largest at d = 0, at the ends, or in size at d² = (a² + b²)/2.
+    """
+    near = derivatives(range(order, order + 4), Range(s))
+    far_ones = move > _WIDE
+    width = np.maximum(move, _WIDE)
+    half, two, six = (Range(wide(x)) for x in (0.5, 2.0, 6.0))
+    nodes, squares, even, odd = [], [], [], []
+    for place in _NODES:
+        x = place * width
+        above, below = (derivatives((order,), Range(s) + Range(side * x))[0] for side in (1.0, -1.0))
+        nodes.append(Range(x))
+        squares.append(Range(x).square())
+        even.append(half * (above + below))
+        odd.append(half * (above - below) / nodes[-1])
+    apart = squares[0] - squares[1]
+    second, third = (even[0] - even[1]) / apart, (odd[0] - odd[1]) / apart
+    far = [even[0] - second * squares[0], odd[0] - third * squares[0], two * second, six * third]
+    found = []
+    for one, other in zip(far, near, strict=True):
+        (x, e), (y, off) = middle_and_radius(one), middle_and_radius(other)
+        found.append((np.where(far_ones, x, y), np.where(far_ones, e, off)))
+    end = Range(width).square()
+    products = [squares[0] * squares[1], (end - squares[0]) * (end - squares[1]), (half * apart).square()]
+    largest = np.maximum(np.maximum(products[0].size(), products[1].size()), products[2].size())
+    return found, np.where(far_ones, largest, grown(move * move * move * move))
 
 
 def _third_of_product(p: Poly, q: Poly) -> FloatArray:
