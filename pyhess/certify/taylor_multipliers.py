@@ -23,7 +23,7 @@ class TaylorMultipliers:
     share : float
         eta, the part of the squares that pays for what their roots leave out, 0 < eta <= 1.
     tau : float
-        What divides the cubic term between (delta x v) and (delta x delta x v), > 0.
+        What divides the cubic term between delta x v and delta x delta x v, > 0.
     weights : (P,) array
         w > 0, which q is made for.
     """
