@@ -31,7 +31,7 @@ from .taylor_multipliers import TaylorMultipliers
 FloatArray = npt.NDArray[np.float64]
 
 #: Most parameters (the form has P + P² unknowns), and most multiplications for the polynomial.
-_MAX_PARAMS, _MAX_WORK = 40, 1e12
+_MAX_PARAMS, _MAX_WORK = 40, 2e11
 #: Smoothing of the smallest eigenvalue, relative to it; and multiplications for all steps of one round, and steps at most.
 _SMOOTHING, _STEP_WORK, _STEPS = (0.05, 0.01), 3e10, 50
 #: Rounds, in which eta, tau and the floor change; the least weight that is tried at first, relative to the largest, and the range

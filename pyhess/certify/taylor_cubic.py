@@ -1,112 +1,143 @@
 """The third-order terms of the Hessian's Taylor polynomial, as a matrix between delta x v and delta x delta x v.
 
 sum T_klmab delta_k delta_l delta_m v_a v_b = z2' M z3, with T averaged over all orders of k, l and m and both of a and b, which
-keeps the sum; z3 = (delta_l delta_l v_b, sqrt(2) delta_l delta_m v_b for l < m), as long as delta x delta x v. M is made slice by
-slice.
+keeps the sum; z3 = (delta_l delta_l v_b, sqrt(2) delta_l delta_m v_b for l < m), as long as delta x delta x v.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from .taylor_forms import Forms
+from .taylor_triples import triples
 
 FloatArray = npt.NDArray[np.float64]
 
+#: Numbers of the factors at once.
+_CHUNK = 2**22
+
 
 class Term(Protocol):
-    """Products of forms whose cubic terms are wanted."""
+    """Products of forms whose cubic terms are wanted, as sums of products of factors."""
 
-    def add(self, k: int, into: FloatArray) -> None:
-        """Add T_klmab for a k, in the order (a, b, l, m), but for averaging over l and m and over a and b."""
+    #: Numbers of the factors for one k, l, m.
+    each: int
+
+    def add(self, part: slice, into: FloatArray) -> None:
+        """Add six times T_klmab for some k <= l <= m, (c, a, b), but for averaging over a and b."""
 
 
-@dataclass(frozen=True, eq=False)
-class Gram(Term):
+class Gram:
     """The sum over the first axis of p_a q_b, for forms (n, P)."""
 
-    p: Forms
-    q: Forms
+    def __init__(self, p: Forms, q: Forms) -> None:
+        self.p, self.q = _Factors(p), _Factors(q)
+        self.each = 8 * (self.p.size + self.q.size)
 
-    def add(self, k: int, into: FloatArray) -> None:
-        """p0 q3/6 + p1 q2/2 and the same with p and q exchanged, which is the same in a and b."""
-        pairs = ((self.p, self.q), (self.q, self.p))
-        size = into.shape[0]
-        plain = [(p.value, q.third[:, :, k]) for p, q in pairs] + [(p.first[:, :, k], q.second) for p, q in pairs]
-        plain = [(left, right) for left, right in plain if left.any() and right.any()]
-        if plain:
-            left, right = (np.concatenate(part) for part in zip(*plain, strict=True))
-            into += _times(left / 6.0, right)
-        for p, q in pairs:
-            _add_crossed(p.first / 3.0, q.second[:, :, k], size, into)
+    def add(self, part: slice, into: FloatArray) -> None:
+        """p0 q3 + p3 q0 and all ways to share out k, l and m between p1 and q2 or p2 and q1."""
+        pairs = zip(self.p.orders(part), self.q.opposite(part), strict=True)
+        kept = [(left, right) for left, right in pairs if left is not None and right is not None]
+        if kept:
+            left, right = (np.concatenate(side, axis=1) for side in zip(*kept, strict=True))
+            into += np.matmul(left.swapaxes(1, 2), right)
 
 
-@dataclass(frozen=True, eq=False)
-class Squares(Term):
-    """The sum over the first axis of 2 (d1 . v)(d2 . v), for forms d (n, P) and weights that are part of ``first``."""
+class Squares:
+    """The sum over the first axis of 2 (d1 . v)(d2 . v), with weights that are part of ``first`` (n, P, P)."""
 
-    first: FloatArray
-    second: FloatArray
+    def __init__(self, first: FloatArray, second: FloatArray) -> None:
+        self._first = np.ascontiguousarray(first.transpose(2, 0, 1))
+        self._second = np.ascontiguousarray(second.transpose(2, 3, 0, 1))
+        self.each = 6 * self._first[0].size
 
-    def add(self, k: int, into: FloatArray) -> None:
-        """p1 q2, with q2 the second derivatives."""
-        into += _times(self.first[:, :, k] / 3.0, self.second)
-        _add_crossed(2.0 / 3.0 * self.first, self.second[:, :, k], into.shape[0], into)
+    def add(self, part: slice, into: FloatArray) -> None:
+        """All ways to share out k, l and m."""
+        at, first, second = triples(len(self._first)), self._first, self._second
+        k, l, m = at.k[part], at.l[part], at.m[part]  # noqa: E741 - as in the formulas
+        left = np.concatenate((first[k], first[l], first[m]), axis=1)
+        right = np.concatenate((second[l, m], second[k, m], second[k, l]), axis=1)
+        into += 2.0 * np.matmul(left.swapaxes(1, 2), right)
 
 
-@dataclass(frozen=True, eq=False)
-class Mixed(Term):
+class Mixed:
     """Twice the sum over the data of p_j q_ib in the row of W_ji, for forms p (n, J) and q (n, I, P)."""
 
-    p: Forms
-    q: Forms
-    rows: slice
+    def __init__(self, p: Forms, q: Forms, rows: slice) -> None:
+        n, fan_in, size = q.value.shape
+        flat = Forms(tuple(x.reshape(n, fan_in * size, *x.shape[3:]) for x in q.coefficients), q.rest.reshape(n, -1), q.ball)
+        self._gram, self._rows = Gram(p, flat), rows
+        self._shape = (p.value.shape[1] * fan_in, size)
+        self.each = self._gram.each + self._shape[0] * size
 
-    def add(self, k: int, into: FloatArray) -> None:
-        """p0 q3/6 + p3 q0/6 + p1 q2/2 + p2 q1/2, twice."""
-        p, q = self.p, self.q
-        target = into[self.rows].reshape(p.value.shape[1], *q.value.shape[1:], *into.shape[2:])  # (j, i, b, l, m), a view
-        left, right = np.concatenate([p.value, p.first[:, :, k]]), np.concatenate([q.third[:, :, :, k], q.second])
-        target += _times(left / 3.0, right)
-        left, right = np.concatenate([p.third[:, :, k], p.second]), np.concatenate([q.value, q.first[:, :, :, k]])
-        target += _times(left / 3.0, right).transpose(0, 3, 4, 1, 2)
-        target += _times(p.first / 1.5, q.second[:, :, :, k]).transpose(0, 2, 3, 1, 4)
-        target += _times(p.second[:, :, k] / 1.5, q.first).transpose(0, 2, 3, 1, 4)
-
-
-def _times(left: FloatArray, right: FloatArray) -> FloatArray:
-    """The sums over the first axes of the products of all others."""
-    return np.tensordot(left, right, (0, 0))
+    def add(self, part: slice, into: FloatArray) -> None:
+        """The same as for `Gram`, in the rows."""
+        units = self._gram.p.shape[1]
+        found = np.zeros((len(into), units, self._gram.q.shape[1]))
+        self._gram.add(part, found)
+        into[:, self._rows] += 2.0 * found.reshape(len(into), *self._shape)
 
 
-def _add_crossed(first: FloatArray, slope: FloatArray, size: int, into: FloatArray) -> None:
-    """Add the sums of first_al slope_bm to the entries (a, b, l, m)."""
-    if first.any() and slope.any():
-        into += _times(first, slope).reshape((size,) * 4).transpose(0, 2, 1, 3)
+class _Factors:
+    """The coefficients of forms (n, A), with the orders' axes first."""
+
+    def __init__(self, p: Forms) -> None:
+        self.value = p.value
+        self.first = np.ascontiguousarray(np.moveaxis(p.first, -1, 0))
+        self.second = np.ascontiguousarray(np.moveaxis(p.second, (-2, -1), (0, 1)))
+        self.third = p.third  # (n, A, C): its parts are turned one by one
+        self.size = p.value.size
+        self.shape = p.value.shape
+        self._there = [bool(x.any()) for x in (p.value, p.first, p.second, p.third)]
+
+    def _of(self, order: int, part: slice) -> Iterator[FloatArray | None]:
+        at = triples(len(self.first))
+        k, l, m = at.k[part], at.l[part], at.m[part]  # noqa: E741 - as in the formulas
+        if not self._there[order]:
+            yield from (None,) * (1 if order in (0, 3) else 3)
+        elif order == 0:
+            yield np.broadcast_to(self.value, (len(k), *self.shape))
+        elif order == 1:
+            yield from (self.first[k], self.first[l], self.first[m])
+        elif order == 2:
+            yield from (self.second[l, m], self.second[k, m], self.second[k, l])
+        else:
+            yield np.ascontiguousarray(np.moveaxis(self.third[..., part], -1, 0))
+
+    def orders(self, part: slice) -> list[FloatArray | None]:
+        """Orders 0, 1 (of k, l, m), 2 (of the two others) and 3, each (c, n, A); None where all are zero."""
+        return [x for order in range(4) for x in self._of(order, part)]
+
+    def opposite(self, part: slice) -> list[FloatArray | None]:
+        """What each of another form's has to be multiplied by."""
+        return [x for order in (3, 2, 1, 0) for x in self._of(order, part)]
 
 
 class CubicForm:
-    """M, as an array (k, a, b, (l, m) with l <= m)."""
+    """T for k <= l <= m, (C, P, P), before the averaging over a and b."""
 
     def __init__(self, size: int) -> None:
-        self._low, self._high = np.triu_indices(size)
-        self._scale = np.where(self._low == self._high, 0.25, 0.25 * np.sqrt(2.0))
-        self._slices = np.zeros((size, size, size, self._low.size))
+        self._total = np.zeros((len(triples(size)), size, size))
 
     def add(self, terms: list[Term]) -> None:
         """Add the third-order terms of some products."""
-        for k, total in enumerate(self._slices):
-            slab = np.zeros((len(total),) * 4)
-            for term in terms:
-                term.add(k, slab)
-            slab += slab.transpose(1, 0, 2, 3)
-            total += (slab[:, :, self._low, self._high] + slab[:, :, self._high, self._low]) * self._scale
+        for term in terms:
+            step = max(1, _CHUNK // (term.each + self._total[0].size))
+            for begin in range(0, len(self._total), step):
+                part = slice(begin, begin + step)
+                term.add(part, self._total[part])
 
     def matrix(self) -> FloatArray:
-        """M, with the index (k, a) of delta x v first."""
-        size = len(self._slices)
-        return self._slices.reshape(size * size, -1)
+        """M (P², P P (P + 1) / 2), with the index (k, a) of delta x v first."""
+        size = self._total.shape[1]
+        even = self._total + self._total.swapaxes(1, 2)
+        low, high = np.triu_indices(size)
+        scale = np.where(low == high, 1.0, np.sqrt(2.0)) / 12.0
+        found = np.empty((size, size, size, low.size))
+        for k, place in enumerate(triples(size).place):
+            np.multiply(even[place[low, high]].transpose(1, 2, 0), scale, out=found[k])
+        return found.reshape(size * size, -1)

@@ -9,7 +9,6 @@ with symmetric tensors q_k. The rest takes all terms of higher orders, bounded b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -21,7 +20,7 @@ import numpy.typing as npt
 from ..model import MLP
 from .intervals import ROOT_TINY, TINY, Interval, down, gamma, up
 from .taylor_cubics import cubic_polynomial
-from .taylor_spread import add_spread
+from .taylor_triples import add_spread, add_with, triples
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -34,7 +33,7 @@ _ROOM = 1.0 + gamma(64)
 class Forms:
     """An array of forms, for changes of length at most ``ball``.
 
-    ``coefficients``: q_0 (…), q_1 (…, P), q_2 (…, P, P) and q_3 (…, P, P, P); ``rest`` (…).
+    ``coefficients``: q_0 (…), q_1 (…, P), q_2 (…, P, P) and q_3 (…, C), its entries k <= l <= m (`Triples`); ``rest`` (…).
     """
 
     coefficients: tuple[FloatArray, ...]
@@ -44,8 +43,8 @@ class Forms:
     @staticmethod
     def constant(value: FloatArray, size: int, ball: float) -> Forms:
         """Numbers that do not depend on the parameters."""
-        higher = (np.zeros((*value.shape, *(size,) * k)) for k in range(1, ORDER + 1))
-        return Forms((value, *higher), np.zeros(value.shape), ball)
+        shapes = ((size,), (size, size), (len(triples(size)),))
+        return Forms((value, *(np.zeros((*value.shape, *shape)) for shape in shapes)), np.zeros(value.shape), ball)
 
     @property
     def value(self) -> FloatArray:
@@ -71,11 +70,8 @@ class Forms:
     def terms(self) -> list[FloatArray]:
         """Largest absolute values of the terms of every order, at least."""
         curved = 0.5 * self.ball**2 * _spectral(self.second)
-        return [np.abs(self.value), self.ball * _length(self.first, 1), curved, self._plain(3)]
-
-    def _plain(self, order: int) -> FloatArray:
-        """The same for one order, by the Frobenius norm."""
-        return self.ball**order / math.factorial(order) * _length(self.coefficients[order], order)
+        cubic = self.ball**3 / 6.0 * _length(self.third * triples(self.first.shape[-1]).roots, 1)
+        return [np.abs(self.value), self.ball * _length(self.first, 1), curved, cubic]
 
     @cached_property
     def graded(self) -> list[FloatArray]:
@@ -95,7 +91,7 @@ class Forms:
     @cached_property
     def sizes(self) -> FloatArray:
         """What rounding errors are relative to: those of q_2, entry by entry, keep its Frobenius norm only."""
-        return _total([*self.graded, self._plain(2)])
+        return _total([*self.graded, 0.5 * self.ball**2 * _length(self.second, 2)])
 
     @property
     def range(self) -> Interval:
@@ -131,7 +127,7 @@ class Forms:
         """The function times numbers (…) that are known up to sixty roundings, as the data's weights over their sum are."""
         size = np.abs(numbers)
         rest = (size * self.rest + gamma(64) * size * self.sizes) * _ROOM + TINY
-        return Forms(tuple(times(numbers, x, order) for order, x in enumerate(self.coefficients)), rest, self.ball)
+        return Forms(tuple(times(numbers, x) for x in self.coefficients), rest, self.ball)
 
     def __mul__(self, other: Forms) -> Forms:
         coefficients = _product(self.coefficients, other.coefficients)
@@ -150,15 +146,15 @@ class Forms:
             if k > 1:
                 power, sizes = _product(power, change), _graded_product(sizes, graded)
             for at in range(k, ORDER + 1):
-                found[at] += times(slopes[k], power[at], at)
+                found[at] += times(slopes[k], power[at])
             rest = rest + np.abs(slopes[k]) * sizes[-1]
             rounding = rounding + np.abs(slopes[k]) * self.sizes**k
         return Forms(tuple(found), (rest + gamma(32) * rounding) * _ROOM + TINY, self.ball)
 
 
-def times(numbers: FloatArray, x: FloatArray, order: int) -> FloatArray:
-    """Numbers (…) times the coefficients of the given order."""
-    found: FloatArray = numbers.reshape(*numbers.shape, *(1,) * order) * x
+def times(numbers: FloatArray, x: FloatArray) -> FloatArray:
+    """Numbers (…) times coefficients (…, …)."""
+    found: FloatArray = numbers.reshape(*numbers.shape, *(1,) * (x.ndim - numbers.ndim)) * x
     return found
 
 
@@ -169,7 +165,7 @@ def _total(sizes: list[FloatArray]) -> FloatArray:
 
 def _product(p: tuple[FloatArray, ...], q: tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
     """The product's coefficients."""
-    found = [times(p[0], y, k) + times(q[0], x, k) if k else x * y for k, (x, y) in enumerate(zip(p, q, strict=True))]
+    found = [p[0] * q[0], *(times(p[0], y) + times(q[0], x) for x, y in zip(p[1:], q[1:], strict=True))]
     outer = p[1][..., :, None] * q[1][..., None, :]
     found[2] += outer
     found[2] += np.swapaxes(outer, -1, -2)
@@ -309,8 +305,10 @@ def _weighted(w: FloatArray, x: FloatArray) -> FloatArray:
 
 def _add_factors(coefficients: list[FloatArray], where: slice, scale: float, factors: Forms) -> None:
     """Add the derivatives of scale sum_k delta_k f_k, for the parameters ``where`` and factors f (n, k, …)."""
-    for order, (into, below) in enumerate(zip(coefficients[1:], factors.coefficients, strict=False)):
-        scaled = scale * below
-        for at, k in enumerate(range(*where.indices(into.shape[-1]))):
-            for axis in range(order + 1):
-                np.moveaxis(into, -1 - axis, 0)[k] += scaled[:, at]
+    _, first, second, third = coefficients
+    value, once, twice = (scale * x for x in factors.coefficients[:ORDER])
+    for at, k in enumerate(range(*where.indices(first.shape[-1]))):
+        first[..., k] += value[:, at]
+        second[..., k, :] += once[:, at]
+        second[..., :, k] += once[:, at]
+        add_with(k, twice[:, at], third)

@@ -22,16 +22,17 @@ from .intervals import TINY, gamma
 from .taylor_cubic import CubicForm, Gram, Mixed, Squares, Term
 from .taylor_forms import Forms, Layers, rest_of_products, times
 from .taylor_losses import loss_forms
+from .taylor_triples import triples
 
 FloatArray = npt.NDArray[np.float64]
 
 #: Numbers in the third derivatives of one layer's Jacobian, for a block of data.
-_BLOCK_NUMBERS = 2**24
+_BLOCK_NUMBERS = 2**22
 
 
 def taylor_work(net: MLP, num_samples: int) -> float:
     """Multiplications of `taylor_hessian`, roughly."""
-    return 12.0 * float(num_samples) * sum(net.widths[1:]) * float(net.num_params) ** 5
+    return 3.0 * float(num_samples) * sum(net.widths[1:]) * float(net.num_params) ** 5
 
 
 @dataclass(eq=False)
@@ -79,7 +80,7 @@ def taylor_hessian(
     size = net.num_params
     layers = Layers(net, np.array(region.center), float(region.radius) * (1.0 + gamma(4)))
     weights = data.normalized_weights
-    rows = max(1, _BLOCK_NUMBERS // (max(net.widths[1:]) * size**4))
+    rows = max(1, _BLOCK_NUMBERS // (max(net.widths[1:]) * size * len(triples(size))))
     sums = _Sums(layers, loss, 16 * net.num_layers * -(-data.num_samples // rows))
     for begin in range(0, data.num_samples, rows):
         if cancelled[0]:
@@ -196,14 +197,14 @@ def _add_squares(residual: Quadratic, squares: Quadratic, outputs: Forms, weight
     count = flat.value.shape[0]
     mass = weight.ravel()
     root = np.sqrt(mass)
-    d0, d1 = times(root, flat.value, 1), times(root, flat.first, 2)
+    d0, d1 = times(root, flat.value), times(root, flat.first)
     squares.head += d0.T @ d0
     squares.half += np.tensordot(d1, d0, (0, 0)).transpose(1, 0, 2)
     squares.tail += np.tensordot(d1, d1, (0, 0)).transpose(1, 0, 3, 2)
-    residual.tail += np.tensordot(times(mass, flat.value, 1), flat.second, (0, 0)).transpose(2, 0, 3, 1)
+    residual.tail += np.tensordot(times(mass, flat.value), flat.second, (0, 0)).transpose(2, 0, 3, 1)
     left_out = root[:, None] * (flat.terms[3] + flat.rest) * (1.0 + gamma(32))
     squares.rest += (left_out.T @ left_out) * (1.0 + gamma(count + 8)) + count * TINY
     # The roundings do not depend on eta, which takes the squares at most once.
     sizes = root[:, None] * flat.sizes * (1.0 + gamma(32))
     residual.rest += gamma(count + additions + 64) * (sizes.T @ sizes) + count * TINY
-    return Squares(times(mass, flat.first, 2), flat.second)
+    return Squares(times(mass, flat.first), flat.second)

@@ -20,6 +20,7 @@ from pyhess.certify.taylor import taylor_bound, taylor_knows
 from pyhess.certify.taylor_cubics import cubic_polynomial
 from pyhess.certify.taylor_forms import Forms
 from pyhess.certify.taylor_hessian import Expansion, Quadratic, taylor_hessian
+from pyhess.certify.taylor_triples import triples
 
 from .conftest import trained_problem
 
@@ -119,14 +120,21 @@ def test_products_and_compositions_of_forms_hold_what_they_must() -> None:
         turned = [plain.transpose(0, *(1 + np.array(axes, dtype=int))) for axes in permutations(range(order))]
         return np.mean(turned, axis=0)
 
-    p, q = (Forms(tuple(symmetric(k) for k in range(4)), 0.01 * rng.uniform(size=7), ball) for _ in range(2))
+    entries = triples(size)
+
+    def form() -> Forms:
+        third = symmetric(3)[:, entries.k, entries.l, entries.m]
+        return Forms((*(symmetric(k) for k in range(3)), third), 0.01 * rng.uniform(size=7), ball)
+
+    p, q = form(), form()
     made = {"product": p * q, "composed": p.composed("tanh", 1.0, 1)}
     for _ in range(200):
         delta = rng.standard_normal(size)
         delta *= ball * rng.uniform() ** 0.2 / np.linalg.norm(delta)
 
         def at(form: Forms, delta: np.ndarray = delta) -> np.ndarray:
-            return form.value + form.first @ delta + form.second @ delta @ delta / 2 + form.third @ delta @ delta @ delta / 6
+            third = form.third[:, entries.place] @ delta @ delta @ delta
+            return form.value + form.first @ delta + form.second @ delta @ delta / 2 + third / 6
 
         a, b = (at(form) + form.rest * rng.choice([-1.0, 1.0], 7) for form in (p, q))
         for name, exact in (("product", a * b), ("composed", 1.0 / np.cosh(a) ** 2)):
