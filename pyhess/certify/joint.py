@@ -25,6 +25,7 @@ import numpy.typing as npt
 from .intervals import TINY, Interval, gamma, matmul, norms, within
 from .joint_kernel import piece_hulls
 from .ranges import derivative_range, growth
+from .shared import Below, shared_bounds
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -132,6 +133,7 @@ def joint_last(
     residual: Interval,
     below: FloatArray,
     plain: Last,
+    shared: Below | None = None,
 ) -> Last:
     """Sharper than ``plain``, which holds the separate suprema.
 
@@ -168,6 +170,9 @@ def joint_last(
     bent, steep = plain.bent, plain.steep
     if in_ball:
         delta_norm = np.fmin(delta_norm, _ball_delta_norm(weight, whole, entering, slope, base, rho, bias))
+        if shared is not None:
+            sups = shared_bounds(shared, at, weight, constant, rho, bias, (value, slope, bend))
+            delta_norm, bent, steep = (np.fmin(*pair) for pair in zip((delta_norm, bent, steep), sups, strict=True))
     else:
         size, below = weight.magnitude[..., None, :], below[..., None, :]
         h = size * value.magnitude * (1.0 + gamma(4))
