@@ -63,9 +63,10 @@ def shared_bounds(
     rho_w = np.maximum(spread(below.rho, 1)[:, 0] * room, _THIN * norms_below.max(axis=1)) + 1e-30
     base = np.stack([spread(constant.hi[..., 0], rows), spread(-constant.lo[..., 0], rows)])
 
-    def stacked(x: FloatArray) -> FloatArray:
-        return np.ascontiguousarray(x).reshape(x.shape[0], cells, rows, units)
+    def pieced(x: FloatArray) -> FloatArray:
+        return np.ascontiguousarray(np.moveaxis(x, 0, -1)).reshape(cells, rows, units, -1)
 
     out = np.empty((3, cells, rows))
-    shared_sups(base, v, norms_below, rho_v, rho_w, bias, *(stacked(x) for x in (value.lo, value.hi, slope.magnitude, bend.lo, bend.hi, least)), out)
+    of_pieces = (pieced(x) for x in (value.lo, value.hi, slope.magnitude, bend.lo, bend.hi, least))
+    shared_sups(base, v, norms_below, rho_v, rho_w, bias, *of_pieces, out)
     return [x.reshape(*lead, rows) for x in out]

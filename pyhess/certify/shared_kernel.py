@@ -1,4 +1,4 @@
-"""Compiled bounds of products over the last hidden layer that share one radius; see `shared`."""
+"""Compiled bounds of sums over the last hidden layer's units; `shared` says what they are."""
 
 from __future__ import annotations
 
@@ -9,178 +9,194 @@ import numpy as np
 
 from .._jit import serial
 
-#: More than the relative roundings of a unit's term, of its parts' sizes.
+#: What is bounded: |r|² sum (v phi')², |r| sum (-+ v phi'')_+ w², |r|² sum (phi' w)².
+TURNED, BENT, STEEP = 0, 1, 2
+#: More than a unit's roundings, in parts of its terms' sizes.
 _ROUNDING = 1e-14
-#: Least scale of a residual and of a factor.
+#: Least scale of a residual and of a sum.
 _LEAST = 1e-100
-#: Pieces of a row's share, between what its s takes and all.
-_ROWS = 4
-#: Steps of the multipliers' search for the first datum of a cell, and for the others from there.
-_FIRST, _NEXT = 40, 12
+#: Pieces of a row's change, and steps of the search for multipliers: for a cell's first datum, and for others from the last one's.
+_ROWS, _FIRST, _NEXT, _LATE = 4, 60, 12, 10
 
 
 @serial
-def _best_of_line(slope: Any, cost: Any, at: Any, end: Any) -> Any:
-    """(value, x): bound of slope x - cost (x - at)² over 0 <= x <= end, cost > 0, and where it is about attained."""
+def _line(slope: Any, cost: Any, at: Any, end: Any) -> Any:
+    """Bound of slope x - cost (x - at)² over 0 <= x <= end, cost > 0, and about where it is attained.
+
+    A concave function is below its tangent, wherever that is taken.
+    """
     x = min(max(at + 0.5 * slope / cost, 0.0), end)
     rise = slope - 2.0 * cost * (x - at)
     return slope * x - cost * (x - at) ** 2 + max(rise * (end - x), -rise * x), x
 
 
 @serial
-def _unit(kind: Any, ia: Any, ib: Any, lam: Any, mu: Any, v0: Any, end: Any, row: Any, rho: Any, c: Any, g: Any, least: Any) -> Any:
-    """(value, share of r, of the factor, v's and the row's squared distances) of one unit on one piece of its s.
-
-    v = x >= 0 up to its sign, at most ``end`` and about ``v0``; ``c`` bounds phi(s) with that sign and ``g`` the factor's
-    derivative; the row's change takes at least ``least`` and at most ``rho`` of the radius.
-    """
-    if kind == 0:
-        # The factor is (x g)²: a parabola in x.
-        lead = ib * g * g - lam
-        slope = 2.0 * (ia * c + lam * v0)
-        shift = lam * v0 * v0 + mu * least * least
-        if lead >= 0.0:
-            x = end if slope * end + lead * end * end > 0.0 else 0.0
-            value = slope * x + lead * x * x
-        else:
-            x = min(max(-0.5 * slope / lead, 0.0), end)
-            rise = slope + 2.0 * lead * x
-            value = slope * x + lead * x * x + max(rise * (end - x), -rise * x)
-        return value - shift, c * x, (x * g) ** 2, (x - v0) ** 2, least * least
-    if kind == 1:
-        # The factor is x g w² for a row of norm w: for every w the best x, convex in w, below its chords.
-        best, where, x_there = -math.inf, least, 0.0
-        low = least
-        left, x_left = _best_of_line(ia * c + ib * g * (row + low) ** 2, lam, v0, end)
-        for piece in range(_ROWS):
-            high = rho if piece == _ROWS - 1 else least + (rho - least) * (piece + 1) / _ROWS
-            right, x_right = _best_of_line(ia * c + ib * g * (row + high) ** 2, lam, v0, end)
-            if high > low:
-                steep = (right - left) / (high - low)
-                found, at = _best_of_line(steep, mu, -low, high - low)
-                found += left
-            else:
-                found, at = right - mu * low * low, 0.0
-            if found > best:
-                best, where = found, low + at
-                x_there = x_right if 2.0 * at > high - low else x_left
-            low, left, x_left = high, right, x_right
-        return best, c * x_there, x_there * g * (row + where) ** 2, (x_there - v0) ** 2, where * where
-    # The factor is (g w)², without v.
-    value, x = _best_of_line(2.0 * ia * c, lam, v0, end)
-    lead = ib * g * g - mu
-    slope = 2.0 * ib * g * g * row
+def _parabola(slope: Any, lead: Any, start: Any, end: Any) -> Any:
+    """Bound of slope x + lead x² over start <= x <= end, and about where it is attained."""
     if lead >= 0.0:
-        beta = rho
-        extra = slope * beta + lead * beta * beta
-    else:
-        beta = min(max(-0.5 * slope / lead, least), rho)
-        rise = slope + 2.0 * lead * beta
-        extra = slope * beta + lead * beta * beta + max(rise * (rho - beta), rise * (least - beta))
-    return value + extra + ib * g * g * row * row, c * x, (g * (row + beta)) ** 2, (x - v0) ** 2, beta * beta
+        x = start if (slope + lead * start) * start > (slope + lead * end) * end else end
+        return (slope + lead * x) * x, x
+    x = min(max(-0.5 * slope / lead, start), end)
+    rise = slope + 2.0 * lead * x
+    return (slope + lead * x) * x + max(rise * (end - x), rise * (start - x)), x
 
 
 @serial
-def _total(kind: Any, z: Any, scale: Any, base: Any, v: Any, rows: Any, radii: Any, shared: Any, c: Any, g: Any, least: Any, step: Any) -> Any:
-    """(log of the bound, with roundings), and its derivatives in ``z``, the logarithms of the multipliers' ``scale``, in ``step``.
+def _unit(
+    kind: Any, m_r: Any, m_f: Any, m_v: Any, m_w: Any, at: Any, end: Any, row: Any, rho: Any, c: Any, g: Any, least: Any
+) -> Any:
+    """(largest of m_r r + m_f f - m_v (x - at)² - m_w change², r, f, x and change about there), the unit's parts of r and the sum.
 
-    Both signs of v and all pieces of s are tried for every unit: c, g (2, pieces, m), least (pieces, m).
+    x = |v| <= end; phi(s) sign(v) <= c, the factor's slope or bend at most g; row + change >= w, least <= change <= rho.
     """
-    power = 1.0 if kind == 1 else 2.0
-    ia, ib, lam, mu = math.exp(z[0]) / scale[0], math.exp(z[1]) / scale[1], math.exp(z[2]) / scale[2], math.exp(z[3]) / scale[3]
-    rho_v, rho_w = radii
-    total = power * base * ia + lam * rho_v * rho_v + mu * rho_w * rho_w
-    size = power * abs(base) * ia + lam * rho_v * rho_v + mu * rho_w * rho_w
-    residual, factor, far, wide = base, 0.0, 0.0, 0.0
-    if shared:
-        # The output bias's own change d of the same radius: power d ia - lam d².
-        total += 0.25 * (power * ia) ** 2 / lam
-        size += 0.25 * (power * ia) ** 2 / lam
-        residual += 0.5 * power * ia / lam
-        far += (0.5 * power * ia / lam) ** 2
-    for j in range(v.size):
-        end = abs(v[j]) + rho_v
-        best, r_j, f_j, v_j, w_j, most = -math.inf, 0.0, 0.0, 0.0, 0.0, 0.0
-        for sign in range(2):
-            at = v[j] if sign == 0 else -v[j]
-            for piece in range(c.shape[1]):
-                if least[piece, j] > rho_w:
-                    continue
-                value, r_one, f_one, v_one, w_one = _unit(
-                    kind, ia, ib, lam, mu, at, end, rows[j], rho_w, c[sign, piece, j], g[sign, piece, j], least[piece, j]
-                )
-                if not value <= best:
-                    best, r_j, f_j, v_j, w_j = value, r_one, f_one, v_one, w_one
-                sharp = g[sign, piece, j] if kind == 1 else g[sign, piece, j] ** 2
-                most = max(most, abs(c[sign, piece, j]) * ia * power * end + ib * sharp * max(1.0, end) ** 2 * max(1.0, rows[j] + rho_w) ** 2)
+    if kind == TURNED:
+        value, x = _parabola(2.0 * (m_r * c + m_v * at), m_f * g * g - m_v, 0.0, end)
+        return value - m_v * at * at - m_w * least * least, c * x, (x * g) ** 2, x, least
+    if kind == STEEP:
+        value, x = _line(2.0 * m_r * c, m_v, at, end)
+        more, change = _parabola(2.0 * m_f * g * g * row, m_f * g * g - m_w, least, rho)
+        return value + more + m_f * (g * row) ** 2, c * x, (g * (row + change)) ** 2, x, change
+    # For every change the best x; that is convex in the change, so below its chords.
+    best, change, x = -math.inf, least, 0.0
+    low, (left, x_left) = least, _line(m_r * c + m_f * g * (row + least) ** 2, m_v, at, end)
+    for piece in range(_ROWS):
+        high = rho if piece == _ROWS - 1 else least + (rho - least) * (piece + 1) / _ROWS
+        right, x_right = _line(m_r * c + m_f * g * (row + high) ** 2, m_v, at, end)
+        if high > low:
+            found, along = _line((right - left) / (high - low), m_w, -low, high - low)
+            found += left
+        else:
+            found, along = max(left, right) - m_w * low * low, 0.0
+        if found > best:
+            best, change, x = found, low + along, x_right if 2.0 * along > high - low else x_left
+        low, left, x_left = high, right, x_right
+    return best, c * x, x * g * (row + change) ** 2, x, change
+
+
+@serial
+def _total(
+    kind: Any, z: Any, scale: Any, base: Any, at: Any, end: Any, rows: Any, rho_v: Any, rho_w: Any, bias: Any, c: Any, g: Any,
+    least: Any, counts: Any, step: Any,
+) -> Any:  # fmt: skip
+    """The logarithm of the bound for multipliers exp(z) / scale, rounded up; ``step`` becomes its derivatives in z.
+
+    Choices (units, choices) of every unit's sign of v and piece of s: ``at``, ``c``, ``g`` and ``least`` of `_unit`.
+    """
+    power = 1.0 if kind == BENT else 2.0
+    m_r, m_f, m_v, m_w = math.exp(z[0]) / scale[0], math.exp(z[1]) / scale[1], math.exp(z[2]) / scale[2], math.exp(z[3]) / scale[3]
+    # The output bias's change d of the same radius: power m_r d - m_v d².
+    own = 0.5 * power * m_r / m_v if bias else 0.0
+    total = power * m_r * base + m_v * own * own + m_v * rho_v * rho_v + m_w * rho_w * rho_w
+    size = power * m_r * abs(base) + m_v * own * own + m_v * rho_v * rho_v + m_w * rho_w * rho_w
+    residual, factor, far, changed = base + own, 0.0, own * own, 0.0
+    for j in range(rows.size):
+        best, r, f, v, w, most = -math.inf, 0.0, 0.0, 0.0, 0.0, 0.0
+        reach = rows[j] + rho_w
+        for k in range(counts[j]):
+            value, r_k, f_k, x, change = _unit(
+                kind, m_r, m_f, m_v, m_w, at[j, k], end[j], rows[j], rho_w, c[j, k], g[j, k], least[j, k]
+            )
+            if not value <= best:
+                best, r, f, v, w = value, r_k, f_k, (x - at[j, k]) ** 2, change * change
+            if kind == TURNED:
+                sharp = (g[j, k] * end[j]) ** 2
+            elif kind == BENT:
+                sharp = g[j, k] * end[j] * reach * reach
+            else:
+                sharp = (g[j, k] * reach) ** 2
+            most = max(most, power * m_r * abs(c[j, k]) * end[j] + m_f * sharp)
         total += best
-        size += most + 4.0 * lam * end * end + 4.0 * mu * rho_w * rho_w
-        residual, factor, far, wide = residual + r_j, factor + f_j, far + v_j, wide + w_j
-    step[0] = power * (ia * residual - 1.0)
-    step[1] = ib * factor - 1.0
-    step[2] = lam * (rho_v * rho_v - far)
-    step[3] = mu * (rho_w * rho_w - wide)
-    found = total - power * math.log(ia) - math.log(ib) - power - 1.0
-    return found + _ROUNDING * (size * v.size + abs(math.log(ia)) + abs(math.log(ib)) + 4.0)
+        size += most + 4.0 * (m_v * end[j] * end[j] + m_w * rho_w * rho_w)
+        residual, factor, far, changed = residual + r, factor + f, far + v, changed + w
+    step[0], step[1] = power * (m_r * residual - 1.0), m_f * factor - 1.0
+    step[2], step[3] = m_v * (rho_v * rho_v - far), m_w * (rho_w * rho_w - changed)
+    logs = power * math.log(m_r) + math.log(m_f)
+    rounding = _ROUNDING * (rows.size * size + power * abs(math.log(m_r)) + abs(math.log(m_f)) + 4.0)
+    return total - logs - (power + 1.0) + rounding
+
+
+@serial
+def _choices(
+    kind: Any, turn: Any, v: Any, rho_w: Any, value_lo: Any, value_hi: Any, steep: Any, bend_lo: Any, bend_hi: Any, gap: Any,
+    at: Any, c: Any, g: Any, least: Any,
+) -> Any:  # fmt: skip
+    """Write the choices of a unit, for r of the sign ``turn``, that no other choice makes needless; returns their number."""
+    count = 0
+    for side in range(2):
+        flip = 1.0 if side == 0 else -1.0  # the sign of r v
+        for piece in range(value_lo.size):
+            if gap[piece] > rho_w:
+                continue
+            high = max(flip * value_lo[piece], flip * value_hi[piece])
+            sharp = steep[piece]
+            if kind == BENT:
+                sharp = max(0.0, max(-flip * bend_lo[piece], -flip * bend_hi[piece]))
+            needed = True
+            k = 0
+            while k < count and needed:
+                same = at[k] == flip * turn * v
+                if same and c[k] >= high and g[k] >= sharp and least[k] <= gap[piece]:
+                    needed = False
+                elif same and c[k] <= high and g[k] <= sharp and least[k] >= gap[piece]:
+                    count -= 1
+                    at[k], c[k], g[k], least[k] = at[count], c[count], g[count], least[count]
+                else:
+                    k += 1
+            if needed:
+                at[count], c[count], g[count], least[count] = flip * turn * v, high, sharp, gap[piece]
+                count += 1
+    return count
 
 
 @serial
 def shared_sups(
-    base: Any, v: Any, rows: Any, rho_v: Any, rho_w: Any, shared: Any, value_lo: Any, value_hi: Any, slope: Any, bend_lo: Any,
-    bend_hi: Any, least: Any, out: Any,
+    base: Any, v: Any, rows: Any, rho_v: Any, rho_w: Any, bias: Any, value_lo: Any, value_hi: Any, steep: Any, bend_lo: Any,
+    bend_hi: Any, gap: Any, out: Any,
 ) -> None:  # fmt: skip
     """Write bounds (3, cells, n) of |r| |v phi'|, sum (-r v phi'')_+ w² and |r| |phi' w|.
 
-    ``base`` (2, cells, n) bounds c - y and y - c; v, rows (cells, m), radii (cells,); pieces of s (pieces, cells, n, m).
+    ``base`` (2, cells, n) bounds c - y and y - c, v and rows (cells, m), radii (cells,), pieces of s (cells, n, m, pieces).
     """
-    pieces, cells, count, units = value_lo.shape
-    c, g = np.empty((2, pieces, units)), np.empty((2, pieces, units))
-    scale, step, z, warm, best_z = np.empty(4), np.empty(4), np.empty(4), np.empty(4), np.empty(4)
+    cells, count, units, pieces = value_lo.shape
+    room = np.empty((4, units, 2 * pieces))
+    at, c, g, least = room[0], room[1], room[2], room[3]
+    counts, end = np.empty(units, dtype=np.int64), np.empty(units)
+    scale, step, z, warm = np.empty(4), np.empty(4), np.empty(4), np.empty(4)
     for b in range(cells):
-        radii = (rho_v[b], rho_w[b])
+        scale[2], scale[3] = rho_v[b] ** 2, rho_w[b] ** 2
         for kind in range(3):
             warm[0], warm[1], warm[2], warm[3] = 0.2, 0.4, -0.7, -0.7
+            late = 0
             for i in range(count):
                 worst = -math.inf
                 for side in range(2):
-                    turn = 1.0 if side == 0 else -1.0  # the sign of r
-                    reach, factor = base[side, b, i] + (rho_v[b] if shared else 0.0), 0.0
+                    turn = 1.0 if side == 0 else -1.0
+                    reach, factor = base[side, b, i] + (rho_v[b] if bias else 0.0), 0.0
                     for j in range(units):
-                        end = abs(v[b, j]) + rho_v[b]
-                        top_c, top_f = 0.0, 0.0
-                        for piece in range(pieces):
-                            for sign in range(2):
-                                flip = 1.0 if sign == 0 else -1.0  # the sign of r v
-                                low, high = flip * value_lo[piece, b, i, j], flip * value_hi[piece, b, i, j]
-                                c[sign, piece, j] = max(low, high)
-                                if kind == 1:
-                                    g[sign, piece, j] = max(0.0, max(-flip * bend_lo[piece, b, i, j], -flip * bend_hi[piece, b, i, j]))
-                                else:
-                                    g[sign, piece, j] = slope[piece, b, i, j]
-                                top_c = max(top_c, end * c[sign, piece, j])
-                                one = g[sign, piece, j]
-                                w = rows[b, j] + rho_w[b]
-                                top_f = max(top_f, end * one * w * w if kind == 1 else (one * one * (end * end if kind == 0 else w * w)))
-                        reach += top_c
-                        factor += top_f
-                    scale[0], scale[1] = max(reach, 1e-9 * abs(base[side, b, i]), _LEAST), max(factor, _LEAST)
-                    scale[2], scale[3] = rho_v[b] ** 2, rho_w[b] ** 2
-                    for k in range(4):
-                        z[k] = warm[k]
+                        end[j] = abs(v[b, j]) + rho_v[b]
+                        counts[j] = _choices(
+                            kind, turn, v[b, j], rho_w[b], value_lo[b, i, j], value_hi[b, i, j], steep[b, i, j],
+                            bend_lo[b, i, j], bend_hi[b, i, j], gap[b, i, j], at[j], c[j], g[j], least[j],
+                        )  # fmt: skip
+                        top, sharp, w = 0.0, 0.0, rows[b, j] + rho_w[b]
+                        for k in range(counts[j]):
+                            top, sharp = max(top, c[j, k]), max(sharp, g[j, k])
+                        reach += top * end[j]
+                        factor += sharp * end[j] * w * w if kind == BENT else (sharp * (end[j] if kind == TURNED else w)) ** 2
+                    scale[0] = max(reach, max(1e-9 * abs(base[side, b, i]), _LEAST))
+                    scale[1] = max(factor, _LEAST)
+                    z[:] = warm
                     best = math.inf
-                    steps = _FIRST if i == 0 and side == 0 else _NEXT
-                    for at in range(steps):
+                    for at_step in range(late, _FIRST if late == 0 else late + _NEXT):
                         found = _total(
-                            kind, z, scale, base[side, b, i], turn * v[b], rows[b], radii, shared, c, g, least[:, b, i], step
+                            kind, z, scale, base[side, b, i], at, end, rows[b], rho_v[b], rho_w[b], bias, c, g, least, counts, step
                         )
                         if found < best:
                             best = found
-                            best_z[:] = z
+                            warm[:] = z
                         length = math.sqrt((step**2).sum())
-                        size = 0.5 / (1.0 + 0.15 * (at if steps == _FIRST else at + 10)) / max(1.0, length)
-                        for k in range(4):
-                            z[k] = z[k] - size * step[k]
-                    warm[:] = best_z
+                        z[:] = z - 0.5 / (1.0 + 0.15 * at_step) / max(1.0, length) * step
                     worst = max(worst, best)
+                    late = _LATE
                 bound = math.exp(worst) * (1.0 + 1e-13)
-                out[kind, b, i] = bound if kind == 1 else math.sqrt(bound)
+                out[kind, b, i] = bound if kind == BENT else math.sqrt(bound) * (1.0 + 1e-13)
