@@ -16,7 +16,7 @@ _ROUNDING = 1e-14
 #: Least scale of a residual and of a sum.
 _LEAST = 1e-100
 #: Pieces of a row's change, and steps of the search for multipliers: for a cell's first datum, and for others from the last one's.
-_ROWS, _FIRST, _NEXT, _LATE = 4, 60, 12, 10
+_ROWS, _FIRST, _NEXT, _LATE = 4, 60, 12, 6
 
 
 @serial
@@ -161,7 +161,7 @@ def shared_sups(
     room = np.empty((4, units, 2 * pieces))
     at, c, g, least = room[0], room[1], room[2], room[3]
     counts, end = np.empty(units, dtype=np.int64), np.empty(units)
-    scale, step, z, warm = np.empty(4), np.empty(4), np.empty(4), np.empty(4)
+    scale, step, z, warm, keep = np.empty(4), np.empty(4), np.empty(4), np.empty(4), np.empty(4)
     for b in range(cells):
         scale[2], scale[3] = rho_v[b] ** 2, rho_w[b] ** 2
         for kind in range(3):
@@ -169,7 +169,8 @@ def shared_sups(
             late = 0
             for i in range(count):
                 worst = -math.inf
-                for side in range(2):
+                first = 0 if base[0, b, i] >= base[1, b, i] else 1
+                for side in (first, 1 - first):
                     turn = 1.0 if side == 0 else -1.0
                     reach, factor = base[side, b, i] + (rho_v[b] if bias else 0.0), 0.0
                     for j in range(units):
@@ -193,10 +194,14 @@ def shared_sups(
                         )
                         if found < best:
                             best = found
-                            warm[:] = z
+                            keep[:] = z
+                        if best <= worst:
+                            break  # the other sign of r has more
                         length = math.sqrt((step**2).sum())
                         z[:] = z - 0.5 / (1.0 + 0.15 * at_step) / max(1.0, length) * step
-                    worst = max(worst, best)
+                    if best > worst:
+                        worst = best
+                        warm[:] = keep
                     late = _LATE
                 bound = math.exp(worst) * (1.0 + 1e-13)
                 out[kind, b, i] = bound if kind == BENT else math.sqrt(bound) * (1.0 + 1e-13)
