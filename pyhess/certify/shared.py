@@ -51,7 +51,7 @@ def shared_bounds(
     room = 1.0 + gamma(16)
 
     def spread(x: FloatArray, *own: int) -> FloatArray:
-        return np.ascontiguousarray(np.broadcast_to(x, (*lead, *own))).reshape(cells, *own)
+        return np.array(np.broadcast_to(x, (*lead, *own)), order="C").reshape(cells, *own)
 
     # How far (W_j, b_j) must be from the centre for s_j to be in a piece.
     gap = np.maximum(0.0, np.maximum(s.lo - below.at.hi, below.at.lo - s.hi)) / room - below.move * room
