@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import InputTypeError
 from ..model import MLP
 from ..regions import Ball, Box, Region
-from .intervals import ROOT_TINY, Interval, down, gamma, matmul, norms, sharp_matmul, up, within
+from .intervals import ROOT_TINY, TINY, Interval, down, gamma, matmul, norms, sharp_matmul, up, within
 from .joint import Last, joint_last
 from .ranges import derivative_range, growth
 from .shared import Below
@@ -266,8 +266,8 @@ class _BallMoves:
         self._net, self._blocks = cell.net, cell.blocks
         self._at: list[Interval] = []  # s at the centre
         self._moves: list[FloatArray] = []  # of s, by the layers below
+        self._slopes: list[FloatArray] = []  # sup |phi'| of the hidden layers
         self._a = Interval.point(x)
-        self._steep: FloatArray | None = None  # slopes of the layer below
         self._ds = np.zeros(x.shape[0])
         self._da = np.zeros(x.shape[0])
         self._delta = self._a
@@ -281,8 +281,8 @@ class _BallMoves:
         room = 1.0 + gamma(32)
         own = block.rho * moved_norm
         move = norms(size)[..., None, :] * self._da[..., None]
-        if self._steep is not None:
-            below = np.sqrt(self._steep**2 @ np.swapaxes(size**2, -1, -2)) * (1.0 + gamma(size.shape[-1] + 16)) + ROOT_TINY
+        if layer > 0:
+            below = np.sqrt(self._slopes[-1] ** 2 @ np.swapaxes(size**2, -1, -2)) * (1.0 + gamma(size.shape[-1] + 16)) + ROOT_TINY
             move = np.minimum(move, below * self._ds[..., None])
         s = within(at.widened((own[..., None] + move) * room), s)
         self._moves.append(move)
@@ -291,14 +291,17 @@ class _BallMoves:
         if layer < net.num_layers - 1:
             name, beta = net.activations[layer], net.betas[layer]
             self._a, a = derivative_range(name, beta, 0, at), derivative_range(name, beta, 0, s)
-            self._steep = derivative_range(name, beta, 1, s).magnitude
-            self._da = np.minimum(norms(a.distance(self._a)), self._steep.max(axis=-1) * self._ds * room)
+            self._slopes.append(derivative_range(name, beta, 1, s).magnitude)
+            self._da = np.minimum(norms(a.distance(self._a)), self._slopes[-1].max(axis=-1) * self._ds * room)
         return s
 
     def below(self, layer: int, entering: FloatArray) -> Below:
-        """What the layer's radius and those below do to its pre-activations; ``entering`` bounds |(a, 1)|."""
-        block = self._blocks[layer]
-        return Below(norms(block.weight.magnitude), block.rho, entering, self._at[layer], self._moves[layer])
+        """What the radii of the layer and of those below do to its pre-activations; ``entering`` bounds |(a, 1)|."""
+        block, slopes = self._blocks[layer], self._slopes[layer - 1]
+        relative = slopes / np.maximum(slopes.max(axis=-1, keepdims=True), TINY) * (1.0 + gamma(4))
+        size = block.weight.magnitude
+        rows = np.sqrt(relative**2 @ np.swapaxes(size**2, -1, -2)) * (1.0 + gamma(size.shape[-1] + 16)) + ROOT_TINY
+        return Below(rows, block.rho, entering, self._at[layer], self._moves[layer])
 
     def turn(self, loss: str, targets: FloatArray, residual: Interval) -> None:
         """Begin with the residual."""
@@ -329,7 +332,13 @@ def _affine_point(block: Block, a: Interval) -> Interval:
 
 
 def _joint(
-    cell: Cell, s: Interval, sizes: tuple[FloatArray, FloatArray], residual: Interval, targets: FloatArray, plain: Last, shared: Below | None
+    cell: Cell,
+    s: Interval,
+    sizes: tuple[FloatArray, FloatArray],
+    residual: Interval,
+    targets: FloatArray,
+    plain: Last,
+    shared: Below | None,
 ) -> Last:
     net, block, below = cell.net, cell.blocks[-1], cell.blocks[-2]
     rows = (norms(below.weight.magnitude) + below.rho) * (1.0 + gamma(4))

@@ -1,6 +1,20 @@
-"""Sums over the last hidden layer's units, whose weights share one radius, and whose residual is one number.
+"""Sums over the last hidden layer's units, in a ball: the units share their layer's radius, and all of them make the residual.
 
-TODO
+With one output and the squared error, r = c - y + sum_j v_j phi(s_j), and the recursions need bounds of
+
+    |r|^p sum_j F_j,    F_j = (v_j phi'_j)², (-r/|r| v_j phi''_j)_+ w_j² or (phi'_j w_j)²,    p = 2, 1 or 2,
+
+w_j the norm of W_j, the weights that enter unit j. The units' v_j share a radius rho_v, and their (W_j, b_j) a radius rho_w:
+with d_j the change of v_j and e_j that of (W_j, b_j), sum d_j² <= rho_v² and sum e_j² <= rho_w². A unit whose weights change
+little has a w_j near that at the centre, and an s_j that is known well. As log x <= x - 1, for any m_r, m_f, m_v, m_w > 0
+
+    log(|r|^p F) <= m_r p |r| + m_f F - p - 1 - log(m_r^p m_f)
+                 <= m_r p |c - y| + m_v rho_v² + m_w rho_w² - p - 1 - log(m_r^p m_f)
+                    + sum_j max (m_r p sign(r) v_j phi(s_j) + m_f F_j - m_v d_j² - m_w e_j²),
+
+and every unit's largest value is found by itself: over pieces of s_j, on which e_j is at least the distance of s_j from what the
+layers below can do by themselves, over |sup (a, 1)|. Where the output bias shares rho_v, its own change adds p² m_r²/(4 m_v). All
+multipliers prove a bound; a subgradient method looks for good ones, as the logarithm is convex in them.
 """
 
 from __future__ import annotations
@@ -21,8 +35,8 @@ _THIN = 1e-4
 
 @dataclass(frozen=True)
 class Below:
-    """The layer below the units: row norms (..., m) of its weights at the centre, its radius (..., 1), sup |(a, 1)| (..., n) of what
-    enters it; s of the units at the centre and how far the layers below can move it (..., n, m).
+    """What enters the units: row norms (..., n, m) of the weights at the centre, times the slopes below over the largest of them;
+    the layer's radius (..., 1) and sup |(a, 1)| (..., n); s at the centre, and how far the layers below can move it (..., n, m).
     """
 
     rows: FloatArray
@@ -41,7 +55,7 @@ def shared_bounds(
     bias: bool,
     pieces: tuple[Interval, Interval, Interval],
 ) -> list[FloatArray]:
-    """Bounds (..., n) of |r| |v phi'|, sum_j (-r v_j phi''_j)_+ w_j² and |r| (sum_j (phi'_j w_j)²)^(1/2), w the rows' norms.
+    """Bounds (..., n) of |r| |v phi'|, sum_j (-r v_j phi''_j)_+ w_j² and |r| (sum_j (phi'_j w_j)²)^(1/2).
 
     ``s`` (pieces, ..., n, m) and ``pieces`` phi, phi' and phi'' there; otherwise as for `joint_last`.
     """
@@ -59,8 +73,8 @@ def shared_bounds(
     v = spread(weight.middle, units)
     rho_v = (spread(rho, 1)[:, 0] + norms(spread(weight.radius, units))) * room
     rho_v = np.maximum(rho_v, _THIN * np.abs(v).max(axis=1)) + 1e-30
-    norms_below = spread(below.rows, units)
-    rho_w = np.maximum(spread(below.rho, 1)[:, 0] * room, _THIN * norms_below.max(axis=1)) + 1e-30
+    norms_below = spread(below.rows, rows, units)
+    rho_w = np.maximum(spread(below.rho, 1)[:, 0] * room, _THIN * norms_below.max(axis=(1, 2))) + 1e-30
     base = np.stack([spread(constant.hi[..., 0], rows), spread(-constant.lo[..., 0], rows)])
 
     def pieced(x: FloatArray) -> FloatArray:
@@ -68,5 +82,5 @@ def shared_bounds(
 
     out = np.empty((3, cells, rows))
     of_pieces = (pieced(x) for x in (value.lo, value.hi, slope.magnitude, bend.lo, bend.hi, least))
-    shared_sups(base, v, norms_below, rho_v, rho_w, bias, *of_pieces, out)
+    shared_sups(base, v, norms_below, rho_v, rho_w, bias, *of_pieces, out)  # type: ignore[call-arg]
     return [x.reshape(*lead, rows) for x in out]

@@ -15,7 +15,7 @@ TURNED, BENT, STEEP = 0, 1, 2
 _ROUNDING = 1e-14
 #: Least scale of a residual and of a sum.
 _LEAST = 1e-100
-#: Pieces of a row's change, and steps of the search for multipliers: for a cell's first datum, and for others from the last one's.
+#: Pieces of a row's change; steps of the search for multipliers, for a cell's first datum, and for others from the last one's.
 _ROWS, _FIRST, _NEXT, _LATE = 4, 60, 12, 6
 
 
@@ -45,7 +45,7 @@ def _parabola(slope: Any, lead: Any, start: Any, end: Any) -> Any:
 def _unit(
     kind: Any, m_r: Any, m_f: Any, m_v: Any, m_w: Any, at: Any, end: Any, row: Any, rho: Any, c: Any, g: Any, least: Any
 ) -> Any:
-    """(largest of m_r r + m_f f - m_v (x - at)² - m_w change², r, f, x and change about there), the unit's parts of r and the sum.
+    """Largest m_r p r + m_f f - m_v (x - at)² - m_w change², and the unit's parts r, f of residual and sum, x and change there.
 
     x = |v| <= end; phi(s) sign(v) <= c, the factor's slope or bend at most g; row + change >= w, least <= change <= rho.
     """
@@ -83,7 +83,12 @@ def _total(
     Choices (units, choices) of every unit's sign of v and piece of s: ``at``, ``c``, ``g`` and ``least`` of `_unit`.
     """
     power = 1.0 if kind == BENT else 2.0
-    m_r, m_f, m_v, m_w = math.exp(z[0]) / scale[0], math.exp(z[1]) / scale[1], math.exp(z[2]) / scale[2], math.exp(z[3]) / scale[3]
+    m_r, m_f, m_v, m_w = (
+        math.exp(z[0]) / scale[0],
+        math.exp(z[1]) / scale[1],
+        math.exp(z[2]) / scale[2],
+        math.exp(z[3]) / scale[3],
+    )
     # The output bias's change d of the same radius: power m_r d - m_v d².
     own = 0.5 * power * m_r / m_v if bias else 0.0
     total = power * m_r * base + m_v * own * own + m_v * rho_v * rho_v + m_w * rho_w * rho_w
@@ -155,7 +160,8 @@ def shared_sups(
 ) -> None:  # fmt: skip
     """Write bounds (3, cells, n) of |r| |v phi'|, sum (-r v phi'')_+ w² and |r| |phi' w|.
 
-    ``base`` (2, cells, n) bounds c - y and y - c, v and rows (cells, m), radii (cells,), pieces of s (cells, n, m, pieces).
+    ``base`` (2, cells, n) bounds c - y and y - c, v (cells, m), rows (cells, n, m), radii (cells,), pieces of s
+    (cells, n, m, pieces).
     """
     cells, count, units, pieces = value_lo.shape
     room = np.empty((4, units, 2 * pieces))
@@ -179,7 +185,7 @@ def shared_sups(
                             kind, turn, v[b, j], rho_w[b], value_lo[b, i, j], value_hi[b, i, j], steep[b, i, j],
                             bend_lo[b, i, j], bend_hi[b, i, j], gap[b, i, j], at[j], c[j], g[j], least[j],
                         )  # fmt: skip
-                        top, sharp, w = 0.0, 0.0, rows[b, j] + rho_w[b]
+                        top, sharp, w = 0.0, 0.0, rows[b, i, j] + rho_w[b]
                         for k in range(counts[j]):
                             top, sharp = max(top, c[j, k]), max(sharp, g[j, k])
                         reach += top * end[j]
@@ -190,7 +196,21 @@ def shared_sups(
                     best = math.inf
                     for at_step in range(late, _FIRST if late == 0 else late + _NEXT):
                         found = _total(
-                            kind, z, scale, base[side, b, i], at, end, rows[b], rho_v[b], rho_w[b], bias, c, g, least, counts, step
+                            kind,
+                            z,
+                            scale,
+                            base[side, b, i],
+                            at,
+                            end,
+                            rows[b, i],
+                            rho_v[b],
+                            rho_w[b],
+                            bias,
+                            c,
+                            g,
+                            least,
+                            counts,
+                            step,
                         )
                         if found < best:
                             best = found
