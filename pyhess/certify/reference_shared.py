@@ -24,8 +24,8 @@ from .reference_interval import Range, Wide, down, exp, up, wide, zeros
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Pieces of a row's change, and steps of the search for multipliers.
-_ROWS, _STEPS = 4, 80
+#: Pieces of a row's change, and long and short steps of the search for multipliers.
+_ROWS, _FAR, _NEAR = 4, 40, 50
 _LEAST = 1e-90
 _THIN = 1e-4
 
@@ -131,7 +131,11 @@ def _bound(case: _Case) -> Wide:
     units = np.where(case.there, units, wide(-np.inf)).max(axis=2)
     total = total + Range(units).sum(1)
     divisor = m_r * m_f if case.power == 1 else m_r.square() * m_f
-    return (exp(total - power - Range(wide(1.0))) / divisor).hi
+    found = (exp(total - power - Range(wide(1.0))) / divisor).hi
+    # Nothing has residuals of this sign where they cannot reach zero.
+    reach = Range(case.base) + (Range(np.maximum(case.c.max(axis=2), wide(0.0))) * Range(case.end[:, :, 0])).sum(1)
+    reach = reach + Range(case.rho_v) if case.bias else reach
+    return np.where(reach.hi <= 0.0, wide(0.0), found)
 
 
 def _units(case: _Case, a: Range, b: Range, c: Range, d: Range) -> Wide:
@@ -202,13 +206,14 @@ def _parabola(slope: Range, lead: Range, start: Range, end: Range) -> Wide:
 def _guess(case: _Case) -> list[FloatArray]:
     """Multipliers (n,) about where the bound is least: its logarithm is convex in theirs."""
     search = _Search(case)
-    z = np.tile(np.array([0.2, 0.4, -0.7, -0.7])[:, None], (1, len(case.base)))
-    best, found = np.full(len(case.base), np.inf), z
-    for step in range(_STEPS):
-        value, slope = search.at(z)
-        better = value < best
-        best, found = np.where(better, value, best), np.where(better, z, found)
-        z = z - 0.5 / (1.0 + 0.1 * step) * slope / np.maximum(1.0, np.sqrt((slope**2).sum(axis=0)))
+    best, found = np.full(len(case.base), np.inf), np.tile(np.array([0.2, 0.4, -0.7, -0.7])[:, None], (1, len(case.base)))
+    for steps in (0.5 / (1.0 + 0.15 * np.arange(_FAR)), 0.1 * 0.92 ** np.arange(_NEAR)):
+        z = found
+        for step in steps:
+            value, slope = search.at(z)
+            better = value < best
+            best, found = np.where(better, value, best), np.where(better, z, found)
+            z = z - step * slope / np.maximum(1.0, np.sqrt((slope**2).sum(axis=0)))
     return list(search.multipliers(found))
 
 
@@ -231,7 +236,9 @@ class _Search:
         self._scale = np.stack([
             np.maximum(reach, np.maximum(1e-9 * np.abs(self._base), _LEAST)), np.maximum(factor.sum(axis=(1, 2)), _LEAST),
             self._rho_v**2, self._rho_w**2,
-        ])  # fmt: skip
+        ])
+        # Where r needs much of the radius to have its sign at all, the radius counts more.
+        self._scale[2] *= self._scale[0] / (self._scale[0] + np.maximum(0.0, -self._base))  # fmt: skip
 
     def multipliers(self, z: FloatArray) -> FloatArray:
         """(4, n) from the logarithms of their products with the scales."""

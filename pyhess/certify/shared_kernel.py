@@ -169,7 +169,7 @@ def shared_sups(
     counts, end = np.empty(units, dtype=np.int64), np.empty(units)
     scale, step, z, warm, keep = np.empty(4), np.empty(4), np.empty(4), np.empty(4), np.empty(4)
     for b in range(cells):
-        scale[2], scale[3] = rho_v[b] ** 2, rho_w[b] ** 2
+        scale[3] = rho_w[b] ** 2
         for kind in range(3):
             warm[0], warm[1], warm[2], warm[3] = 0.2, 0.4, -0.7, -0.7
             late = 0
@@ -190,8 +190,12 @@ def shared_sups(
                             top, sharp = max(top, c[j, k]), max(sharp, g[j, k])
                         reach += top * end[j]
                         factor += sharp * end[j] * w * w if kind == BENT else (sharp * (end[j] if kind == TURNED else w)) ** 2
+                    if reach < -_ROUNDING * (units + 1) * (reach - 2.0 * min(base[side, b, i], 0.0)):
+                        continue  # r has the other sign
                     scale[0] = max(reach, max(1e-9 * abs(base[side, b, i]), _LEAST))
                     scale[1] = max(factor, _LEAST)
+                    # Where r needs much of the radius to have its sign at all, the radius counts more.
+                    scale[2] = rho_v[b] ** 2 * scale[0] / (scale[0] + max(0.0, -base[side, b, i]))
                     z[:] = warm
                     best = math.inf
                     for at_step in range(late, _FIRST if late == 0 else late + _NEXT):
