@@ -24,8 +24,8 @@ from .reference_interval import Range, Wide, down, exp, up, wide, zeros
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Pieces of a row's change, and long and short steps of the search for multipliers.
-_ROWS, _FAR, _NEAR = 4, 40, 50
+#: Pieces of a row's change, first steps of the search for multipliers, and how later ones shrink.
+_ROWS, _FAR, _SHRINK = 6, 40, 0.9 ** np.arange(32)
 _LEAST = 1e-90
 _THIN = 1e-4
 
@@ -207,7 +207,7 @@ def _guess(case: _Case) -> list[FloatArray]:
     """Multipliers (n,) about where the bound is least: its logarithm is convex in theirs."""
     search = _Search(case)
     best, found = np.full(len(case.base), np.inf), np.tile(np.array([0.2, 0.4, -0.7, -0.7])[:, None], (1, len(case.base)))
-    for steps in (0.5 / (1.0 + 0.15 * np.arange(_FAR)), 0.1 * 0.92 ** np.arange(_NEAR)):
+    for steps in (0.5 / (1.0 + 0.15 * np.arange(_FAR)), 0.1 * _SHRINK, 0.02 * _SHRINK):
         z = found
         for step in steps:
             value, slope = search.at(z)
@@ -235,7 +235,7 @@ class _Search:
         factor = {"turned": (size * self._end) ** 2, "bent": size * self._end * w**2, "steep": (size * w) ** 2}[case.kind]
         self._scale = np.stack([
             np.maximum(reach, np.maximum(1e-9 * np.abs(self._base), _LEAST)), np.maximum(factor.sum(axis=(1, 2)), _LEAST),
-            self._rho_v**2, self._rho_w**2,
+            self._rho_v * self._end.max(axis=(1, 2)), self._rho_w * (1.0 + self._rho_w),
         ])
         # Where r needs much of the radius to have its sign at all, the radius counts more.
         self._scale[2] *= self._scale[0] / (self._scale[0] + np.maximum(0.0, -self._base))  # fmt: skip

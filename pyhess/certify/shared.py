@@ -31,6 +31,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Radii are taken for at least this share of what they are about.
 _THIN = 1e-4
+#: What is left to a check of a certificate, which looks for multipliers of its own.
+_ROOM = 0.006
 
 
 @dataclass(frozen=True)
@@ -83,4 +85,4 @@ def shared_bounds(
     out = np.empty((3, cells, rows))
     of_pieces = (pieced(x) for x in (value.lo, value.hi, slope.magnitude, bend.lo, bend.hi, least))
     shared_sups(base, v, norms_below, rho_v, rho_w, bias, *of_pieces, out)  # type: ignore[call-arg]
-    return [x.reshape(*lead, rows) for x in out]
+    return [x.reshape(*lead, rows) * (1.0 + _ROOM) for x in out]

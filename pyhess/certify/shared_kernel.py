@@ -169,7 +169,9 @@ def shared_sups(
     counts, end = np.empty(units, dtype=np.int64), np.empty(units)
     scale, step, z, warm, keep = np.empty(4), np.empty(4), np.empty(4), np.empty(4), np.empty(4)
     for b in range(cells):
-        scale[3] = rho_w[b] ** 2
+        # Small changes act in proportion: their multipliers are near their sizes over the squared radii.
+        about_v = rho_v[b] * (np.abs(v[b]).max() + rho_v[b])
+        scale[3] = rho_w[b] * (1.0 + rho_w[b])
         for kind in range(3):
             warm[0], warm[1], warm[2], warm[3] = 0.2, 0.4, -0.7, -0.7
             late = 0
@@ -195,7 +197,7 @@ def shared_sups(
                     scale[0] = max(reach, max(1e-9 * abs(base[side, b, i]), _LEAST))
                     scale[1] = max(factor, _LEAST)
                     # Where r needs much of the radius to have its sign at all, the radius counts more.
-                    scale[2] = rho_v[b] ** 2 * scale[0] / (scale[0] + max(0.0, -base[side, b, i]))
+                    scale[2] = about_v * scale[0] / (scale[0] + max(0.0, -base[side, b, i]))
                     z[:] = warm
                     best = math.inf
                     for at_step in range(late, _FIRST if late == 0 else late + _NEXT):
