@@ -29,7 +29,7 @@ class Layer:
     def __init__(self, rng: np.random.Generator, units: int) -> None:
         self.name = str(rng.choice(NAMES))
         self.bias = bool(rng.integers(0, 2))
-        self.at, self.move = rng.standard_normal(units), rng.random(units) * float(rng.choice([0.0, 0.3]))
+        self.at, self.move = rng.standard_normal(units), rng.random(units) * float(rng.choice([0.0, 1.5]))
         self.v, self.rows = rng.standard_normal(units) * float(rng.choice([0.0, 1.0])), rng.random(units)
         self.rho_v, self.rho_w = float(rng.choice([0.05, 0.5, 2.0])), float(rng.choice([0.05, 0.5, 2.0]))
         self.entering = 1.0 + float(rng.random())
