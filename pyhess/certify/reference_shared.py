@@ -233,10 +233,14 @@ class _Search:
         reach = self._base + (np.maximum(top, 0.0) * self._end).sum(axis=(1, 2)) + (self._rho_v if case.bias else 0.0)
         w = self._rows + self._rho_w[:, None, None]
         factor = {"turned": (size * self._end) ** 2, "bent": size * self._end * w**2, "steep": (size * w) ** 2}[case.kind]
-        self._scale = np.stack([
-            np.maximum(reach, np.maximum(1e-9 * np.abs(self._base), _LEAST)), np.maximum(factor.sum(axis=(1, 2)), _LEAST),
-            self._rho_v * self._end.max(axis=(1, 2)), self._rho_w * (1.0 + self._rho_w),
-        ])
+        self._scale = np.stack(
+            [
+                np.maximum(reach, np.maximum(1e-9 * np.abs(self._base), _LEAST)),
+                np.maximum(factor.sum(axis=(1, 2)), _LEAST),
+                self._rho_v * self._end.max(axis=(1, 2)),
+                self._rho_w * (1.0 + self._rho_w),
+            ]
+        )
         # Where r needs much of the radius to have its sign at all, the radius counts more.
         self._scale[2] *= self._scale[0] / (self._scale[0] + np.maximum(0.0, -self._base))  # fmt: skip
 

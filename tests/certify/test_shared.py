@@ -24,7 +24,7 @@ NAMES = ["tanh", "sigmoid", "softplus", "gelu"]
 
 
 class Layer:
-    """One datum: s of the units between ``at`` ± (move + e S), v about ``v``, and r = shift + sum v phi(s), |shift - c| <= known."""
+    """One datum: s of the units is in ``at`` ± (move + e S), v about ``v``, and r = shift ± known + sum v phi(s)."""
 
     def __init__(self, rng: np.random.Generator, units: int) -> None:
         self.name = str(rng.choice(NAMES))
@@ -74,9 +74,9 @@ class Layer:
 
     def largest(self, rng: np.random.Generator) -> Any:
         """The largest values (3,) that a search finds."""
-        size = 4 * self.v.size + 2
+        m, size = self.v.size, 4 * self.v.size + 2
         best = np.zeros(3)
-        scale = np.r_[np.full(self.v.size, self.rho_v), np.full(self.v.size, self.rho_w), np.ones(2 * self.v.size + 1), self.rho_v]
+        scale = np.r_[np.full(m, self.rho_v), np.full(m, self.rho_w), np.ones(2 * m + 1), self.rho_v]
         for kind in range(3):
             x = rng.standard_normal((400, size)) * scale
             for step in np.geomspace(1.0, 1e-3, 25):
