@@ -175,7 +175,7 @@ def joint_last(
     if in_ball:
         delta_norm = np.fmin(delta_norm, _ball_delta_norm(weight, whole, entering, slope, base, rho, bias))
         if below_ball is not None:
-            sups = shared_bounds(below_ball, at, weight, constant, rho, bias, (value, slope, bend))
+            sups = shared_bounds(below_ball, at, weight, constant, rho, bias, (value, slope, bend), delta_norm)
             delta_norm, bent, steep = (np.fmin(*pair) for pair in zip((delta_norm, bent, steep), sups, strict=True))
     else:
         size, below = weight.magnitude[..., None, :], below[..., None, :]

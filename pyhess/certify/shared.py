@@ -56,10 +56,11 @@ def shared_bounds(
     rho: FloatArray,
     bias: bool,
     pieces: tuple[Interval, Interval, Interval],
+    known: FloatArray,
 ) -> list[FloatArray]:
     """Bounds (..., n) of |r| |v phi'|, sum_j (-r v_j phi''_j)_+ w_j² and |r| (sum_j (phi'_j w_j)²)^(1/2).
 
-    ``s`` (pieces, ..., n, m) and ``pieces`` phi, phi' and phi'' there; otherwise as for `joint_last`.
+    ``s`` (pieces, ..., n, m) and ``pieces`` phi, phi' and phi'' there; ``known`` of the first; otherwise as for `joint_last`.
     """
     value, slope, bend = pieces
     lead, (rows, units) = s.lo.shape[1:-2], s.lo.shape[-2:]
@@ -84,5 +85,5 @@ def shared_bounds(
 
     out = np.empty((3, cells, rows))
     of_pieces = (pieced(x) for x in (value.lo, value.hi, slope.magnitude, bend.lo, bend.hi, least))
-    shared_sups(base, v, norms_below, rho_v, rho_w, bias, *of_pieces, out)  # type: ignore[call-arg]
+    shared_sups(base, v, norms_below, rho_v, rho_w, bias, *of_pieces, spread(known, rows), out)  # type: ignore[call-arg]
     return [x.reshape(*lead, rows) * (1.0 + _ROOM) for x in out]
