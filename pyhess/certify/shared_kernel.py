@@ -15,7 +15,7 @@ TURNED, BENT, STEEP = 0, 1, 2
 _ROUNDING = 1e-14
 #: Least scale of a residual and of a sum.
 _LEAST = 1e-100
-#: Share of what is known that the first sum has to be below for the others to be worth their time.
+#: Share of what is known that the first sum has to be below about zero for the others to be worth their time.
 _GAIN = 0.88
 #: Pieces of a row's change; steps of the search for multipliers, for a cell's first datum, and for others from the last one's.
 _ROWS, _FIRST, _NEXT, _LATE = 4, 60, 12, 6
@@ -163,7 +163,8 @@ def shared_sups(
     """Write bounds (3, cells, n) of |r| |v phi'|, sum (-r v phi'')_+ w² and |r| |phi' w|.
 
     ``base`` (2, cells, n) bounds c - y and y - c, v (cells, m), rows (cells, n, m), radii (cells,), pieces of s
-    (cells, n, m, pieces). Where the first is hardly below what is ``known`` of it (cells, n), the others are left out: infinite.
+    (cells, n, m, pieces). About zero, where all units are alike, the others are left out (infinite) if
+    the first is hardly below what is ``known`` of it (cells, n).
     """
     cells, count, units, pieces = value_lo.shape
     room = np.empty((4, units, 2 * pieces))
@@ -175,7 +176,7 @@ def shared_sups(
         about_v = rho_v[b] * (np.abs(v[b]).max() + rho_v[b])
         scale[3] = rho_w[b] * (1.0 + rho_w[b])
         for kind in range(3):
-            if kind == BENT and out[TURNED, b].sum() > _GAIN * known[b].sum():
+            if kind == BENT and not v[b].any() and out[TURNED, b].sum() > _GAIN * known[b].sum():
                 out[BENT:, b] = math.inf
                 break
             warm[0], warm[1], warm[2], warm[3] = 0.2, 0.4, -0.7, -0.7
