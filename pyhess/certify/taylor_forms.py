@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ..model import MLP
 from .intervals import ROOT_TINY, TINY, Interval, down, gamma, up
-from .taylor_cubics import cubic_polynomial
+from .taylor_nodes import cubic_polynomial
 from .taylor_triples import add_spread, add_with, triples
 
 FloatArray = npt.NDArray[np.float64]

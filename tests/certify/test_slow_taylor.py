@@ -211,6 +211,9 @@ def test_files_without_or_with_wrong_multipliers(tmp_path: Path) -> None:
     for share, error in ((0.0, "share is 0.0"), (1.5, "above 0 and at most 1"), ("half", "allowed is a number")):
         with pytest.raises(ph.errors.FileError, match=error):
             ph.load_certificate(rewritten({"share": share}))
+    for tau, error in ((0.0, "tau is 0.0"), (-1.0, "allowed are positive numbers"), (None, "allowed is a number")):
+        with pytest.raises(ph.errors.FileError, match=error):
+            ph.load_certificate(rewritten({"tau": tau}))
     with pytest.raises(ph.errors.FileError, match="unknown halves"):
         ph.load_certificate(rewritten({"halves": [1.0]}))
     wrong = arrays["multipliers.turned"].copy()

@@ -17,9 +17,9 @@ from pyhess.certify.higher_ranges import derivative_bound, derivative_points
 from pyhess.certify.intervals import Interval
 from pyhess.certify.subdivision import Limits
 from pyhess.certify.taylor import taylor_bound, taylor_knows
-from pyhess.certify.taylor_cubics import cubic_polynomial
 from pyhess.certify.taylor_forms import Forms
 from pyhess.certify.taylor_hessian import Expansion, Quadratic, taylor_hessian
+from pyhess.certify.taylor_nodes import cubic_polynomial
 from pyhess.certify.taylor_triples import triples
 
 from .conftest import trained_problem
