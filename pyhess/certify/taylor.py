@@ -242,16 +242,18 @@ def _promising(lifted: _Lifted, known: float) -> _State | None:
 def _renewed(lifted: _Lifted, state: _State, cancelled: npt.NDArray[np.int32]) -> _State:
     """The same Lam and A with the best eta of those tried until it was cancelled, a better tau, and a floor of Lam's shape."""
     lam = state.lam
-    values = {}
+    best, schur = -np.inf, None
     for share in _SHARES:
         if cancelled[0]:
             return state
-        schur = _schur(lifted, replace(state, share=share), lam)
-        values[share] = -np.inf if schur is None else float(np.linalg.eigvalsh(schur)[0])
-    state = replace(state, share=max(values, key=lambda share: values[share]))
-    schur = _schur(lifted, state, lam)
+        trial = replace(state, share=share)
+        found = _schur(lifted, trial, lam)
+        value = -np.inf if found is None else float(np.linalg.eigvalsh(found)[0])
+        if value > best:
+            best, chosen, schur = value, trial, found
     if schur is None:
-        return state
+        return replace(state, share=_SHARES[0])
+    state = chosen
     moved = _solved(lifted, state, lam) @ np.linalg.eigh(schur)[1][:, 0]
     turning = float(moved @ lifted.gram @ moved)
     # The least multiple of Lam that will do, and what Lam has beyond.
@@ -259,9 +261,9 @@ def _renewed(lifted: _Lifted, state: _State, cancelled: npt.NDArray[np.int32]) -
     values_lam = np.maximum(values_lam, 1e-9 * values_lam[-1])
     inverse = (vectors_lam / np.sqrt(values_lam)) @ vectors_lam.T
     shaped, root = (vectors_lam * values_lam) @ vectors_lam.T, (vectors_lam * np.sqrt(values_lam)) @ vectors_lam.T
-    best = lifted.ball / np.sqrt(turning) if turning > 0.0 else state.tau
+    ideal = lifted.ball / np.sqrt(turning) if turning > 0.0 else state.tau
     for power in (1.0, 0.5, 0.25, 0.0):
-        trial = replace(state, tau=state.tau * (best / state.tau) ** power)
+        trial = replace(state, tau=state.tau * (ideal / state.tau) ** power)
         tail = lifted.tail(trial).reshape((lifted.size,) * 4)
         scaled = np.einsum("kalb,ac,bd->kcld", tail, inverse, inverse, optimize=True).reshape(lifted.size**2, -1)
         lowest = float(eigvalsh(0.5 * (scaled + scaled.T), subset_by_index=[0, 0])[0])

@@ -28,6 +28,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Numbers in the third derivatives of one layer's Jacobian, for a block of data.
 _BLOCK_NUMBERS = 2**22
+#: Products that one datum has in an entry of the third order; all are added up in one sum, which rounds so often.
+_CUBIC_TERMS = 8
 
 
 def taylor_work(net: MLP, num_samples: int) -> float:
@@ -163,7 +165,7 @@ def _add_gram(total: Quadratic, left: Forms, right: Forms, additions: int) -> Te
     others = np.tensordot(p.second, q.value, (0, 0))  # (a, k, l, b)
     total.tail += 0.5 * (seconds.transpose(2, 0, 3, 1) + others.transpose(1, 0, 2, 3))
     total.tail += np.tensordot(p.first, q.first, (0, 0)).transpose(1, 0, 3, 2)  # (a, k, b, l)
-    rest = rest_of_products(p, q, lambda x, y: x.T @ y, count + additions)
+    rest = rest_of_products(p, q, lambda x, y: x.T @ y, _CUBIC_TERMS * count + additions)
     total.rest += 0.5 * (rest + rest.T) * (1.0 + gamma(4))
     return Gram(p, q)
 
@@ -185,7 +187,7 @@ def _add_mixed(total: Quadratic, delta: Forms, tangent: Forms, where: slice, add
     crossed = np.tensordot(p.first, q.first, (0, 0))  # (j, k, i, b, l)
     second = seconds.transpose(3, 0, 1, 4, 2) + others.transpose(1, 0, 3, 2, 4) + 2.0 * crossed.transpose(1, 0, 2, 4, 3)
     total.tail[:, where] += second.reshape(size, rows, size, size)
-    rest = rest_of_products(p, q, lambda x, y: np.tensordot(x, y, (0, 0)), count + additions).reshape(rows, size)
+    rest = rest_of_products(p, q, lambda x, y: np.tensordot(x, y, (0, 0)), _CUBIC_TERMS * count + additions).reshape(rows, size)
     total.rest[where] += rest * (1.0 + gamma(4))
     total.rest[:, where] += rest.T * (1.0 + gamma(4))
     return Mixed(p, q, where)
@@ -206,5 +208,5 @@ def _add_squares(residual: Quadratic, squares: Quadratic, outputs: Forms, weight
     squares.rest += (left_out.T @ left_out) * (1.0 + gamma(count + 8)) + count * TINY
     # The roundings do not depend on eta, which takes the squares at most once.
     sizes = root[:, None] * flat.sizes * (1.0 + gamma(32))
-    residual.rest += gamma(count + additions + 64) * (sizes.T @ sizes) + count * TINY
+    residual.rest += gamma(_CUBIC_TERMS * count + additions + 64) * (sizes.T @ sizes) + count * TINY
     return Squares(times(mass, flat.first), flat.second)
