@@ -18,6 +18,7 @@ from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_ranges import activation, activations
 from pyhess.certify.reference_triples import triples
 
+from ..jax_networks import jax_outputs
 from .slow_taylor_cases import CASES, Array, Case, cubic, forms, polynomial, problem, symmetric
 
 pytestmark = pytest.mark.usefixtures("long_doubles")
@@ -30,23 +31,7 @@ def _derivatives(obj: ph.Objective, theta: Array, u: Array) -> tuple[Array, ...]
     x, mass = obj.data.X, obj.data.normalized_weights
 
     def outputs(theta: Any) -> Any:
-        a, at = x, 0
-        for layer, (fan_in, fan_out) in enumerate(zip(net.widths[:-1], net.widths[1:], strict=True)):
-            s = a @ theta[at : at + fan_in * fan_out].reshape(fan_out, fan_in).T
-            at += fan_in * fan_out
-            if net.bias:
-                s, at = s + theta[at : at + fan_out], at + fan_out
-            if net.parametrization == "ntk":
-                s = s / np.sqrt(fan_in)
-            if layer < net.num_layers - 1:
-                beta = net.betas[layer]
-                a = {
-                    "tanh": jnp.tanh,
-                    "sigmoid": jax.nn.sigmoid,
-                    "softplus": lambda s, beta=beta: jnp.logaddexp(0.0, beta * s) / beta,
-                    "gelu": lambda s: jax.nn.gelu(s, approximate=False),
-                }[net.activations[layer]](s)
-        return s
+        return jax_outputs(net, theta, x)
 
     def roots(theta: Any) -> Any:
         first = jax.jacfwd(outputs)(theta)
