@@ -48,7 +48,7 @@ def certify(
         at the centre minus a bound of its change; small networks, tight on small regions. ``"comparison"``, ``"deif"``: two
         eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"blocks"``: the residual part's
         block of one unit of a single hidden layer; any number of inputs. ``"taylor"``: the Hessian's Taylor polynomial of the
-        second order about a small ball's centre; up to 40 parameters, any depth. ``"third"``: the Hessian at a small ball's
+        third order about a small ball's centre; up to 40 parameters, any depth. ``"third"``: the Hessian at a small ball's
         centre and the third derivatives over it; small networks of any depth. ``"units"``: branch and bound over the weights
         of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the
         parameters of a small network on a box. ``"cells"``: branch and bound with the moment bound, for several hidden layers:

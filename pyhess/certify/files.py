@@ -229,7 +229,7 @@ def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipl
         return _read_sets(content, obj)
     size, of_taylor = obj.num_params, method == "taylor"
     axes = {"lam": 2, "turned" if of_taylor else "halves": 3, "weights": 1}
-    fields = exact_keys("multipliers", content, (*axes, "share") if of_taylor else tuple(axes))
+    fields = exact_keys("multipliers", content, (*axes, "share", "tau") if of_taylor else tuple(axes))
     arrays = {}
     for name, count in axes.items():
         array = as_real(f"multipliers.{name}", fields[name])
@@ -240,12 +240,14 @@ def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipl
         arrays[name] = array
     if not of_taylor:
         return ThirdMultipliers(**arrays)
-    share = finite_number(fields, "share")
+    share, tau = finite_number(fields, "share"), finite_number(fields, "tau")
     if not 0.0 < share <= 1.0:
         raise InputError(f"multipliers.share is {share!r}; allowed are numbers above 0 and at most 1.")
+    if not tau > 0.0:
+        raise InputError(f"multipliers.tau is {tau!r}; allowed are positive numbers.")
     if not (arrays["weights"] > 0.0).all():
         raise InputError(f"multipliers.weights has {arrays['weights'].min()!r} as its least; allowed are positive numbers.")
-    return TaylorMultipliers(**arrays, share=share)
+    return TaylorMultipliers(**arrays, share=share, tau=tau)
 
 
 def _read_sets(content: Any, obj: Objective) -> JointSets:

@@ -1,20 +1,23 @@
-"""The fourth derivative of an activation at points, and bounds of the third to the fifth over intervals."""
+"""Derivatives of activations at points up to the fifth order, and bounds of the fourth to the sixth over intervals.
+
+The k-th derivative of tanh is (1 - t²) Q_k(t), t = tanh(s), with Q_1 = 1 and Q_{k+1} = (1 - t²) Q_k' - 2t Q_k; that of GELU is,
+from the second on, n(s) P_k(s), n the normal density, with P_2 = 2 - s² and P_{k+1} = P_k' - s P_k. Between the zeros of the next
+polynomial they are monotone.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numpy.polynomial import Polynomial
 
 from .intervals import TINY, Interval
 from .ranges import derivative_range
 
 FloatArray = npt.NDArray[np.float64]
-
-#: The value at points, and what its error is relative to.
-_Function = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
 #: Relative error allowed for an expression of a few operations on enclosures and library functions.
 _RELATIVE = 2.0**-44
@@ -22,113 +25,83 @@ _RELATIVE = 2.0**-44
 _NEAR = 1e-6
 #: Beyond this GELU's derivatives from the third on are below 1e-300.
 _GELU_FAR = 40.0
+_HIGHEST = 6
+
+
+@dataclass(frozen=True)
+class _Derivative:
+    """A polynomial in s or tanh(s) times (1 - tanh²) or the normal density, with its critical points and the values there."""
+
+    polynomial: Polynomial
+    of_tanh: bool
+    critical: list[tuple[float, float]]
+
+    def __call__(self, s: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values, and what their errors are relative to."""
+        if self.of_tanh:
+            e = np.exp(-2.0 * np.abs(s))
+            factor, at, blur = 4.0 * e / (1.0 + e) ** 2, np.tanh(s), 1.0 + np.minimum(np.abs(s), 800.0)
+        else:
+            at = np.clip(s, -_GELU_FAR, _GELU_FAR)
+            factor, blur = np.exp(-0.5 * at * at) / math.sqrt(2.0 * math.pi), 1.0 + at * at
+        size = Polynomial(np.abs(self.polynomial.coef))(np.abs(at))
+        return factor * self.polynomial(at), factor * size * blur
+
+
+def _derivatives(first: Polynomial, order: int, of_tanh: bool) -> dict[int, _Derivative]:
+    """Those of the orders 3 to 6, from the polynomial of the given order."""
+    found = {order: first}
+    slope = Polynomial([1.0, 0.0, -1.0]) if of_tanh else Polynomial([1.0])
+    turn = Polynomial([0.0, 2.0 if of_tanh else 1.0])
+    for k in range(order, _HIGHEST + 1):
+        found[k + 1] = slope * found[k].deriv() - turn * found[k]
+    made = {}
+    for k in range(3, _HIGHEST + 1):
+        roots = found[k + 1].roots()
+        real = roots.real[np.abs(roots.imag) < 1e-9]
+        places = np.arctanh(real[np.abs(real) < 1.0]) if of_tanh else real
+        values = _Derivative(found[k], of_tanh, [])(places)[0]
+        # The error of a position counts with its square.
+        made[k] = _Derivative(found[k], of_tanh, list(zip(places.tolist(), values.tolist(), strict=True)))
+    return made
+
+
+_TANH = _derivatives(Polynomial([1.0]), 1, of_tanh=True)
+_GELU = _derivatives(Polynomial([2.0, 0.0, -1.0]), 2, of_tanh=False)
+
+
+def _scaled(name: str, beta: float, order: int) -> tuple[_Derivative, float, float]:
+    """(f, inner, outer): the derivative is outer f(inner s)."""
+    if name == "gelu":
+        return _GELU[order], 1.0, 1.0
+    if name == "tanh":
+        return _TANH[order], 1.0, 1.0
+    # sigmoid(z) = (1 + tanh(z/2)) / 2, and softplus' = sigmoid(beta s).
+    if name == "sigmoid":
+        return _TANH[order], 0.5, 0.5 ** (order + 1)
+    return _TANH[order - 1], 0.5 * beta, 0.5**order * beta ** (order - 1)
 
 
 def derivative_points(name: str, beta: float, order: int, s: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Phi^(order) at the points s, for orders up to 4, and a bound of its error."""
-    if order <= 3:
-        found = derivative_range(name, beta, order, Interval.point(s))
+    """Phi^(order) at the points s, for orders up to 5, and a bound of its error."""
+    if order <= 3 or name == "identity":
+        found = derivative_range(name, beta, min(order, 3), Interval.point(s))
         return found.middle, found.radius
-    value, size = _FOURTH[name](_unit(name, beta, s))
-    factor = beta**3 if name == "softplus" else 1.0
-    return factor * value, factor * size * _RELATIVE + TINY
+    function, inner, outer = _scaled(name, beta, order)
+    value, size = function(inner * s)
+    return outer * value, outer * size * _RELATIVE + TINY
 
 
 def derivative_bound(name: str, beta: float, order: int, s: Interval) -> FloatArray:
-    """Upper bound of |phi^(order)| over s, for orders 3 to 5."""
-    if order == 3 or name == "identity":
-        return derivative_range(name, beta, min(order, 3), s).magnitude
-    z = s.scaled(beta) if name == "softplus" else s
-    if name == "softplus" and order == 4:
-        return beta**3 * derivative_range("sigmoid", 1.0, 3, z).magnitude * (1.0 + _RELATIVE)
-    if name == "gelu":
-        found, factor = _largest(z, _GELU[order], _GELU_CRITICAL[order]), 1.0
-    else:
-        # sigmoid(z) = (1 + tanh(z/2)) / 2, and softplus' = sigmoid.
-        at = order - (name == "softplus")
-        half = name != "tanh"
-        found = _largest(z.scaled(0.5) if half else z, _TANH[at], _TANH_CRITICAL[at])
-        factor = 0.5 ** (at + 1) if half else 1.0
-        factor *= beta ** (order - 1) if name == "softplus" else 1.0
-    return factor * found * (1.0 + _RELATIVE) + TINY
-
-
-def _largest(z: Interval, function: _Function, critical: list[tuple[float, float]]) -> FloatArray:
-    """Largest absolute value over z of a function that is monotone between its critical points, which come with its values."""
+    """Upper bound of |phi^(order)| over s, for orders 4 to 6."""
+    if name == "identity":
+        return np.zeros_like(s.lo)
+    function, inner, outer = _scaled(name, beta, order)
+    z = s.scaled(inner)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         (low, low_size), (high, high_size) = function(z.lo), function(z.hi)
     found = np.maximum(np.abs(low) + low_size * _RELATIVE, np.abs(high) + high_size * _RELATIVE)
-    for position, extreme in critical:
+    for position, extreme in function.critical:
         inside = (z.lo <= position + _NEAR) & (z.hi >= position - _NEAR)
         found = np.where(inside, np.maximum(found, abs(extreme) * (1.0 + _RELATIVE)), found)
-    return found
-
-
-def _unit(name: str, beta: float, s: FloatArray) -> FloatArray:
-    return beta * s if name == "softplus" else s
-
-
-def _tanh_fourth(s: FloatArray) -> tuple[FloatArray, FloatArray]:
-    e = np.exp(-2.0 * np.abs(s))
-    slope, t = 4.0 * e / (1.0 + e) ** 2, np.tanh(s)
-    return slope * t * (16.0 - 24.0 * t * t), slope * 40.0 * (1.0 + np.minimum(np.abs(s), 800.0))
-
-
-def _sigmoid_fourth(s: FloatArray) -> tuple[FloatArray, FloatArray]:
-    value, size = _tanh_fourth(0.5 * s)
-    return value / 32.0, size / 32.0
-
-
-def _softplus_fourth(z: FloatArray) -> tuple[FloatArray, FloatArray]:
-    e = np.exp(-np.abs(z))
-    slope = e / (1.0 + e) ** 2  # sigmoid'
-    return slope * (1.0 - 6.0 * slope), slope * 7.0 * (1.0 + np.minimum(np.abs(z), 800.0))
-
-
-def _gelu_fourth(s: FloatArray) -> tuple[FloatArray, FloatArray]:
-    c = np.clip(s, -_GELU_FAR, _GELU_FAR)
-    density, square = np.exp(-0.5 * c * c) / math.sqrt(2.0 * math.pi), c * c
-    return density * (-square * square + 7.0 * square - 4.0), density * (square * square + 7.0 * square + 4.0) * (1.0 + square)
-
-
-def _zero(s: FloatArray) -> tuple[FloatArray, FloatArray]:
-    return np.zeros_like(s), np.zeros_like(s)
-
-
-def _tanh_fifth(s: FloatArray) -> tuple[FloatArray, FloatArray]:
-    e = np.exp(-2.0 * np.abs(s))
-    slope, square = 4.0 * e / (1.0 + e) ** 2, np.tanh(s) ** 2
-    return slope * (16.0 - 120.0 * square * (1.0 - square)), slope * 136.0 * (1.0 + np.minimum(np.abs(s), 800.0))
-
-
-def _gelu_fifth(s: FloatArray) -> tuple[FloatArray, FloatArray]:
-    c = np.clip(s, -_GELU_FAR, _GELU_FAR)
-    density, square = np.exp(-0.5 * c * c) / math.sqrt(2.0 * math.pi), c * c
-    size = density * np.abs(c) * (square * square + 11.0 * square + 18.0) * (1.0 + square)
-    return density * c * (square * square - 11.0 * square + 18.0), size
-
-
-def _extremes(function: _Function, positions: list[float]) -> list[tuple[float, float]]:
-    """Critical points with the values there; the error of a position counts with its square."""
-    return [(s, float(function(np.array([s]))[0][0])) for root in positions for s in (root, -root)]
-
-
-_FOURTH: dict[str, _Function] = {
-    "tanh": _tanh_fourth,
-    "sigmoid": _sigmoid_fourth,
-    "softplus": _softplus_fourth,
-    "gelu": _gelu_fourth,
-    "identity": _zero,
-}
-_TANH: dict[int, _Function] = {4: _tanh_fourth, 5: _tanh_fifth}
-_GELU: dict[int, _Function] = {4: _gelu_fourth, 5: _gelu_fifth}
-# Where the next derivative vanishes: 15 q² - 15 q + 2 and 45 q² - 60 q + 17 in q = tanh², and in q = s² for GELU
-# (q - 2) (q - 9) and q³ - 16 q² + 51 q - 18, and at zero.
-_TANH_CRITICAL = {
-    4: _extremes(_tanh_fourth, [math.atanh(math.sqrt((15.0 + side * math.sqrt(105.0)) / 30.0)) for side in (-1.0, 1.0)]),
-    5: _extremes(_tanh_fifth, [0.0, *(math.atanh(math.sqrt((60.0 + side * math.sqrt(540.0)) / 90.0)) for side in (-1.0, 1.0))]),
-}
-_GELU_CRITICAL = {
-    4: _extremes(_gelu_fourth, [0.0, math.sqrt(2.0), 3.0]),
-    5: _extremes(_gelu_fifth, [math.sqrt(float(q)) for q in np.roots([1.0, -16.0, 51.0, -18.0])]),
-}
+    return outer * found * (1.0 + _RELATIVE) + TINY

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from .intervals import TINY, Interval, gamma, matmul, norms, within
 from .joint_kernel import piece_hulls
 from .ranges import derivative_range, growth
+from .shared import Below, shared_bounds
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -42,7 +43,8 @@ class Last:
     """The last hidden layer together with the residual; bounds per datum (n,) and unit (n, m), with leading axes for many cells.
 
     ``curved`` r v phi'', ``delta`` r v phi', ``delta_norm`` sup |delta|, ``peak`` sup |r| max phi'; with row norms w_j of the
-    weights below, ``bent`` sup sum_j |r v_j phi''_j| w_j² and ``steep`` sup |r| sqrt(sum_j (phi'_j w_j)²), infinite if unknown.
+    weights below, ``bent`` sup sum_j (-r v_j phi''_j)_+ w_j² and ``steep`` sup |r| sqrt(sum_j (phi'_j w_j)²), infinite if not
+    known. With ``relative`` these rows are multiplied by the slopes below over the largest of them, otherwise not.
     """
 
     curved: Interval
@@ -51,6 +53,7 @@ class Last:
     peak: FloatArray
     bent: FloatArray
     steep: FloatArray
+    relative: bool = False
 
 
 def pieces_of(rows: int, units: int) -> tuple[int, int]:
@@ -105,7 +108,7 @@ def _product_bound(base: FloatArray, h: FloatArray, d: FloatArray, power: float)
 
 
 def steep_and_curved(activation: tuple[str, float], s: Interval, bar: Interval, steep: FloatArray) -> FloatArray | None:
-    """Supremum over units and their s of steep phi'(s)² + (-bar phi''(s))_+: ``s``, ``bar`` (..., n, m), ``steep`` (..., n) >= 0.
+    """Supremum over units and their s of steep phi'(s)² + (-bar phi''(s))_+: ``s``, ``bar`` (..., n, m), ``steep`` >= 0 as well.
 
     None if the units are too many to be cut into pieces.
     """
@@ -116,7 +119,7 @@ def steep_and_curved(activation: tuple[str, float], s: Interval, bar: Interval, 
     at = _stacked(_cut(s, pieces))
     slope = derivative_range(name, beta, 1, at).magnitude
     sharp = np.maximum(0.0, -(bar * derivative_range(name, beta, 2, at)).lo)
-    found: FloatArray = (steep[..., None] * slope**2 + sharp).max(axis=(0, -1)) * (1.0 + gamma(8)) + TINY
+    found: FloatArray = (steep * slope**2 + sharp).max(axis=(0, -1)) * (1.0 + gamma(8)) + TINY
     return found
 
 
@@ -132,11 +135,13 @@ def joint_last(
     residual: Interval,
     below: FloatArray,
     plain: Last,
+    below_ball: Below | None = None,
 ) -> Last:
     """Sharper than ``plain``, which holds the separate suprema.
 
     ``s`` (n, m), its norm and that of phi(s); the last layer's ``weight`` (m,), ``constant`` (n, 1) = c - y, and its
-    radius ``rho`` (1,) about both in a ball; ``residual`` (n, 1); ``below`` (m,) row norms of the weights entering the units.
+    radius ``rho`` (1,) about both in a ball; ``residual`` (n, 1); ``below`` (m,) row norms of the weights entering the units, and
+    ``below_ball`` what is known of them in a ball.
     All may have leading axes for many cells.
     """
     pieces, parts = pieces_of(*s.lo.shape[-2:])
@@ -166,8 +171,12 @@ def joint_last(
     base = constant.magnitude[..., 0] * (1.0 + gamma(4))
     delta_norm = np.fmin(plain.delta_norm, norms(result_delta.magnitude))
     bent, steep = plain.bent, plain.steep
+    relative = in_ball and below_ball is not None
     if in_ball:
         delta_norm = np.fmin(delta_norm, _ball_delta_norm(weight, whole, entering, slope, base, rho, bias))
+        if below_ball is not None:
+            sups = shared_bounds(below_ball, at, weight, constant, rho, bias, (value, slope, bend), delta_norm)
+            delta_norm, bent, steep = (np.fmin(*pair) for pair in zip((delta_norm, bent, steep), sups, strict=True))
     else:
         size, below = weight.magnitude[..., None, :], below[..., None, :]
         h = size * value.magnitude * (1.0 + gamma(4))
@@ -178,16 +187,14 @@ def joint_last(
         steep = np.fmin(steep, np.sqrt(_product_bound(base, h, (steepness * below) ** 2 * room, 2.0)) * room)
     peak_all = np.fmin(plain.peak, peak * (1.0 + gamma(4)) + TINY)
     units = known[..., None]
-    return Last(
-        within(curved, plain.curved).where(units, plain.curved),
-        result_delta.where(units, plain.delta),
-        *(
-            np.where(known, one, other)
-            for one, other in zip(
-                (delta_norm, peak_all, bent, steep), (plain.delta_norm, plain.peak, plain.bent, plain.steep), strict=True
-            )
-        ),
-    )
+    sharper = [
+        np.where(known, one, other)
+        for one, other in zip(
+            (delta_norm, peak_all, bent, steep), (plain.delta_norm, plain.peak, plain.bent, plain.steep), strict=True
+        )
+    ]
+    curved, delta = within(curved, plain.curved).where(units, plain.curved), result_delta.where(units, plain.delta)
+    return Last(curved, delta, sharper[0], sharper[1], sharper[2], sharper[3], relative)
 
 
 def _ball_parts(rho: FloatArray, parts: int) -> Interval:

@@ -100,8 +100,12 @@ def _first_together(cell: Cell, bounds: Propagation, total: FloatArray) -> None:
     net = cell.net
     own, steepest = _sharpest(bounds, 0), _steepest(bounds, 0)
     rest = np.maximum(0.0, total[..., 0, 0] - own) * (1.0 + gamma(8))
+    # What `bent` bounds multiplies sum_k (phi'_k y_k / g_k)² with the relative slopes g_k that its rows have.
+    slopes = steepest[..., None]
+    if net.num_layers == 3 and bounds.joint is not None and bounds.joint.relative:
+        slopes = bounds.slope[0].magnitude
     # Where the slopes' squares could underflow, the entry stays as it is.
-    coefficient = rest / np.where(steepest > 1e-100, steepest, np.nan) ** 2 * (1.0 + gamma(8))
+    coefficient = rest[..., None] / np.where(slopes > 1e-100, slopes, np.nan) ** 2 * (1.0 + gamma(8))
     found = steep_and_curved((net.activations[0], net.betas[0]), bounds.s[0], bounds.bar[0], coefficient)
     if found is not None:
         total[..., 0, 0] = np.fmin(total[..., 0, 0], found)

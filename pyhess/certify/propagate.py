@@ -16,9 +16,10 @@ import numpy.typing as npt
 from ..errors import InputTypeError
 from ..model import MLP
 from ..regions import Ball, Box, Region
-from .intervals import ROOT_TINY, Interval, down, gamma, matmul, norms, sharp_matmul, up, within
+from .intervals import ROOT_TINY, TINY, Interval, down, gamma, matmul, norms, sharp_matmul, up, within
 from .joint import Last, joint_last
 from .ranges import derivative_range, growth
+from .shared import Below
 from .spectral import norm_bound, norm_bounds
 
 FloatArray = npt.NDArray[np.float64]
@@ -245,7 +246,8 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
             unknown = np.full_like(steepest, np.inf)
             joint = Last(bent, turned, turned_norm, residual_norm * steepest * (1.0 + gamma(4)), unknown, unknown)
             if loss == "squared_error" and net.widths[-1] == 1 and not cell.point:
-                joint = _joint(cell, pre[layer], (pre_norm[layer], a_norm), residual, targets, joint)
+                shared = None if ball is None or layer == 0 else ball.below(layer, entering_norm[layer])
+                joint = _joint(cell, pre[layer], (pre_norm[layer], a_norm), residual, targets, joint, shared)
             bent, turned, turned_norm = joint.curved, joint.delta, joint.delta_norm
         curved.insert(0, bent)
         delta.insert(0, turned)
@@ -263,8 +265,9 @@ class _BallMoves:
     def __init__(self, cell: Cell, x: FloatArray) -> None:
         self._net, self._blocks = cell.net, cell.blocks
         self._at: list[Interval] = []  # s at the centre
+        self._moves: list[FloatArray] = []  # of s, by the layers below
+        self._slopes: list[FloatArray] = []  # sup |phi'| of the hidden layers
         self._a = Interval.point(x)
-        self._steep: FloatArray | None = None  # slopes of the layer below
         self._ds = np.zeros(x.shape[0])
         self._da = np.zeros(x.shape[0])
         self._delta = self._a
@@ -278,18 +281,27 @@ class _BallMoves:
         room = 1.0 + gamma(32)
         own = block.rho * moved_norm
         move = norms(size)[..., None, :] * self._da[..., None]
-        if self._steep is not None:
-            below = np.sqrt(self._steep**2 @ np.swapaxes(size**2, -1, -2)) * (1.0 + gamma(size.shape[-1] + 16)) + ROOT_TINY
+        if layer > 0:
+            below = np.sqrt(self._slopes[-1] ** 2 @ np.swapaxes(size**2, -1, -2)) * (1.0 + gamma(size.shape[-1] + 16)) + ROOT_TINY
             move = np.minimum(move, below * self._ds[..., None])
         s = within(at.widened((own[..., None] + move) * room), s)
+        self._moves.append(move)
         self._ds = np.minimum(norms(s.distance(at)), (own + block.still * self._da) * room)
         self._at.append(at)
         if layer < net.num_layers - 1:
             name, beta = net.activations[layer], net.betas[layer]
             self._a, a = derivative_range(name, beta, 0, at), derivative_range(name, beta, 0, s)
-            self._steep = derivative_range(name, beta, 1, s).magnitude
-            self._da = np.minimum(norms(a.distance(self._a)), self._steep.max(axis=-1) * self._ds * room)
+            self._slopes.append(derivative_range(name, beta, 1, s).magnitude)
+            self._da = np.minimum(norms(a.distance(self._a)), self._slopes[-1].max(axis=-1) * self._ds * room)
         return s
+
+    def below(self, layer: int, entering: FloatArray) -> Below:
+        """What the radii of the layer and of those below do to its pre-activations; ``entering`` bounds |(a, 1)|."""
+        block, slopes = self._blocks[layer], self._slopes[layer - 1]
+        relative = slopes / np.maximum(slopes.max(axis=-1, keepdims=True), TINY) * (1.0 + gamma(4))
+        size = block.weight.magnitude
+        rows = np.sqrt(relative**2 @ np.swapaxes(size**2, -1, -2)) * (1.0 + gamma(size.shape[-1] + 16)) + ROOT_TINY
+        return Below(rows, block.rho, entering, self._at[layer], self._moves[layer])
 
     def turn(self, loss: str, targets: FloatArray, residual: Interval) -> None:
         """Begin with the residual."""
@@ -320,14 +332,20 @@ def _affine_point(block: Block, a: Interval) -> Interval:
 
 
 def _joint(
-    cell: Cell, s: Interval, sizes: tuple[FloatArray, FloatArray], residual: Interval, targets: FloatArray, plain: Last
+    cell: Cell,
+    s: Interval,
+    sizes: tuple[FloatArray, FloatArray],
+    residual: Interval,
+    targets: FloatArray,
+    plain: Last,
+    shared: Below | None,
 ) -> Last:
     net, block, below = cell.net, cell.blocks[-1], cell.blocks[-2]
     rows = (norms(below.weight.magnitude) + below.rho) * (1.0 + gamma(4))
     constant = block.bias[..., None, :] - Interval.point(targets)
     activation = (net.activations[-1], net.betas[-1])
-    shared = net.bias and block.rho_bias
-    return joint_last(activation, s, *sizes, block.weight[..., 0, :], constant, block.rho, shared, residual, rows, plain)
+    bias = net.bias and block.rho_bias
+    return joint_last(activation, s, *sizes, block.weight[..., 0, :], constant, block.rho, bias, residual, rows, plain, shared)
 
 
 def residual_range(loss: str, f: Interval, y: FloatArray) -> tuple[Interval, FloatArray]:

@@ -9,7 +9,7 @@ and cut in two where none does:
     the blocks of single hidden units, with the worst of every datum;
     the blocks of single hidden units, over cells of one unit's weights, for boxes those that the certificate brings along;
     the Hessian at a ball's centre and third derivatives over the ball, with the multipliers that the certificate brings along;
-    the Hessian's Taylor polynomial of the second order about a ball's centre and its rest, with such multipliers;
+    the Hessian's Taylor polynomial of the third order about a ball's centre and its rest, with such multipliers;
     the closed forms for two-layer linear networks.
 
 So what is checked is the number, not the way it was found. A search's cover is where the cutting starts.
@@ -33,11 +33,11 @@ from .reference_blocks import UnitBlocks
 from .reference_cells import prove_cells
 from .reference_centre import CentreBound
 from .reference_cover import is_covered, target_of, without_canonical
+from .reference_cubic_proof import prove_cubic
 from .reference_hessian import Cells, Problem, ball_cells, box_cells, enclosures
 from .reference_interval import UNIT, Range, Wide, down, up, wide, zeros
 from .reference_linear import prove_linear
 from .reference_moment import moment_bound, with_norms
-from .reference_quadratic_proof import prove_quadratic
 from .reference_taylor import small_boxes
 from .reference_tests import Flags, not_below
 from .reference_third import prove_third
@@ -289,7 +289,7 @@ class _Check:
             third = multipliers if isinstance(multipliers, ThirdMultipliers) else None
             return prove_third(problem, region, claim, third, self._deadline)
         taylor = multipliers if isinstance(multipliers, TaylorMultipliers) else None
-        return prove_quadratic(problem, region, claim, taylor, self._deadline)
+        return prove_cubic(problem, region, claim, taylor, self._deadline)
 
     def _boxes(self, box: Box, cover: Cover | None) -> tuple[bool, str]:
         """Prove it on the boxes of a cover, or on the whole box, cutting where needed."""

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .reference_interval import Range, Wide, down, length, up, zeros
+from .reference_interval import Range, Wide, down, length, up, wide, zeros
 from .reference_ranges import activation, loss_gradient
+from .reference_shared import Rows
 
 if TYPE_CHECKING:
     from .reference_hessian import Cells, Problem
@@ -27,7 +28,8 @@ class CommonRadius:
         self._problem, self._cells = problem, cells
         self._at: list[Range] = []
         self._a, self._delta = Range(x), Range(x)
-        self._steep: Wide | None = None
+        self._slopes: list[Wide] = []
+        self._moves: list[Wide] = []
         self._ds, self._da, self._ddelta = zeros(len(x)), zeros(len(x)), zeros(len(x))
 
     def _still(self, layer: int) -> Wide:
@@ -42,18 +44,27 @@ class CommonRadius:
         at = (w * self._a[:, None, :]).sum(-1) + self._cells.b[layer]
         own = up(self._cells.rho[layer] * entering)
         move = up(length(w.size()) * self._da[:, None])
-        if self._steep is not None:
-            move = np.minimum(move, up(length(up(w.size() * self._steep[:, None, :])) * self._ds[:, None]))
+        if layer > 0:
+            move = np.minimum(move, up(length(up(w.size() * self._slopes[-1][:, None, :])) * self._ds[:, None]))
+        self._moves.append(move)
         s = _about(s, at, up(own[:, None] + move))
         self._ds = np.minimum(length((s - at).size()), up(own + up(self._still(layer) * self._da)))
         self._at.append(at)
         if layer < problem.layers - 1:
             name, beta = problem.activations[layer], problem.betas[layer]
             self._a = activation(name, beta, 0, at)
-            self._steep = activation(name, beta, 1, s).size()
+            self._slopes.append(activation(name, beta, 1, s).size())
             apart = length((activation(name, beta, 0, s) - self._a).size())
-            self._da = np.minimum(apart, up(self._steep.max(axis=1) * self._ds))
+            self._da = np.minimum(apart, up(self._slopes[-1].max(axis=1) * self._ds))
         return s
+
+    def rows(self, layer: int, entering: Wide) -> Rows:
+        """What enters a layer's units; ``entering`` bounds |(a, 1)|."""
+        slopes = self._slopes[layer - 1]
+        relative = Range(slopes) / Range(np.maximum(slopes.max(axis=1), wide(1e-300)))[:, None]
+        rows = length((Range(self._cells.w[layer].size()) * relative[:, None, :]).hi)
+        rho = np.broadcast_to(self._cells.rho[layer], (len(slopes),))
+        return Rows(rows, rho, entering, self._at[layer], np.broadcast_to(self._moves[layer], rows.shape))
 
     def turn(self, residual: Range, y: Wide) -> None:
         """Begin backwards with the loss's gradient."""

@@ -23,6 +23,7 @@ from .reference_common import CommonRadius
 from .reference_interval import Range, Wide, down, length, up, wide, zeros
 from .reference_joint import Last, LastLayer, joint_last
 from .reference_ranges import activation, gradient_norm, logistic_derivative, loss_gradient, softmax
+from .reference_shared import Rows
 
 _ONE = Range(wide(1.0))
 
@@ -199,8 +200,9 @@ def passes(problem: Problem, cells: Cells, x: Wide, y: Wide) -> Pass:
             norm = np.minimum(norm, up(up(cells.norms[layer + 1][0] * delta_norm[0]) * slope[layer].size().max(axis=1)))
         delta_norm.insert(0, norm)
         if layer == last - 1 and cells.norms and problem.loss == "squared_error" and problem.widths[-1] == 1:
+            ball = None if common is None or layer == 0 else common.rows(layer, a_norm[layer])
             together = _together(
-                problem, cells, y, (s[layer], hidden_norm, bare_norm), slope[layer], curved[0], delta, delta_norm
+                problem, cells, y, (s[layer], hidden_norm, bare_norm), slope[layer], curved[0], delta, delta_norm, ball
             )
             curved[0], delta[0], delta_norm[0] = together.curved, together.delta, together.delta_norm
     return Pass(a, s, slope, bar, curved, delta, a_norm, delta_norm, together)
@@ -208,14 +210,13 @@ def passes(problem: Problem, cells: Cells, x: Wide, y: Wide) -> Pass:
 
 def _together(
     problem: Problem, cells: Cells, y: Wide, s: tuple[Range, Wide, Wide], slope: Range, curved: Range, delta: list[Range],
-    delta_norm: list[Wide],
+    delta_norm: list[Wide], ball: Rows | None,
 ) -> Last:  # fmt: skip
-    pre, pre_norm, entering = s
-    name, beta = problem.activations[-1], problem.betas[-1]
+    (pre, pre_norm, entering), name, beta = s, problem.activations[-1], problem.betas[-1]
     below = up(length(cells.w[-2].size()) + cells.rho[-2][:, None])
     constant = cells.b[-1] - Range(y)
     shared = problem.bias and not cells.apart
-    layer = LastLayer(name, beta, shared, cells.w[-1][:, 0], constant, cells.rho[-1], entering, below)
+    layer = LastLayer(name, beta, shared, cells.w[-1][:, 0], constant, cells.rho[-1], entering, below, ball)
     unknown = np.full_like(delta_norm[1], np.inf)
     peak = up(delta_norm[1] * slope.size().max(axis=1))
     return joint_last(layer, pre, pre_norm, delta[1], Last(curved, delta[0], delta_norm[0], peak, unknown, unknown))

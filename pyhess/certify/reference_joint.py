@@ -19,6 +19,7 @@ import numpy as np
 
 from .reference_interval import Range, Wide, down, exp, length, up, wide, zeros
 from .reference_ranges import activation
+from .reference_shared import Rows, shared_bounds
 
 #: Pieces of s and of v (multiples of what the certificates use, so that nothing is lost), and points that a0, b0 are moved to.
 _PIECES, _PARTS, _TOUCHES = 48, 32, 12
@@ -34,7 +35,8 @@ _STEEPEST = {"tanh": 1.0, "identity": 1.0, "relu": 1.0, "gelu": 1.12890414518515
 @dataclass(frozen=True)
 class Last:
     """The last hidden layer, (n, m) per unit and (n,): r v phi'', r v phi', sup |delta|, sup |r| max phi', and for the row norms
-    w_j of the weights below sup sum |r v_j phi''_j| w_j² and sup |r| sqrt(sum (phi'_j w_j)²), infinite where not known.
+    w_j of the weights below sup sum (-r v_j phi''_j)_+ w_j² and sup |r| sqrt(sum (phi'_j w_j)²), infinite where not known;
+    with ``relative`` the weights are those times the slopes below over the largest of these.
     """
 
     curved: Range
@@ -43,6 +45,7 @@ class Last:
     peak: Wide
     bent: Wide
     steep: Wide
+    relative: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class LastLayer:
     rho: Wide
     entering: Wide
     below: Wide  # (B, m)
+    ball: Rows | None = None
 
 
 def joint_last(layer: LastLayer, s: Range, s_norm: Wide, residual: Range, plain: Last) -> Last:
@@ -97,8 +101,12 @@ def joint_last(layer: LastLayer, s: Range, s_norm: Wide, residual: Range, plain:
     norm = np.minimum(plain.delta_norm, length(delta.size()))
     bent, steep = plain.bent, plain.steep
     base = layer.constant.size()[:, 0]
+    relative = left is not None and layer.ball is not None
     if left is not None:
         norm = np.minimum(norm, _ball_delta_norm(layer, whole, slope, base))
+        if layer.ball is not None:
+            sups = shared_bounds(layer.ball, at, layer.v, layer.constant, layer.rho, layer.bias, (value, slope, bend))
+            norm, bent, steep = (np.where(y < x, y, x) for x, y in zip((norm, bent, steep), sups, strict=True))
     else:
         size = Range(layer.v.size())
         h = (size * Range(value.size())).hi
@@ -109,15 +117,15 @@ def joint_last(layer: LastLayer, s: Range, s_norm: Wide, residual: Range, plain:
         bent = np.minimum(bent, _largest(base, h, (size * sharp * below.square()).hi, 1))
         steep = np.minimum(steep, Range(_largest(base, h, (flat * below).square().hi, 2)).root().hi)
     top = np.maximum(peak.hi.max(axis=1), wide(0.0))
-    return Last(_within(curved, plain.curved), delta, norm, np.minimum(plain.peak, top), bent, steep)
+    return Last(_within(curved, plain.curved), delta, norm, np.minimum(plain.peak, top), bent, steep, relative)
 
 
 def steep_and_curved(name: str, beta: float, s: Range, bar: Range, steep: Wide) -> Wide:
-    """Supremum over units and their s of steep phi'² + (-bar phi'')_+ for s and bar (n, m), steep (n,) >= 0."""
+    """Supremum over units and their s of steep phi'² + (-bar phi'')_+ for s and bar (n, m), steep (n, m) >= 0."""
     at = pieces(s, _PIECES)
     slope, bend = (activation(name, beta, order, at) for order in (1, 2))
     sharp = np.maximum(wide(0.0), -(bar[None] * bend).lo)
-    return wide(up((Range(steep[None, :, None]) * slope.square()).hi + sharp).max(axis=2).max(axis=0))
+    return wide(up((Range(steep[None]) * slope.square()).hi + sharp).max(axis=2).max(axis=0))
 
 
 def pieces(x: Range, number: int) -> Range:

@@ -182,8 +182,11 @@ def _first_together(problem: Problem, along: Pass, total: Wide) -> None:
     own = np.maximum(wide(0.0), -along.curved[0].lo).max(axis=1)
     steepest = along.slope[0].size().max(axis=1)
     rest = np.maximum(wide(0.0), up(total[:, 0, 0] - own))
-    large = steepest > 1e-100
-    coefficient = (Range(rest) / Range(np.where(large, steepest, wide(1.0))).square()).hi
+    # The last hidden layer's part may have the slopes over their largest in it already.
+    relative = problem.layers == 3 and along.last is not None and along.last.relative
+    slopes = along.slope[0].size() if relative else np.broadcast_to(steepest[:, None], along.slope[0].lo.shape)
+    large = slopes.min(axis=1) > 1e-100
+    coefficient = (Range(rest)[:, None] / Range(np.where(slopes > 1e-100, slopes, wide(1.0))).square()).hi
     found = steep_and_curved(problem.activations[0], problem.betas[0], along.s[0], along.bar[0], coefficient)
     total[:, 0, 0] = np.where(large & (found < total[:, 0, 0]), found, total[:, 0, 0])
 

@@ -4,9 +4,10 @@ With t = tanh s:      phi' = 1 - t²,   phi'' = -2t(1 - t²),         phi''' = (
 with p = logistic s:  phi' = p(1 - p), phi'' = p(1 - p)(1 - 2p),    phi''' = p(1 - p)(1 - 6p(1 - p)),
 
 phi'''' = 8t(1 - t²)(2 - 3t²) and p(1 - p)(1 - 2p)(1 - 12p(1 - p)), phi''''' = (1 - t²)(16 - 120t²(1 - t²)) and
-q(1 - 30q(1 - 4q)) for q = p(1 - p), and a softplus's derivatives are those of p a step higher. The range of a polynomial is
-spanned by the two ends and the critical points in between. GELU's derivatives are Phi + s pdf, pdf (2 - s²), pdf s (s² - 4),
-pdf (7s² - s⁴ - 4) and pdf s (s⁴ - 11s² + 18), with critical points in s.
+q(1 - 30q(1 - 4q)) for q = p(1 - p), phi = -16t(1 - t²)(17 - 15t²(4 - 3t²)) and q(1 - 2p)(1 - 60q(1 - 6q)), and a softplus's
+derivatives are those of p a step higher. The range of a polynomial is spanned by the two ends and the critical points in between.
+GELU's derivatives are Phi + s pdf, pdf (2 - s²), pdf s (s² - 4), pdf (7s² - s⁴ - 4), pdf s (s⁴ - 11s² + 18) and
+pdf (18 - 51s² + 16s⁴ - s⁶), with critical points in s.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from .reference_interval import Range, Wide, down, exp, length, logistic, normal
 Function = Callable[[Range], Range]
 
 _ONE, _TWO, _THREE, _FOUR, _SIX, _SEVEN, _EIGHT, _ELEVEN, _TWELVE = (Range(wide(float(k))) for k in (1, 2, 3, 4, 6, 7, 8, 11, 12))
-_SIXTEEN, _EIGHTEEN, _THIRTY, _HUNDRED_TWENTY = (Range(wide(float(k))) for k in (16, 18, 30, 120))
+_FIFTEEN, _SIXTEEN, _SEVENTEEN, _EIGHTEEN = (Range(wide(float(k))) for k in (15, 16, 17, 18))
+_THIRTY, _FIFTY_ONE, _SIXTY, _HUNDRED_TWENTY = (Range(wide(float(k))) for k in (30, 51, 60, 120))
 #: Critical points are known to more digits than this.
 _NEAR = 1e-15
 
 
 def activation(name: str, beta: float, order: int, s: Range) -> Range:
-    """Phi (order 0) or its derivative of an order up to 5 over s; a ReLU's slope at the kink is anything in [0, 1]."""
+    """Phi (order 0) or its derivative of an order up to 6 over s; a ReLU's slope at the kink is anything in [0, 1]."""
     if name == "identity":
         return s if order == 0 else _constant(s, 1.0 if order == 1 else 0.0)
     if name == "relu":
@@ -62,7 +64,7 @@ def activations(name: str, beta: float, orders: Sequence[int], s: Range) -> list
 
 
 def logistic_derivative(order: int, s: Range) -> Range:
-    """The logistic function or its derivative of an order up to 5 over s."""
+    """The logistic function or its derivative of an order up to 6 over s."""
     return _logistic_of(logistic(s), order)
 
 
@@ -132,6 +134,7 @@ def _logistic_slope(p: Range) -> Range:
 _THIRD = 0.57735026918962576451  # 1/sqrt 3
 _FOURTH = (0.39803891044618997257, 0.91736853310546611541)
 _FIFTH = (0.63911483860062703209, 0.96169930665142303218)
+_SIXTH = (0.30269360559913155051, 0.78165050763017089749, 0.98186849031891879143)
 _TANH: dict[int, tuple[Function, tuple[float, ...]]] = {
     1: (_tanh_slope, (0.0,)),
     2: (lambda t: -(_TWO * t * _tanh_slope(t)), (-_THIRD, _THIRD)),
@@ -145,6 +148,11 @@ _TANH: dict[int, tuple[Function, tuple[float, ...]]] = {
     5: (
         lambda t: _tanh_slope(t) * (_SIXTEEN - _HUNDRED_TWENTY * t.square() * _tanh_slope(t)),
         (0.0, *(sign * root for sign in (-1.0, 1.0) for root in _FIFTH)),
+    ),
+    # 315 t⁶ - 525 t⁴ + 231 t² - 17 = 0.
+    6: (
+        lambda t: -(_SIXTEEN * t * _tanh_slope(t) * (_SEVENTEEN - _FIFTEEN * t.square() * (_FOUR - _THREE * t.square()))),
+        tuple(sign * root for sign in (-1.0, 1.0) for root in _SIXTH),
     ),
 }
 _LOGISTIC: dict[int, tuple[Function, tuple[float, ...]]] = {
@@ -162,9 +170,16 @@ _LOGISTIC: dict[int, tuple[Function, tuple[float, ...]]] = {
         lambda p: _logistic_slope(p) * (_ONE - _THIRTY * _logistic_slope(p) * (_ONE - _FOUR * _logistic_slope(p))),
         (0.5, *(0.5 + 0.5 * sign * root for sign in (-1.0, 1.0) for root in _FIFTH)),
     ),
+    6: (
+        lambda p: (
+            _logistic_slope(p) * (_ONE - _TWO * p) * (_ONE - _SIXTY * _logistic_slope(p) * (_ONE - _SIX * _logistic_slope(p)))
+        ),
+        tuple(0.5 + 0.5 * sign * root for sign in (-1.0, 1.0) for root in _SIXTH),
+    ),
 }
 _ROOT2 = 1.41421356237309504880
 _GELU_FIFTH = (0.63441647503971773843, 1.94588780455708413804, 3.43671884044566414447)
+_GELU_SIXTH = (1.17877341580507930880, 2.41897187424671261888, 3.84175328538866117983)
 _GELU: dict[int, tuple[Function, tuple[float, ...]]] = {
     0: (lambda s: s * normal(s), (-0.75179152469356445746,)),
     1: (lambda s: normal(s) + s * normal_density(s), (-_ROOT2, _ROOT2)),
@@ -182,5 +197,10 @@ _GELU: dict[int, tuple[Function, tuple[float, ...]]] = {
     5: (
         lambda s: normal_density(s) * s * (s.square().square() - _ELEVEN * s.square() + _EIGHTEEN),
         tuple(sign * root for sign in (-1.0, 1.0) for root in _GELU_FIFTH),
+    ),
+    # s⁶ - 22 s⁴ + 115 s² - 120 = 0, or s = 0.
+    6: (
+        lambda s: normal_density(s) * (_EIGHTEEN - _FIFTY_ONE * s.square() + s.square().square() * (_SIXTEEN - s.square())),
+        (0.0, *(sign * root for sign in (-1.0, 1.0) for root in _GELU_SIXTH)),
     ),
 }

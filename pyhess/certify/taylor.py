@@ -1,8 +1,10 @@
-"""The Hessian's Taylor polynomial of the second order about a ball's centre, with what it leaves out: small balls, any depth.
+"""The Hessian's Taylor polynomial of the third order about a ball's centre, with what it leaves out: small balls, any depth.
 
-With z = (v, delta x v / R) the polynomial is a quadratic form in z. As |delta| <= R, for any Lam >= 0 and any antisymmetric A_k
+With z = (v, delta x v / R) the first two orders are a quadratic form in z, and the third is (delta x v)' M (delta x delta x v).
+As |delta| <= R, for any Lam >= 0, tau > 0 and any antisymmetric A_k
 
-    v'H(theta)v >= z' [ head - diag(q) - Lam,  R U' ; R U,  I x Lam + R² tail ] z,    U_k = half_k + A_k,
+    v'H(theta)v >= z' [ head - diag(q) - Lam - R⁴/(2 tau),  R U' ; R U,  I x Lam + R² (tail - tau M M'/2) ] z,
+    U_k = half_k + A_k,
 
 with q_a = (N w)_a / w_a for any w > 0 where |v|'N|v| bounds what is left out. So psi >= s if the matrix less s on v's part is
 positive semi-definite. The best Lam and A are looked for by a quasi-Newton method on the smallest eigenvalue of the Schur
@@ -15,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, eigvalsh
 
 from ..model import MLP
 from ..objective import Objective
@@ -23,19 +25,26 @@ from ..regions import Ball
 from .intervals import TINY, UNIT, gamma
 from .smoothed import least_smoothed
 from .spectral import negative_slacks
-from .taylor_hessian import Quadratic, taylor_hessian, taylor_work
+from .taylor_hessian import Expansion, taylor_hessian, taylor_work
 from .taylor_multipliers import TaylorMultipliers
 
 FloatArray = npt.NDArray[np.float64]
 
 #: Most parameters (the form has P + P² unknowns), and most multiplications for the polynomial.
-_MAX_PARAMS, _MAX_WORK = 40, 1e10
+_MAX_PARAMS, _MAX_WORK = 40, 2e11
 #: Smoothing of the smallest eigenvalue, relative to it; and multiplications for all steps of one round, and steps at most.
 _SMOOTHING, _STEP_WORK, _STEPS = (0.05, 0.01), 3e10, 50
-#: Rounds, in which eta changes; the least weight that is tried at first, relative to the largest, and the range of logarithms.
-_ROUNDS, _FLOOR, _LOGARITHMS = 2, 0.3, 20.0
+#: Rounds, in which eta, tau and the floor change; the least weight that is tried at first, relative to the largest, and the range
+#: of logarithms.
+_ROUNDS, _FLOOR, _LOGARITHMS = 10, 0.3, 20.0
+#: Part of Lam that may be its floor in the next round.
+_CROWDED = 0.97
 #: Bounds that are so many times worse than a known one do not become better.
-_HOPELESS = 2.0
+_HOPELESS = 4.0
+#: What is left out may not have an eigenvalue so many times larger than a known bound.
+_BEYOND = 2.0
+#: The rounds end after two in a row that improve the bound by less.
+_WORTHWHILE = 0.005
 #: Shares of the squares that are given up for what their roots leave out: the first, and all that are tried.
 _FIRST_SHARE, _SHARES = 0.2, (1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 
@@ -70,61 +79,97 @@ class TaylorBound:
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """What is chosen: a factor of the part of Lam beyond its floor, A, eta and w."""
+    """What is chosen: Lam = factor factor' + floor, A, eta, tau and w. The floor alone makes the tail positive semi-definite."""
 
     factor: FloatArray
+    floor: FloatArray
     turned: FloatArray
     share: float
+    tau: float
     weights: FloatArray
+
+    @property
+    def lam(self) -> FloatArray:
+        """Lam, and a little for the rounding of the floor."""
+        lam = self.factor @ self.factor.T + self.floor
+        lam = 0.5 * (lam + lam.T)
+        lam[np.diag_indices(len(lam))] += 1e-9 * float(np.trace(lam)) / len(lam)
+        return lam
 
 
 class _Lifted:
     """The quadratic form in z, for any choice."""
 
-    def __init__(self, residual: Quadratic, gauss: Quadratic, ball: float) -> None:
-        self.residual, self.gauss, self.ball = residual, gauss, ball
-        self.size = residual.head.shape[0]
-        lowest = float(np.linalg.eigvalsh(_square(residual.tail))[0])
-        #: What makes the residual's tail positive semi-definite; the squares' is.
-        self.floor = ball**2 * max(0.0, -lowest * (1.0 + 1e-9))
+    def __init__(self, found: Expansion, ball: float) -> None:
+        self.residual, self.squares, self.ball = found.residual, found.squares, ball
+        self.size = self.residual.head.shape[0]
+        self.gram = found.cubic @ found.cubic.T
+        self.cubic_size = float(np.sqrt((found.cubic**2).sum()))
+        self.cubic_terms = found.cubic.shape[1]
 
-    def head(self, share: float, weights: FloatArray) -> FloatArray:
-        """``head`` less diag(q)."""
-        head = self.polynomial(share)
-        head[np.diag_indices(self.size)] -= self.change(share, weights)
+    def first_tau(self) -> float:
+        """What makes both parts of the cubic term equal in size, for the largest singular value of M."""
+        largest = float(np.sqrt(max(0.0, eigvalsh(self.gram, subset_by_index=[len(self.gram) - 1] * 2)[0])))
+        least = 1e-15 * float(np.abs(self.residual.head + self.squares.head).sum()) / self.ball**3
+        return self.ball / max(largest, least, 1e-250)
+
+    def head(self, state: _State) -> FloatArray:
+        """``head`` less diag(q) and what tau takes."""
+        head = self.polynomial(state)
+        head[np.diag_indices(self.size)] -= self.change(state)
         return head
 
-    def polynomial(self, share: float) -> FloatArray:
-        """``head`` alone."""
-        head = self.residual.head + (1.0 - share) * self.gauss.head
-        return 0.5 * (head + head.T)
+    def polynomial(self, state: _State) -> FloatArray:
+        """``head`` less what tau takes."""
+        head = self.residual.head + (1.0 - state.share) * self.squares.head
+        head = 0.5 * (head + head.T)
+        head[np.diag_indices(self.size)] -= self.cubic(state)
+        return head
+
+    def cubic(self, state: _State) -> float:
+        """R⁴/(2 tau)."""
+        return 0.5 * self.ball**4 / state.tau
 
     def rest(self, share: float) -> FloatArray:
         """Entries of what is left out."""
-        return self.residual.rest + (1.0 / share - 1.0) * (1.0 + 4.0 * UNIT) * self.gauss.rest
+        return self.residual.rest + (1.0 / share) * (1.0 + 4.0 * UNIT) * self.squares.rest
 
-    def change(self, share: float, weights: FloatArray) -> FloatArray:
+    def change(self, state: _State) -> FloatArray:
         """The diagonal q."""
-        applied = ((self.rest(share) @ weights) / weights) * (1.0 + gamma(self.size + 16)) + TINY
+        weights = state.weights
+        applied = ((self.rest(state.share) @ weights) / weights) * (1.0 + gamma(self.size + 16)) + TINY
         return np.asarray(applied)
 
     def half(self, share: float) -> FloatArray:
         """``half``, times R."""
-        return self.ball * (self.residual.half + (1.0 - share) * self.gauss.half)
+        return self.ball * (self.residual.half + (1.0 - share) * self.squares.half)
 
-    def tail(self, share: float) -> FloatArray:
-        """R² times ``tail`` as a matrix (P², P²)."""
-        return self.ball**2 * _square(self.residual.tail + (1.0 - share) * self.gauss.tail)
+    def tail(self, state: _State) -> FloatArray:
+        """R² times ``tail`` - tau M M'/2 as a matrix (P², P²)."""
+        tail = _square(self.residual.tail + (1.0 - state.share) * self.squares.tail)
+        return self.ball**2 * (tail - 0.5 * state.tau * self.gram)
 
-    def rounding(self, share: float) -> FloatArray:
+    def rounding(self, state: _State) -> FloatArray:
         """Entries of the sizes that `head`, `half` and `tail` were rounded relative to."""
         total: FloatArray = np.zeros((self.size, self.size))
-        for part in (self.residual, self.gauss):
+        for part in (self.residual, self.squares):
             first = np.sqrt((part.half**2).sum(axis=0))
             second = np.sqrt((part.tail**2).sum(axis=(0, 2)))
             total += np.abs(part.head) + self.ball * (first + first.T) + self.ball**2 * second
         total = total + total.T  # as the parts are made symmetric
+        total[np.diag_indices(self.size)] += self.cubic(state)
         return total * (1.0 + gamma(self.size**2 + 32)) + TINY
+
+    def cubic_rounding(self, state: _State) -> float:
+        """What the rounding of tau R² M M'/2 is at most, as the part of z beyond v is no longer than v."""
+        return (
+            0.5
+            * state.tau
+            * self.ball**2
+            * self.cubic_size**2
+            * gamma(self.cubic_terms + 16)
+            * (1.0 + gamma(self.cubic_terms + 16))
+        )
 
 
 def _square(tail: FloatArray) -> FloatArray:
@@ -136,26 +181,28 @@ def _square(tail: FloatArray) -> FloatArray:
 def taylor_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDArray[np.int32]) -> TaylorBound | None:
     """Lower bound of psi over the ball; None if cancelled, -inf where it will not come near the bound ``known``."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        found = taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, cancelled)
+        found = taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, cancelled, -_BEYOND * known)
         if found is None:
-            return None
-        if not all(np.isfinite(x).all() for part in found for x in (part.head, part.half, part.tail, part.rest)):
+            return None if cancelled[0] else TaylorBound(-np.inf)
+        parts = [x for part in (found.residual, found.squares) for x in (part.head, part.half, part.tail, part.rest)]
+        if not all(np.isfinite(x).all() for x in (*parts, found.cubic)):
             return TaylorBound(-np.inf)
-        lifted = _Lifted(*found, float(region.radius) * (1.0 + gamma(4)))
-        state = _promising(lifted, known)
+        lifted = _Lifted(found, float(region.radius) * (1.0 + gamma(4)))
+        state = _promising(lifted, known) if np.isfinite(lifted.gram).all() else None
         if state is None:
             return TaylorBound(-np.inf)
-        best = TaylorBound(-np.inf)
+        best, idle = TaylorBound(-np.inf), 0
         for turn in range(_ROUNDS):
             if turn > 0:
-                state = _best_share(lifted, state, cancelled)
+                state = _renewed(lifted, state, cancelled)
             if cancelled[0]:
                 break
             state = _maximised(lifted, state, cancelled)
             value, multipliers = _proved(lifted, state)
+            idle = 0 if value > best.psi_lower + _WORTHWHILE * abs(value) else idle + 1
             if value > best.psi_lower:
                 best = TaylorBound(value, multipliers)
-            if value < _HOPELESS * known:
+            if idle == 2 or value < _HOPELESS * known:
                 break
         return None if best.psi_lower == -np.inf and cancelled[0] else best
 
@@ -168,56 +215,89 @@ def _weights(vector: FloatArray) -> FloatArray:
 def _promising(lifted: _Lifted, known: float) -> _State | None:
     """A choice to begin with, if what is left out alone does not take more than ``known``."""
     size = lifted.size
-    weights: FloatArray = np.ones(size)
+    scale = float(np.linalg.norm(lifted.half(_FIRST_SHARE).reshape(size * size, size), 2))
+    state = _State(
+        np.sqrt(scale + 1e-30) * np.eye(size),
+        np.zeros((size, size)),
+        np.zeros((size,) * 3),
+        _FIRST_SHARE,
+        lifted.first_tau(),
+        np.ones(size),
+    )
     for _ in range(_ROUNDS):
-        head = lifted.head(_FIRST_SHARE, weights)
+        head = lifted.head(state)
         if not np.isfinite(head).all():
             return None
         values, vectors = np.linalg.eigh(head)
         if values[0] > known:
-            scale = float(np.linalg.norm(lifted.half(_FIRST_SHARE).reshape(size * size, size), 2))
-            return _State(np.sqrt(scale + 1e-30) * np.eye(size), np.zeros((size,) * 3), _FIRST_SHARE, weights)
-        weights = _weights(vectors[:, 0])
+            tail = lifted.tail(state)
+            if not np.isfinite(tail).all():
+                return None
+            lowest = float(eigvalsh(tail, subset_by_index=[0, 0])[0])
+            return replace(state, floor=max(0.0, -lowest * (1.0 + 1e-9)) * np.eye(size))
+        state = replace(state, weights=_weights(vectors[:, 0]))
     return None
 
 
-def _best_share(lifted: _Lifted, state: _State, cancelled: npt.NDArray[np.int32]) -> _State:
-    """The same choice with the best eta, of those tried until it was cancelled."""
-    lam = _lam(lifted, state)
-    values = {}
+def _renewed(lifted: _Lifted, state: _State, cancelled: npt.NDArray[np.int32]) -> _State:
+    """The same Lam and A with the best eta of those tried until it was cancelled, a better tau, and a floor of Lam's shape."""
+    lam = state.lam
+    best, schur = -np.inf, None
     for share in _SHARES:
         if cancelled[0]:
             return state
-        schur = _schur(lifted, replace(state, share=share), lam)
-        values[share] = -np.inf if schur is None else float(np.linalg.eigvalsh(schur)[0])
-    return replace(state, share=max(values, key=lambda share: values[share]))
+        trial = replace(state, share=share)
+        found = _schur(lifted, trial, lam)
+        value = -np.inf if found is None else float(np.linalg.eigvalsh(found)[0])
+        if value > best:
+            best, chosen, schur = value, trial, found
+    if schur is None:
+        return replace(state, share=_SHARES[0])
+    state = chosen
+    moved = _solved(lifted, state, lam) @ np.linalg.eigh(schur)[1][:, 0]
+    turning = float(moved @ lifted.gram @ moved)
+    # The least multiple of Lam that will do, and what Lam has beyond.
+    values_lam, vectors_lam = np.linalg.eigh(lam)
+    values_lam = np.maximum(values_lam, 1e-9 * values_lam[-1])
+    inverse = (vectors_lam / np.sqrt(values_lam)) @ vectors_lam.T
+    shaped, root = (vectors_lam * values_lam) @ vectors_lam.T, (vectors_lam * np.sqrt(values_lam)) @ vectors_lam.T
+    ideal = lifted.ball / np.sqrt(turning) if turning > 0.0 else state.tau
+    for power in (1.0, 0.5, 0.25, 0.0):
+        trial = replace(state, tau=state.tau * (ideal / state.tau) ** power)
+        tail = lifted.tail(trial).reshape((lifted.size,) * 4)
+        scaled = np.einsum("kalb,ac,bd->kcld", tail, inverse, inverse, optimize=True).reshape(lifted.size**2, -1)
+        lowest = float(eigvalsh(0.5 * (scaled + scaled.T), subset_by_index=[0, 0])[0])
+        part = max(0.0, -lowest * (1.0 + 1e-9))
+        if part < _CROWDED:
+            break
+    return replace(trial, floor=part * shaped, factor=np.sqrt(max(1e-3, 1.0 - part)) * root)
 
 
-def _lam(lifted: _Lifted, state: _State) -> FloatArray:
-    lam = state.factor @ state.factor.T
-    lam = 0.5 * (lam + lam.T)
-    lam[np.diag_indices(lifted.size)] += lifted.floor + 1e-9 * float(np.trace(lam)) / lifted.size
-    return lam
+def _solved(lifted: _Lifted, state: _State, lam: FloatArray) -> FloatArray:
+    """What the rest of z is to v where the form is least."""
+    size = lifted.size
+    tail = lifted.tail(state) + np.kron(np.eye(size), lam)
+    half = (lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size)
+    return np.asarray(cho_solve(cho_factor(tail, lower=True), half))
 
 
 def _schur(lifted: _Lifted, state: _State, lam: FloatArray) -> FloatArray | None:
     size = lifted.size
-    tail = lifted.tail(state.share) + np.kron(np.eye(size), lam)
-    half = (lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size)
     try:
-        solved = cho_solve(cho_factor(tail, lower=True), half)
+        solved = _solved(lifted, state, lam)
     except (np.linalg.LinAlgError, ValueError):  # not positive definite, or not finite
         return None
-    schur = lifted.head(state.share, state.weights) - lam - half.T @ solved
+    half = (lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size)
+    schur = lifted.head(state) - lam - half.T @ solved
     return 0.5 * (schur + schur.T) if np.isfinite(schur).all() else None
 
 
 def _maximised(lifted: _Lifted, start: _State, cancelled: npt.NDArray[np.int32]) -> _State:
     """A choice near the best, or as far as that got until it was cancelled."""
     size, ball = lifted.size, lifted.ball
-    rest, half, fixed = lifted.rest(start.share), lifted.half(start.share), lifted.tail(start.share)
-    base = lifted.polynomial(start.share) - lifted.floor * np.eye(size)
-    fixed[np.diag_indices(size * size)] += lifted.floor
+    rest, half = lifted.rest(start.share), lifted.half(start.share)
+    base = lifted.polynomial(start) - start.floor
+    fixed = lifted.tail(start) + np.kron(np.eye(size), start.floor)
     unit = float(np.sqrt((start.factor**2).mean() * size))
     least = 1e-9 * unit**2
     fixed[np.diag_indices(size * size)] += least
@@ -268,20 +348,20 @@ def _maximised(lifted: _Lifted, start: _State, cancelled: npt.NDArray[np.int32])
 def _proved(lifted: _Lifted, state: _State) -> tuple[float, TaylorMultipliers]:
     """What the choice proves, with it."""
     size = lifted.size
-    lam = _lam(lifted, state)
+    lam = state.lam
     turned = state.turned - state.turned.transpose(0, 2, 1)
     turned *= 0.5
-    multipliers = TaylorMultipliers(lam, turned, state.share, state.weights)
+    multipliers = TaylorMultipliers(lam, turned, state.share, state.tau, state.weights)
     schur = _schur(lifted, state, lam)
     if schur is None:
         return -np.inf, multipliers
     values = np.linalg.eigvalsh(schur)
     half = (lifted.half(state.share) + lifted.ball * turned).reshape(size * size, size)
-    head = lifted.head(state.share, state.weights) - lam
-    whole = np.block([[head, half.T], [half, lifted.tail(state.share) + np.kron(np.eye(size), lam)]])
+    head = lifted.head(state) - lam
+    whole = np.block([[head, half.T], [half, lifted.tail(state) + np.kron(np.eye(size), lam)]])
     # The parts were rounded, relative to sums of absolute terms.
-    rounding = float(lifted.rounding(state.share).sum(axis=1).max()) + float(np.abs(lam).sum(axis=1).max())
-    rounding += lifted.ball * float(np.sqrt((turned**2).sum())) + float(lifted.change(state.share, state.weights).max())
+    rounding = float(lifted.rounding(state).sum(axis=1).max()) + float(np.abs(lam).sum(axis=1).max())
+    rounding += lifted.ball * float(np.sqrt((turned**2).sum())) + float(lifted.change(state).max())
     margin = 1e-10 * abs(float(values[0]))
     for _ in range(8):
         claim = float(values[0]) - margin
@@ -291,7 +371,12 @@ def _proved(lifted: _Lifted, state: _State) -> tuple[float, TaylorMultipliers]:
         slacks = negative_slacks(shifted[None])
         if slacks is not None:
             # The part of z beyond v is no longer than v.
-            slack = float(slacks[0]) + 2.0 * UNIT * float(np.abs(np.diag(shifted)).max()) + gamma(16) * (rounding + abs(claim))
+            slack = (
+                float(slacks[0])
+                + lifted.cubic_rounding(state)
+                + 2.0 * UNIT * float(np.abs(np.diag(shifted)).max())
+                + gamma(16) * (rounding + abs(claim))
+            )
             return float((claim - 2.0 * slack) - 4.0 * UNIT * abs(claim)), multipliers
         margin = 8.0 * margin + 1e-15 * float(np.abs(whole).sum(axis=1).max())
     return -np.inf, multipliers

@@ -1,10 +1,11 @@
-"""The Hessian over a ball as a quadratic polynomial in the change of the parameters, with what it leaves out.
+"""The Hessian over a ball as a cubic polynomial in the change of the parameters, with what it leaves out.
 
 The residual part is sum_{l<D} sum_j curved^l_j J^l_j J^l_j' + sum_{l>=2} (κ^l delta^l_j da^{l-1}_k in the row of W^l_jk, and
 transposed), J^l = ds^l/dtheta, with the cotangents delta, and curved = dL/da phi'', as forms; the Gauss-Newton part keeps its
-squares. For d = dl/df-weighted Jacobians d0 + d1 + e of the outputs, e the curved term and the rest, and any 0 < eta <= 1,
+squares. For the weighted Jacobians d = d0 + d1 + d2 + e of the outputs, e their third order and the rest, and any 0 < eta <= 1,
+as (x + y + e)² = x² + 2 x y + 2 x e + (y + e)²,
 
-    (d . v)² >= (1 - eta) ((d0 + d1) . v)² - (1/eta - 1) (e . v)².
+    (d . v)² >= (1 - eta) ((d0 + d1) . v)² + 2 (d0 . v) (d2 . v) + 2 (d1 . v) (d2 . v) - (e . v)² / eta.
 """
 
 from __future__ import annotations
@@ -18,19 +19,22 @@ from ..data import Dataset
 from ..model import MLP
 from ..regions import Ball
 from .intervals import TINY, gamma
-from .taylor_forms import Forms, Layers, rest_of_products
+from .taylor_cubic import CubicForm, Gram, Mixed, Squares, Term
+from .taylor_forms import Forms, Layers, rest_of_products, times
 from .taylor_losses import loss_forms
+from .taylor_triples import triples
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Numbers in the second derivatives of one layer's Jacobian, for a block of data.
-_BLOCK_NUMBERS = 2**20
+#: Numbers in the third derivatives of one layer's Jacobian, for a block of data.
+_BLOCK_NUMBERS = 2**22
+#: Products that one datum has in an entry of the third order; all are added up in one sum, which rounds so often.
+_CUBIC_TERMS = 8
 
 
 def taylor_work(net: MLP, num_samples: int) -> float:
     """Multiplications of `taylor_hessian`, roughly."""
-    units = sum(net.widths[1:])
-    return float(num_samples) * units * float(net.num_params) ** 3 * (20.0 + 3.0 * net.num_params)
+    return 3.0 * float(num_samples) * sum(net.widths[1:]) * float(net.num_params) ** 5
 
 
 @dataclass(eq=False)
@@ -55,85 +59,100 @@ class Quadratic:
         return Quadratic(*(np.zeros((size,) * order) for order in (2, 3, 4, 2)))
 
 
+@dataclass(frozen=True, eq=False)
+class Expansion:
+    """The Hessian is at least ``residual`` + (1 - eta) ``squares`` + ``cubic``, where eta divides the rest of the squares."""
+
+    residual: Quadratic
+    squares: Quadratic
+    #: M of the third-order terms (delta x v)' M (delta x delta x v), (P², ·).
+    cubic: FloatArray
+
+
 def taylor_hessian(
-    net: MLP, region: Ball, data: Dataset, targets: FloatArray, loss: str, cancelled: npt.NDArray[np.int32]
-) -> tuple[Quadratic, Quadratic] | None:
-    """(R, G): the residual part, and the Gauss-Newton part with (1 - eta) and (1/eta - 1) left out; None if cancelled."""
+    net: MLP,
+    region: Ball,
+    data: Dataset,
+    targets: FloatArray,
+    loss: str,
+    cancelled: npt.NDArray[np.int32],
+    most: float = np.inf,
+) -> Expansion | None:
+    """The Taylor polynomial over the ball; None if cancelled, or where the rest has an eigenvalue above ``most``."""
     size = net.num_params
-    ball = float(region.radius) * (1.0 + gamma(4))
-    layers = Layers(net, np.array(region.center), ball)
-    residual, gauss = Quadratic.zero(size), Quadratic.zero(size)
+    layers = Layers(net, np.array(region.center), float(region.radius) * (1.0 + gamma(4)))
     weights = data.normalized_weights
-    rows = max(1, _BLOCK_NUMBERS // (max(net.widths[1:]) * size**3))
-    additions = 4 * net.num_layers * -(-data.num_samples // rows)
+    rows = max(1, _BLOCK_NUMBERS // (max(net.widths[1:]) * size * len(triples(size))))
+    sums = _Sums(layers, loss, 16 * net.num_layers * -(-data.num_samples // rows))
     for begin in range(0, data.num_samples, rows):
         if cancelled[0]:
             return None
         part = slice(begin, begin + rows)
-        _add_block(layers, data.X[part], targets[part], weights[part], loss, (residual, gauss), additions)
-    for part_sum in (residual, gauss):
-        part_sum.rest *= 1.0 + gamma(2 * additions + 64)
+        sums.add(data.X[part], targets[part], weights[part])
+        rest = sums.residual.rest  # has no negative entry, and grows
+        if not np.isfinite(rest).all() or float(np.linalg.eigvalsh(rest + rest.T)[-1]) > 2.0 * most:
+            return None
+    for part_sum in (sums.residual, sums.squares):
+        part_sum.rest *= 1.0 + gamma(2 * sums.additions + 64)
         part_sum.rest = np.maximum(part_sum.rest, part_sum.rest.T)
-    return residual, gauss
+    return Expansion(sums.residual, sums.squares, sums.cubic.matrix())
 
 
-def _add_block(
-    layers: Layers,
-    x: FloatArray,
-    y: FloatArray,
-    mass: FloatArray,
-    loss: str,
-    sums: tuple[Quadratic, Quadratic],
-    additions: int,
-) -> None:
-    """Add a block of data; every entry of the sums takes ``additions`` additions in all, each with its rounding."""
-    net, ball = layers.net, layers.ball
-    size, last = net.num_params, net.num_layers - 1
-    entering = Forms.constant(x, size, ball)
-    pre: list[Forms] = []
-    jacobians: list[Forms] = []
-    slopes: list[Forms] = []
-    tangents: list[Forms] = []  # da/dtheta entering the layers above
-    for layer in range(net.num_layers):
-        s = layers.plus_bias(layer, layers.through(layer, entering))
-        jacobian = (
-            layers.through(layer, tangents[-1])
-            if layer > 0
-            else Forms.constant(np.zeros((x.shape[0], net.widths[1], size)), size, ball)
-        )
-        jacobian = layers.own(layer, jacobian, entering)
-        pre.append(s)
-        jacobians.append(jacobian)
-        if layer < last:
-            name, beta = net.activations[layer], net.betas[layer]
-            slopes.append(s.composed(name, beta, 1))
-            tangents.append(slopes[-1][:, :, None] * jacobian)
-            entering = s.composed(name, beta, 0)
-    gradient, roots, bend = loss_forms(loss, pre[-1], jacobians[-1], y)
-    _add_squares(sums, roots, mass[:, None] * bend, additions)
-    delta = gradient.scaled(np.broadcast_to(mass[:, None], y.shape))
-    for layer in range(last, 0, -1):
-        # d²s_j / dW_jk dtheta = κ da_k / dtheta.
-        scale = np.full(delta.value.shape, float(net.layer_scales[layer]))
-        _add_mixed(sums[0], delta.scaled(scale), tangents[layer - 1], net.layer_slices[layer][0], additions)
-        bar = layers.back(layer, delta)
-        name, beta = net.activations[layer - 1], net.betas[layer - 1]
-        curved = bar * pre[layer - 1].composed(name, beta, 2)
-        _add_gram(sums[0], curved[:, :, None] * jacobians[layer - 1], jacobians[layer - 1], additions)
-        delta = bar * slopes[layer - 1]
+class _Sums:
+    """Sums over blocks of data; every entry takes ``additions`` additions in all, each with its rounding."""
+
+    def __init__(self, layers: Layers, loss: str, additions: int) -> None:
+        size = layers.net.num_params
+        self.layers, self.loss, self.additions = layers, loss, additions
+        self.residual, self.squares, self.cubic = Quadratic.zero(size), Quadratic.zero(size), CubicForm(size)
+
+    def add(self, x: FloatArray, y: FloatArray, mass: FloatArray) -> None:
+        """Add a block of data."""
+        layers = self.layers
+        net, ball = layers.net, layers.ball
+        size, last = net.num_params, net.num_layers - 1
+        entering = Forms.constant(x, size, ball)
+        pre: list[Forms] = []
+        jacobians: list[Forms] = []
+        slopes: list[Forms] = []
+        tangents: list[Forms] = []  # da/dtheta entering the layers above
+        for layer in range(net.num_layers):
+            s = layers.plus_bias(layer, layers.through(layer, entering))
+            jacobian = (
+                layers.through(layer, tangents[-1])
+                if layer > 0
+                else Forms.constant(np.zeros((x.shape[0], net.widths[1], size)), size, ball)
+            )
+            jacobian = layers.own(layer, jacobian, entering)
+            pre.append(s)
+            jacobians.append(jacobian)
+            if layer < last:
+                name, beta = net.activations[layer], net.betas[layer]
+                slopes.append(s.composed(name, beta, 1))
+                tangents.append(slopes[-1][:, :, None] * jacobian)
+                entering = s.composed(name, beta, 0)
+        gradient, roots, bend = loss_forms(self.loss, pre[-1], jacobians[-1], y)
+        terms: list[Term] = [_add_squares(self.residual, self.squares, roots, mass[:, None] * bend, self.additions)]
+        delta = gradient.scaled(np.broadcast_to(mass[:, None], y.shape))
+        for layer in range(last, 0, -1):
+            # d²s_j / dW_jk dtheta = κ da_k / dtheta.
+            scaled = delta.scaled(np.full(delta.value.shape, float(net.layer_scales[layer])))
+            terms.append(_add_mixed(self.residual, scaled, tangents[layer - 1], net.layer_slices[layer][0], self.additions))
+            bar = layers.back(layer, delta)
+            name, beta = net.activations[layer - 1], net.betas[layer - 1]
+            curved = bar * pre[layer - 1].composed(name, beta, 2)
+            jacobian = jacobians[layer - 1]
+            terms.append(_add_gram(self.residual, curved[:, :, None] * jacobian, jacobian, self.additions))
+            delta = bar * slopes[layer - 1]
+        self.cubic.add(terms)
 
 
 def _flat(q: Forms) -> Forms:
     """Data and units as one axis."""
-    value = q.value.reshape(-1, q.value.shape[-1])
-    size = q.first.shape[-1]
-    width = value.shape[1]
-    return Forms(
-        value, q.first.reshape(-1, width, size), q.second.reshape(-1, width, size, size), q.rest.reshape(-1, width), q.ball
-    )
+    return Forms(tuple(x.reshape(-1, *x.shape[2:]) for x in q.coefficients), q.rest.reshape(-1, q.rest.shape[2]), q.ball)
 
 
-def _add_gram(total: Quadratic, left: Forms, right: Forms, additions: int) -> None:
+def _add_gram(total: Quadratic, left: Forms, right: Forms, additions: int) -> Term:
     """The sum over data and units of left_a right_b, for forms (n, m, P)."""
     p, q = _flat(left), _flat(right)
     count = p.value.shape[0]
@@ -146,11 +165,12 @@ def _add_gram(total: Quadratic, left: Forms, right: Forms, additions: int) -> No
     others = np.tensordot(p.second, q.value, (0, 0))  # (a, k, l, b)
     total.tail += 0.5 * (seconds.transpose(2, 0, 3, 1) + others.transpose(1, 0, 2, 3))
     total.tail += np.tensordot(p.first, q.first, (0, 0)).transpose(1, 0, 3, 2)  # (a, k, b, l)
-    rest = rest_of_products(p, q, lambda x, y: x.T @ y, count + additions)
+    rest = rest_of_products(p, q, lambda x, y: x.T @ y, _CUBIC_TERMS * count + additions)
     total.rest += 0.5 * (rest + rest.T) * (1.0 + gamma(4))
+    return Gram(p, q)
 
 
-def _add_mixed(total: Quadratic, delta: Forms, tangent: Forms, where: slice, additions: int) -> None:
+def _add_mixed(total: Quadratic, delta: Forms, tangent: Forms, where: slice, additions: int) -> Term:
     """Twice the sum over data of delta_j da_k in the row of W_jk, for delta (n, m) and tangent (n, i, P)."""
     count, units = delta.value.shape
     fan_in, size = tangent.value.shape[1:]
@@ -167,23 +187,26 @@ def _add_mixed(total: Quadratic, delta: Forms, tangent: Forms, where: slice, add
     crossed = np.tensordot(p.first, q.first, (0, 0))  # (j, k, i, b, l)
     second = seconds.transpose(3, 0, 1, 4, 2) + others.transpose(1, 0, 3, 2, 4) + 2.0 * crossed.transpose(1, 0, 2, 4, 3)
     total.tail[:, where] += second.reshape(size, rows, size, size)
-    rest = rest_of_products(p, q, lambda x, y: np.tensordot(x, y, (0, 0)), count + additions).reshape(rows, size)
+    rest = rest_of_products(p, q, lambda x, y: np.tensordot(x, y, (0, 0)), _CUBIC_TERMS * count + additions).reshape(rows, size)
     total.rest[where] += rest * (1.0 + gamma(4))
     total.rest[:, where] += rest.T * (1.0 + gamma(4))
+    return Mixed(p, q, where)
 
 
-def _add_squares(sums: tuple[Quadratic, Quadratic], outputs: Forms, weight: FloatArray, additions: int) -> None:
+def _add_squares(residual: Quadratic, squares: Quadratic, outputs: Forms, weight: FloatArray, additions: int) -> Term:
     """The squares of (d0 + d1) . v, and the entries of those of e, for the outputs' derivatives (n, K, P)."""
-    residual, gauss = sums
     flat = _flat(outputs)
     count = flat.value.shape[0]
-    root = np.sqrt(weight.ravel())
-    d0, d1 = root[:, None] * flat.value, root[:, None, None] * flat.first
-    gauss.head += d0.T @ d0
-    gauss.half += np.tensordot(d1, d0, (0, 0)).transpose(1, 0, 2)
-    gauss.tail += np.tensordot(d1, d1, (0, 0)).transpose(1, 0, 3, 2)
-    left_out = root[:, None] * (flat.curved + flat.rest) * (1.0 + gamma(32))
-    gauss.rest += (left_out.T @ left_out) * (1.0 + gamma(count + 8)) + count * TINY
+    mass = weight.ravel()
+    root = np.sqrt(mass)
+    d0, d1 = times(root, flat.value), times(root, flat.first)
+    squares.head += d0.T @ d0
+    squares.half += np.tensordot(d1, d0, (0, 0)).transpose(1, 0, 2)
+    squares.tail += np.tensordot(d1, d1, (0, 0)).transpose(1, 0, 3, 2)
+    residual.tail += np.tensordot(times(mass, flat.value), flat.second, (0, 0)).transpose(2, 0, 3, 1)
+    left_out = root[:, None] * (flat.terms[3] + flat.rest) * (1.0 + gamma(32))
+    squares.rest += (left_out.T @ left_out) * (1.0 + gamma(count + 8)) + count * TINY
     # The roundings do not depend on eta, which takes the squares at most once.
-    sizes = root[:, None] * (np.abs(flat.value) + flat.linear) * (1.0 + gamma(32))
-    residual.rest += gamma(count + additions + 64) * (sizes.T @ sizes) + count * TINY
+    sizes = root[:, None] * flat.sizes * (1.0 + gamma(32))
+    residual.rest += gamma(_CUBIC_TERMS * count + additions + 64) * (sizes.T @ sizes) + count * TINY
+    return Squares(times(mass, flat.first), flat.second)

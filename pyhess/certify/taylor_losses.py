@@ -4,12 +4,14 @@ For the cross-entropy with p = softmax(f) and t the sum of the targets, the grad
 
     v'Gv = t sum_k (sqrt(p_k) (J_k - sum_l p_l J_l) . v)².
 
-g = p_k^c, c = 1 or 1/2, along a change of f by h has with the mean m, the variance s and the third central moment of h under p
+g = p_k^c, c = 1 or 1/2, along a change of f by h has with u = h_k - m, m, s and k3 the mean, the variance and the third central
+moment of h under p, and k4 the fourth less 3 s²,
 
-    g' = c g (h_k - m),    g'' = g (c² (h_k - m)² - c s),    |g'''| <= g (c³ W_k³ + 3 c² W_k W²/4 + c W³/(6 sqrt 3)),
+    g' = c g u,    g'' = g (c² u² - c s),    g''' = g (c³ u³ - 3 c² u s - c k3),
+    g'''' = g (c⁴ u⁴ - 6 c³ u² s - 4 c² u k3 + 3 c² s² - c k4),
 
-W the largest difference of two of the h, W_k of h_k and another: |h_k - m| <= W_k, s <= W²/4, and the third moment is at most
-W³/(6 sqrt 3).
+|u| <= W_k, s <= W²/4, |k3| <= W³/(6 sqrt 3), -W⁴/8 <= k4 <= W⁴/4, as the fourth moment is between s² and W² s; W is the largest
+difference of two of the h, W_k that of h_k and another.
 """
 
 from __future__ import annotations
@@ -51,28 +53,39 @@ def _powers(f: Forms) -> tuple[Forms, Forms]:
     at, over = softmax_range(Interval.point(f.value)), softmax_range(f.range)
     p = at.middle
     # The change from f's value, which therefore does not have to be exact.
-    h = Forms(np.zeros_like(f.value), f.first, f.second, f.rest, f.ball)
-    centred = h - h.scaled(p).sum(1)[:, None]
-    linear, beyond = centred.linear, (centred.curved + centred.rest) * (1.0 + gamma(8))
-    outer = centred.first[..., :, None] * centred.first[..., None, :]
-    variance = np.einsum("nl,nlab->nab", p, outer)
-    crossed = 2.0 * linear * beyond + beyond**2
+    h = Forms((np.zeros_like(f.value), *f.coefficients[1:]), f.rest, f.ball)
+    u = h - _mean(h, p)
+    square = u * u
+    cube = square * u
+    variance, skewed = _mean(square, p), _mean(cube, p)
+    crossed = u * variance
     between = f[:, :, None] - f[:, None, :]
-    apart = (between.linear + between.curved + between.rest).max(axis=2) * (1.0 + gamma(8))
+    apart = between.change.max(axis=2)
     spread = apart.max(axis=1, keepdims=True)
-    everything = (f.linear + f.curved + f.rest).sum(axis=1, keepdims=True) * (1.0 + gamma(p.shape[1] + 16))
+    everything = f.change.sum(axis=1, keepdims=True) * (1.0 + gamma(p.shape[1] + 16))
     found = []
     for c, g, highest in ((1.0, at, over.hi), (0.5, _root(at), _root(over).hi)):
+        second = _times(square, c**2) - _times(variance, c)
+        third = _times(cube, c**3) - _times(crossed, 3.0 * c**2) - _times(skewed, c)
+        relative = _times(u, c) + _times(second, 0.5) + _times(third, 1.0 / 6.0)
+        fourth = c**4 * apart**4 + 1.5 * c**3 * apart**2 * spread**2 + 4.0 * _THIRD_MOMENT * c**2 * apart * spread**3
+        fourth = highest * (fourth + (0.1875 * c**2 + 0.25 * c) * spread**4) / 24.0
+        # The values of p, in every coefficient, are not exact.
         g0, error = g.middle, g.radius
-        first = (c * g0)[..., None] * centred.first
-        second = g0[..., None, None] * (c * centred.second + c**2 * outer - c * variance[:, None])
-        rest = c * g0 * centred.rest + 0.5 * g0 * (c**2 * crossed + c * (p * crossed).sum(axis=1, keepdims=True))
-        rest = rest + highest * (c**3 * apart**3 + 0.75 * c**2 * apart * spread**2 + _THIRD_MOMENT * c * spread**3) / 6.0
-        # The values of p, in every coefficient, are not exact, and all was rounded.
-        inexact = error + g0 * (at.radius.sum(axis=1, keepdims=True) + gamma(2 * p.shape[1] + 64))
-        rest = rest + inexact * (1.0 + 4.0 * everything) ** 2
-        found.append(Forms(g0, first, second, rest * (1.0 + gamma(p.shape[1] + 64)) + TINY, f.ball))
+        inexact = error + g0 * (at.radius.sum(axis=1, keepdims=True) + gamma(p.shape[1] + 64))
+        change = relative.scaled(g0)
+        whole = Forms((g0, *change.coefficients[1:]), change.rest, f.ball)
+        found.append(whole.widened((fourth + inexact * (1.0 + 4.0 * everything) ** 3) * (1.0 + gamma(64)) + TINY))
     return found[0], found[1]
+
+
+def _mean(h: Forms, p: FloatArray) -> Forms:
+    """The mean of h (n, K) under p, for every output."""
+    return h.scaled(p).sum(1)[:, None][:, np.zeros(p.shape[1], dtype=np.int64)]
+
+
+def _times(h: Forms, number: float) -> Forms:
+    return h.scaled(np.full(h.value.shape, number))
 
 
 def _root(p: Interval) -> Interval:

@@ -22,6 +22,8 @@ class TaylorMultipliers:
         A_k, antisymmetric.
     share : float
         eta, the part of the squares that pays for what their roots leave out, 0 < eta <= 1.
+    tau : float
+        What divides the cubic term between delta x v and delta x delta x v, > 0.
     weights : (P,) array
         w > 0, which q is made for.
     """
@@ -29,4 +31,5 @@ class TaylorMultipliers:
     lam: FloatArray
     turned: FloatArray
     share: float
+    tau: float
     weights: FloatArray

@@ -15,7 +15,7 @@ WHAT = {
     "comparison": "comparison matrix of the residual part's interval enclosure",
     "deif": "middle of the residual part's interval enclosure less its scaled radius",
     "blocks": "middle of the residual part's block of one hidden unit less what each datum may change",
-    "taylor": "Taylor polynomial of the second order of the Hessian about the centre, less what it leaves out",
+    "taylor": "Taylor polynomial of the third order of the Hessian about the centre, less what it leaves out",
     "third": "Hessian at the centre and enclosed third derivatives, the Gauss–Newton part kept",
     "units": "branch and bound over the weights of one hidden unit, whatever the others do",
     "exact": "closed form for a two-layer linear network",

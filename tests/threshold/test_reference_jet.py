@@ -13,6 +13,8 @@ from pyhess.threshold.reference_functions import apply, apply_twice_differentiat
 from pyhess.threshold.reference_jet import quadratic_form, sample_losses
 from pyhess.threshold.roundoff import Approx, affine, pairwise_sum, weighted_mean
 
+from ..jax_networks import jax_outputs
+
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
 
@@ -22,28 +24,8 @@ def jax_loss(obj: ph.Objective) -> Callable[[Any], Any]:
     net = obj.net
     x, y, w = jnp.array(obj.data.X), jnp.array(obj.targets), jnp.array(obj.data.normalized_weights)
 
-    def phi(name: str, beta: float, s: Any) -> Any:
-        return {
-            "tanh": lambda: jnp.tanh(s),
-            "relu": lambda: jnp.maximum(s, 0.0),
-            "sigmoid": lambda: jax.nn.sigmoid(s),
-            "softplus": lambda: jnp.logaddexp(0.0, beta * s) / beta,
-            "gelu": lambda: jax.nn.gelu(s, approximate=False),
-            "identity": lambda: s,
-        }[name]()
-
     def loss(theta: Any) -> Any:
-        a, start = x, 0
-        for layer, (fan_in, fan_out) in enumerate(zip(net.widths[:-1], net.widths[1:], strict=True)):
-            s = a @ theta[start : start + fan_in * fan_out].reshape(fan_out, fan_in).T
-            start += fan_in * fan_out
-            if net.bias:
-                s = s + theta[start : start + fan_out]
-                start += fan_out
-            if net.parametrization == "ntk":
-                s = s / np.sqrt(fan_in)
-            if layer < net.num_layers - 1:
-                a = phi(net.activations[layer], net.betas[layer], s)
+        s = jax_outputs(net, theta, x)
         if obj.loss == "squared_error":
             return w @ (0.5 * ((s - y) ** 2).sum(axis=1))
         if obj.loss == "logistic":

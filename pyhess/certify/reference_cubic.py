@@ -1,0 +1,325 @@
+"""Functions on a ball as cubic polynomials in the parameters' change, with a bound of the rest, for checking certificates.
+
+For |delta| <= R a `Poly` stands for a function q with
+
+    |q(c + delta) - (q0 + q1 . delta + delta'q2 delta / 2 + q3[delta, delta, delta] / 6)| <= rest.
+
+The coefficients are long doubles, those of the third order doubles, taken as they stand. What a step rounds has, entry by entry,
+at most UNIT times their number times the sizes of the terms, so it goes to the rest as that many times the products of ``coarse``
+sizes: those take the Frobenius norm of q2, as the errors of its entries do not keep its spectral norm. For the third order the
+terms are the products' parts of that order (`cubic`), with doubles' rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .reference_interval import TINY, UNIT, Range, Wide, middle_and_radius, up, wide, zeros
+from .reference_triples import FloatArray, crossed, lengths, steps, triples
+
+#: Some derivatives over a range, from the first of the given orders on.
+Derivatives = Callable[[Sequence[int], Range], list[Range]]
+
+#: Changes from which on functions are expanded through their values at nodes, and those nodes for a change of one.
+_WIDE = np.longdouble(1e-3)
+_NODES = (np.longdouble("0.92387953251128675613"), np.longdouble("0.38268343236508977173"))
+#: Unit roundoff of double.
+DOUBLE = np.longdouble(2.0**-53)
+#: Sizes of the third order count as no smaller than the first of these, vectors and tensors as no shorter than the second, so
+#: that what is lost where numbers, or their squares, are too small for doubles is among what they are rounded by.
+LEAST, _SHORTEST = np.longdouble("1e-290"), np.longdouble("1e-155")
+
+
+def grown(x: Wide, count: int = 0) -> Wide:
+    """At least what a number was rounded from that is made of numbers >= 0 by sums of ``count`` terms and some more steps."""
+    return up(x * (1.0 + UNIT * (count + 64)) + TINY)
+
+
+def _euclidean(x: Wide) -> Wide:
+    return grown(np.sqrt((x * x).sum(axis=-1)), x.shape[-1])
+
+
+def spectral(q: Wide, frobenius: Wide) -> Wide:
+    """Spectral norms of matrices (…, P, P) with the given Frobenius norms, rounded up: |Q|⁴ <= |Q'Q Q'Q|_F, in doubles."""
+    found, some = frobenius.copy(), frobenius > 0.0
+    if not some.any():
+        return found
+    size = q.shape[-1]
+    norm = frobenius[some]
+    unit = (q[some] / norm[:, None, None]).astype(np.float64)
+    gram = np.swapaxes(unit, 1, 2) @ unit
+    square = (gram @ gram).reshape(len(gram), -1)
+    # All norms are at most one: rounding Q changes Q'Q by 2 DOUBLE, the product by P DOUBLE, and both the square twice.
+    fourth = _euclidean(square.astype(np.longdouble)) + DOUBLE * (3 * size + 16)
+    found[some] = np.minimum(norm, grown(norm * np.sqrt(np.sqrt(fourth))))
+    return found
+
+
+def doubles(x: Wide) -> FloatArray:
+    """Rounded."""
+    return x.astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Poly:
+    """An array of functions: ``value``, ``rest`` (…), ``first`` (…, P), ``second`` (…, P, P), ``third`` (C, …) as `Triples`."""
+
+    value: Wide
+    first: Wide
+    second: Wide
+    third: FloatArray
+    rest: Wide
+    ball: Wide
+
+    @staticmethod
+    def constant(value: Wide, size: int, ball: Wide) -> Poly:
+        """Numbers."""
+        third = np.zeros((len(triples(size).k), *value.shape))
+        return Poly(value, zeros((*value.shape, size)), zeros((*value.shape, size, size)), third, zeros(value.shape), ball)
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return int(self.first.shape[-1])
+
+    @cached_property
+    def one(self) -> Wide:
+        """Largest |q1 . delta|."""
+        return grown(self.ball * (_euclidean(self.first) + _SHORTEST))
+
+    @cached_property
+    def rough(self) -> Wide:
+        """Largest |delta'q2 delta / 2|, from the Frobenius norm."""
+        return grown(0.5 * self.ball * self.ball * (self._frobenius + _SHORTEST))
+
+    @cached_property
+    def _frobenius(self) -> Wide:
+        return _euclidean(self.second.reshape(*self.value.shape, -1))
+
+    @cached_property
+    def two(self) -> Wide:
+        """Largest |delta'q2 delta / 2|."""
+        return grown(0.5 * self.ball * self.ball * spectral(self.second, self._frobenius))
+
+    @cached_property
+    def three(self) -> Wide:
+        """Largest |q3[delta, delta, delta] / 6|."""
+        length = wide(lengths(self.third, triples(self.size))) * (1.0 + DOUBLE * (2 * len(self.third) + 64)) + _SHORTEST
+        return grown(wide(self.ball * self.ball * self.ball * length / 6.0))
+
+    @property
+    def left_out(self) -> Wide:
+        """Largest change beyond the second order."""
+        return grown(self.three + self.rest)
+
+    @cached_property
+    def known(self) -> Wide:
+        """Largest size of the polynomial."""
+        return grown(np.abs(self.value) + self.one + self.two + self.three)
+
+    @property
+    def change(self) -> Wide:
+        """Largest change."""
+        return grown(self.one + self.two + self.left_out)
+
+    @cached_property
+    def coarse(self) -> Wide:
+        """What rounding errors are relative to."""
+        return grown(np.abs(self.value) + self.one + self.rough + self.three + self.rest)
+
+    @property
+    def range(self) -> Range:
+        """What the functions may be."""
+        return Range.about(self.value, self.change)
+
+    @cached_property
+    def in_doubles(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """The coefficients (…), (P, …), (P, P, …) and (C, …)."""
+        first, second = np.moveaxis(doubles(self.first), -1, 0), np.moveaxis(doubles(self.second), (-2, -1), (0, 1))
+        return doubles(self.value), np.ascontiguousarray(first), np.ascontiguousarray(second), self.third
+
+    def rounded(self, count: int, size: Wide) -> Wide:
+        """What ``count`` roundings of the third order are, for terms that are together of at most that size."""
+        return DOUBLE * count * (size + LEAST * self.ball * self.ball * self.ball)
+
+    def __getitem__(self, where: Any) -> Poly:
+        of_third = (slice(None), *(where if isinstance(where, tuple) else (where,)))
+        return Poly(self.value[where], self.first[where], self.second[where], self.third[of_third], self.rest[where], self.ball)
+
+    def __add__(self, other: Poly) -> Poly:
+        p, q = self, other
+        rest = grown(p.rest + q.rest + 4.0 * UNIT * (p.coarse + q.coarse) + self.rounded(4, p.three + q.three))
+        return Poly(p.value + q.value, p.first + q.first, p.second + q.second, p.third + q.third, rest, p.ball)
+
+    def __neg__(self) -> Poly:
+        return Poly(-self.value, -self.first, -self.second, -self.third, self.rest, self.ball)
+
+    def __sub__(self, other: Poly) -> Poly:
+        return self + -other
+
+    def sum(self, axis: int) -> Poly:
+        """Sums over an axis of the array."""
+        count = self.value.shape[axis]
+        rest = (self.rest + UNIT * (count + 4) * self.coarse + self.rounded(count + 4, self.three)).sum(axis=axis)
+        value, first, second = (x.sum(axis=axis) for x in (self.value, self.first, self.second))
+        return Poly(value, first, second, self.third.sum(axis=axis + 1), grown(rest, count), self.ball)
+
+    def minus(self, numbers: Wide) -> Poly:
+        """Q less numbers."""
+        value = self.value - numbers
+        rest = grown(self.rest + 2.0 * UNIT * np.abs(value))
+        return Poly(value, self.first, self.second, self.third, rest, self.ball)
+
+    def times(self, numbers: Range) -> Poly:
+        """Q times numbers that are known well."""
+        x, blur = middle_and_radius(numbers)
+        size = np.abs(x)
+        rest = up(size + blur) * self.rest + up(blur + 4.0 * UNIT * size) * self.coarse
+        rest = rest + self.rounded(4, grown(size) * self.three)
+        value, first, second = x * self.value, x[..., None] * self.first, x[..., None, None] * self.second
+        return Poly(value, first, second, doubles(x) * self.third, grown(rest), self.ball)
+
+    def __mul__(self, other: Poly) -> Poly:
+        p, q = self, other
+        p0, q0 = p.value[..., None], q.value[..., None]
+        outer = p.first[..., :, None] * q.first[..., None, :]
+        second = p0[..., None] * q.second + q0[..., None] * p.second + (outer + np.swapaxes(outer, -1, -2))
+        first = p0 * q.first + q0 * p.first
+        rest = rest_of_products(p, q, np.multiply) + 16.0 * UNIT * p.coarse * q.coarse
+        rest = grown(rest + self.rounded(16, cubic(p, q, np.multiply)))
+        return Poly(p.value * q.value, first, second, _third_of_product(p, q), rest, p.ball)
+
+    def composed(self, derivatives: Derivatives, order: int) -> Poly:
+        """Phi^(order) of q: with the change d, f0 + f1 d + f2 d²/2 + f3 d³/6 as `_cubics` gives them.
+
+        With d1 = q1 . delta, d2 = delta'q2 delta / 2, b what d has beyond d1 and t beyond d1 + d2, d1² + 2 d1 d2 stays of d² and
+        d1³ of d³; what is left of them is at most 2 |d1| t + b² and (|d1| + b)³ - |d1|³.
+        """
+        one, t, move = self.one, self.left_out, self.change
+        found, product = _cubics(derivatives, order, self.value, move)
+        (f0, e0), (f1, e1), (f2, e2), (f3, e3) = found
+        fourth = derivatives((order + 4,), self.range)[0].size()
+        s1, s2, s3 = (grown(np.abs(f)) for f in (f1, f2, f3))
+        b, square = self.two + t, move * move
+        rest = s1 * self.rest + 0.5 * s2 * (2.0 * one * t + b * b) + s3 * b * (3.0 * one * (one + b) + b * b) / 6.0
+        rest = rest + fourth * product / 24.0
+        rest = rest + e0 + e1 * move + 0.5 * e2 * square + e3 * move * square / 6.0
+        rest = rest + 16.0 * UNIT * (s1 * self.coarse + s2 * self.coarse * self.coarse)
+        rest = rest + self.rounded(16, s1 * self.three + s2 * one * self.rough + s3 * one * one * one / 6.0)
+        outer = self.first[..., :, None] * self.first[..., None, :]
+        second = f1[..., None, None] * self.second + f2[..., None, None] * outer
+        third = self._third_of_composed(doubles(f1), doubles(f2), doubles(f3))
+        return Poly(f0, f1[..., None] * self.first, second, third, grown(rest), self.ball)
+
+    def _third_of_composed(self, f1: FloatArray, f2: FloatArray, f3: FloatArray) -> FloatArray:
+        at, (_, one, two, three) = triples(self.size), self.in_doubles
+        found = np.empty_like(three)
+        for part in steps(len(found), f1.size):
+            into = found[part]
+            np.multiply(f1, three[part], out=into)
+            into += f2 * crossed(one, two, at, part)
+            into += f3 * (one[at.k[part]] * one[at.l[part]] * one[at.m[part]])
+        return found
+
+
+def _cubics(derivatives: Derivatives, order: int, s: Wide, move: Wide) -> tuple[list[tuple[Wide, Wide]], Wide]:
+    """f0 to f3 with their errors, and a bound of the product that phi^(order + 4) / 24 has in |phi^(order)(s + d) - polynomial|.
+
+    For |d| <= move. Where that is small the f are derivatives, and the product is d⁴; else the polynomial has the function's
+    values at s ± a and s ± b, Chebyshev's nodes: with the means of f(s ± x) as even(x), half the differences over x as odd(x),
+
+        f2/2 = (even(a) - even(b)) / (a² - b²),  f0 = even(a) - a² f2/2,   f3/6 and f1 from odd(x) likewise,
+
+    and the product is (d² - a²)(d² - b²), which is largest at d = 0, at the ends, or in size at d² = (a² + b²)/2.
+    """
+    near = derivatives(range(order, order + 4), Range(s))
+    far_ones = move > _WIDE
+    width = np.maximum(move, _WIDE)
+    half, two, six = (Range(wide(x)) for x in (0.5, 2.0, 6.0))
+    nodes, squares, even, odd = [], [], [], []
+    for place in _NODES:
+        x = place * width
+        above, below = (derivatives((order,), Range(s) + Range(side * x))[0] for side in (1.0, -1.0))
+        nodes.append(Range(x))
+        squares.append(Range(x).square())
+        even.append(half * (above + below))
+        odd.append(half * (above - below) / nodes[-1])
+    apart = squares[0] - squares[1]
+    second, third = (even[0] - even[1]) / apart, (odd[0] - odd[1]) / apart
+    far = [even[0] - second * squares[0], odd[0] - third * squares[0], two * second, six * third]
+    found = []
+    for one, other in zip(far, near, strict=True):
+        (x, e), (y, off) = middle_and_radius(one), middle_and_radius(other)
+        found.append((np.where(far_ones, x, y), np.where(far_ones, e, off)))
+    end = Range(width).square()
+    products = [squares[0] * squares[1], (end - squares[0]) * (end - squares[1]), (half * apart).square()]
+    largest = np.maximum(np.maximum(products[0].size(), products[1].size()), products[2].size())
+    return found, np.where(far_ones, largest, grown(move * move * move * move))
+
+
+def _third_of_product(p: Poly, q: Poly) -> FloatArray:
+    at, (p0, p1, p2, p3), (q0, q1, q2, q3) = triples(p.size), p.in_doubles, q.in_doubles
+    shape = np.broadcast_shapes(p0.shape, q0.shape)
+    found = np.empty((len(p3), *shape))
+    for part in steps(len(found), int(np.prod(shape))):
+        into = found[part]
+        np.multiply(p0, q3[part], out=into)
+        into += q0 * p3[part]
+        into += crossed(p1, q2, at, part)
+        into += crossed(q1, p2, at, part)
+    return found
+
+
+def rest_of_products(p: Poly, q: Poly, total: Callable[[Wide, Wide], Wide]) -> Wide:
+    """What sums of products leave out but for rounding, when ``total`` sums the products of their sizes.
+
+    The rests with everything, and the polynomials' products of the fourth to the sixth order.
+    """
+    rest = total(p.known, q.rest) + total(p.rest, grown(q.known + q.rest)) + total(p.one, q.three)
+    found: Wide = rest + total(p.two, grown(q.two + q.three)) + total(p.three, grown(q.one + q.two + q.three))
+    return found
+
+
+def cubic(p: Poly, q: Poly, total: Callable[[Wide, Wide], Wide]) -> Wide:
+    """Sizes of the terms of the third order in sums of products."""
+    found: Wide = total(grown(np.abs(p.value)), q.three) + total(p.three, grown(np.abs(q.value)))
+    return grown(found + total(p.one, q.rough) + total(p.rough, q.one))
+
+
+def weighted(matrix: Wide, places: npt.NDArray[np.int64], below: Poly) -> Poly:
+    """The sums over k of (M_jk + delta_p) q_k with p = places_jk, for q (n, in, …) and M (out, in).
+
+    Each change is a parameter of its own, so those of a row are together no longer than the ball's radius.
+    """
+    outputs, inputs = matrix.shape
+    n, _, *more = below.value.shape
+    size, at = below.size, triples(below.size)
+    value, first, second = (zeros((n, outputs, *more, *(size,) * order)) for order in range(3))
+    third = (doubles(matrix) @ below.third.reshape(len(below.third) * n, inputs, -1)).reshape(-1, n, outputs, *more)
+    pairs = below.in_doubles[2][at.pairs]
+    for j, k in np.ndindex(outputs, inputs):
+        m, p = matrix[j, k], int(places[j, k])
+        value[:, j] += m * below.value[:, k]
+        first[:, j] += m * below.first[:, k]
+        first[:, j, ..., p] += below.value[:, k]
+        second[:, j] += m * below.second[:, k]
+        second[:, j, ..., p, :] += below.first[:, k]
+        second[:, j, ..., :, p] += below.first[:, k]
+        occurs = at.occurs[p].reshape(-1, 1, *(1,) * len(more))
+        third[at.extended[p], :, j] += occurs * pairs[:, :, k]
+
+    def bound(fixed: Wide, moving: Wide) -> Wide:
+        found: Wide = np.stack([below.ball * _euclidean(np.moveaxis(moving, 1, -1))] * outputs, axis=1)
+        for j, k in np.ndindex(outputs, inputs):
+            found[:, j] += np.abs(matrix[j, k]) * fixed[:, k]
+        return found
+
+    rest = bound(below.rest, below.left_out) + UNIT * (2 * inputs + 16) * bound(below.coarse, 3.0 * below.coarse)
+    rest = rest + below.rounded(2 * inputs + 16, bound(below.three, below.rough))
+    return Poly(value, first, second, third, grown(rest, inputs), below.ball)

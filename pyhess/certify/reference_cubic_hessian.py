@@ -1,0 +1,286 @@
+"""The Hessian over a ball as a cubic polynomial in the change of the parameters, for checking certificates.
+
+With the layers' weights and biases in one matrix M and the entering numbers x = (a, 1),
+
+    s = κ M x,    J = ds/dtheta = κ (W T + own: x_k at M_jk),    T = phi' J,    bar = κ W'd,    d = bar phi'  (dl/df on top),
+    H = mean [ J_D' l'' J_D + sum_l sum_j bar_j phi'' J_j J_j' + sum_l sum_jk κ d_j (e_jk T_k' + T_k e_jk') ],
+
+with all of s, J, T, bar and d as `Poly`s. The outputs' squares are kept apart, because of what is left out of their roots: for
+the outputs' derivatives d = d0 + d1 + d2 + e, e of the third order and above, and any 0 < eta <= 1,
+
+    (d . v)² >= (1 - eta) ((d0 + d1) . v)² + 2 (d0 . v) (d2 . v) + 2 (d1 . v) (d2 . v) - (1/eta) (e . v)²,
+
+as (x + y + e)² >= x² + 2xy + 2xe and 2xe >= -eta x² - e²/eta. What has no eta goes to the residual part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+
+import numpy as np
+import numpy.typing as npt
+
+from ..regions import Ball
+from .reference_cubic import DOUBLE, LEAST, Derivatives, Poly, cubic, doubles, grown, rest_of_products, weighted
+from .reference_cubic_losses import loss_polynomials
+from .reference_hessian import Problem
+from .reference_interval import UNIT, Wide, down, wide, zeros
+from .reference_ranges import activations
+from .reference_triples import FloatArray, Triples, steps, triples
+
+#: Numbers in the third derivatives of one layer's J at once.
+_NUMBERS = 2**22
+#: Seconds per number of an array in one step, long doubles counted twice, per product of matrices' entries, and per unit of a
+#: datum, for estimates.
+_STEP_SECONDS, _PRODUCT_SECONDS, _UNIT_SECONDS = 3e-9, 5e-10, 5e-4
+
+
+def cubic_hessian_seconds(problem: Problem) -> float:
+    """Time that `cubic_hessian` takes, roughly."""
+    size, total = float(problem.num_params), 0.0
+    count = size * (size + 1.0) * (size + 2.0) / 6.0
+    for layer, units in enumerate(problem.widths[1:]):
+        fan_in, end, below = problem.widths[layer], float(_end(problem, layer)), float(_end(problem, layer - 1)) if layer else 0.0
+        hidden = layer < problem.layers - 1
+        single = units * end * (count * (fan_in + 24.0) + size**2 * (8.0 * fan_in + 40.0))
+        sums = units * (end**4 + end**2 * size**2 + end**3 * size) if hidden else end**2 * size**2
+        products = 8.0 * units * count * (end**2 + fan_in * below)
+        total += _STEP_SECONDS * (single + 2.0 * sums) + _PRODUCT_SECONDS * products + _UNIT_SECONDS * units
+    return total * len(problem.x)
+
+
+@dataclass(eq=False)
+class Form:
+    """A symmetric A that is not below a cubic polynomial less a rest.
+
+        v'Av >= v'head v + 2 sum delta_k v'half_k v + sum delta_k v_a tail_kalb delta_l v_b
+                + sum delta_k delta_l delta_m v'T_klm v - |v|'rest|v|,
+
+    with T_klm in ``third`` for k <= l <= m. The order of factors matters, as multipliers are for ``half`` as it stands: in a
+    product p_a q_b of two forms the head is p0_a q0_b, half_kab = (p1_ak q0_b + p0_a q1_bk) / 2, tail_kalb = (p2_akl q0_b +
+    p0_a q2_bkl) / 2 + p1_ak q1_bl, and T the mean over all orders of k, l and m, and of a and b, of p0_a q3_b / 6 + p1_a q2_b / 2
+    + p2_a q1_b / 2 + p3_a q0_b / 6.
+    """
+
+    head: Wide
+    half: Wide
+    tail: Wide
+    third: FloatArray
+    rest: Wide
+    #: What the sums' rounding errors are relative to, and those of ``third``.
+    coarse: Wide
+    blur: Wide
+
+    @staticmethod
+    def zero(size: int, count: int) -> Form:
+        """The zero matrix, with so many of T's matrices."""
+        head, half, tail, rest, coarse, blur = (zeros((size,) * order) for order in (2, 3, 4, 2, 2, 2))
+        return Form(head, half, tail, np.zeros((count, size, size)), rest, coarse, blur)
+
+    def add(self, rows: slice, p: Poly, q: Poly, axes: int, factor: float) -> None:
+        """The sum over the first axes of factor p_a q_b, for q (…, b) or, in the rows (j, k), of factor p_j q_kb, q (…, k, b)."""
+
+        def total(x: Wide, y: Wide) -> Wide:
+            found, more = _sum(x, y, axes), x.ndim - axes
+            if q.value.ndim == axes + 1:
+                return found
+            found = np.moveaxis(found, more, 1)
+            return found.reshape(-1, *found.shape[2:])
+
+        # The derivatives of q vanish for later parameters.
+        b = slice(q.value.shape[-1])
+        q1, q2, half = q.first[..., b], q.second[..., b, b], 0.5 * factor
+        self.head[rows, b] += factor * total(p.value, q.value)
+        self.half[b, rows, b] += half * total(p.value, q1).transpose(2, 0, 1)
+        self.half[:, rows, b] += half * total(p.first, q.value).transpose(1, 0, 2)
+        self.tail[b, rows, b, b] += half * total(p.value, q2).transpose(2, 0, 3, 1)
+        self.tail[:, rows, :, b] += half * total(p.second, q.value).transpose(1, 0, 2, 3)
+        self.tail[:, rows, b, b] += factor * total(p.first, q1).transpose(1, 0, 3, 2)
+        self.rest[rows, b] += factor * rest_of_products(p, q, total)
+        self.coarse[rows, b] += factor * total(p.coarse, q.coarse)
+        self.blur[rows, b] += factor * cubic(p, q, total)
+        into = self.third[:, rows, b]
+        one, other, at = _Flat.of(p, axes), _Flat.of(q, axes), triples(p.size)
+        for part in steps(len(into), 8 * (one.value.size + other.value.size)):
+            left, right = one.gathered(at, part), other.gathered(at, part)[:, ::-1]
+            left, right = (x.reshape(len(x), -1, x.shape[-1]) for x in (left, right))
+            into[part] += (factor / 6.0) * (left.swapaxes(1, 2) @ right).reshape(into[part].shape)
+
+    def add_squares(self, p: Poly, mass: Wide) -> None:
+        """2 (d0 . v) (d2 . v) + 2 (d1 . v) (d2 . v), summed with the masses, for the outputs' derivatives (n, K, P)."""
+        self.tail += _sum(mass[..., None] * p.value, p.second, 2).transpose(2, 0, 3, 1)
+        self.blur += 2.0 * _sum(grown(mass)[..., None] * p.one, p.rough, 2)
+        flat, at = _Flat.of(p, 2), triples(p.size)
+        weighted = doubles(mass).reshape(-1, 1) * flat.first
+        for part in steps(len(self.third), 6 * flat.value.size):
+            k, l, m = at.k[part], at.l[part], at.m[part]  # noqa: E741 - as in the formulas
+            left = np.concatenate((weighted[k], weighted[l], weighted[m]), axis=1)
+            right = np.concatenate((flat.second[l, m], flat.second[k, m], flat.second[k, l]), axis=1)
+            self.third[part] += left.swapaxes(1, 2) @ right / 3.0
+
+    def close(self, count: int, ball: Wide) -> None:
+        """End of ``count`` additions: what they rounded goes to the rest, which becomes symmetric."""
+        rest: Wide = grown(self.rest, count) + UNIT * (2 * count + 256) * grown(self.coarse, count)
+        # Every addition is of eight terms: one for q3 and p3 each, and three for either product of lower orders.
+        rest = grown(rest + DOUBLE * (12 * count + 256) * (grown(self.blur, count) + LEAST * ball * ball * ball))
+        self.rest = grown(wide(0.5) * (rest + rest.T))
+        for part in steps(len(self.third), self.rest.size):
+            self.third[part] = 0.5 * (self.third[part] + self.third[part].swapaxes(1, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class _Flat:
+    """The coefficients of a `Poly` in doubles, with the axes of a sum as one (S), and the others (A).
+
+    ``value`` (S, A), ``first`` (P, S, A), ``second`` (P, P, S, A), ``third`` (C, S, A).
+    """
+
+    value: FloatArray
+    first: FloatArray
+    second: FloatArray
+    third: FloatArray
+
+    @staticmethod
+    def of(p: Poly, axes: int) -> _Flat:
+        """For sums over the first axes."""
+        value, first, second, third = p.in_doubles
+        last = (int(np.prod(value.shape[:axes])), int(np.prod(value.shape[axes:])))
+        return _Flat(value.reshape(last), *(x.reshape(*x.shape[: x.ndim - value.ndim], *last) for x in (first, second, third)))
+
+    def gathered(self, at: Triples, part: slice) -> FloatArray:
+        """One below the other (…, 8 S, A): q3, q2 for l m, k m and k l, q1 for m, l and k, q0.
+
+        With those of another form in the opposite order they are the factors of a product's third order, times six.
+        """
+        k, l, m = at.k[part], at.l[part], at.m[part]  # noqa: E741 - as in the formulas
+        first, second, value = self.first, self.second, np.broadcast_to(self.value, (len(k), *self.value.shape))
+        parts = (self.third[part], second[l, m], second[k, m], second[k, l], first[m], first[l], first[k], value)
+        return np.stack(parts, axis=1)
+
+
+def _sum(p: Wide, q: Wide, axes: int) -> Wide:
+    """The sum over the first axes of the products of all others."""
+    count = int(np.prod(p.shape[:axes]))
+    left = np.ascontiguousarray(p.reshape(count, -1).T)
+    right = np.ascontiguousarray(q.reshape(count, -1).T)  # sums run along contiguous numbers
+    found: Wide = (left @ right.T).reshape(*p.shape[axes:], *q.shape[axes:])
+    return found
+
+
+def cubic_hessian(problem: Problem, region: Ball, deadline: float) -> tuple[Form, Form] | None:
+    """(R, G): all but the outputs' squares, and those; None if the deadline passes.
+
+    With what has no eta already in R, the squares are at least (1 - eta) G less 1/eta times G's ``rest``, for any 0 < eta <= 1.
+    """
+    size, count = problem.num_params, len(triples(problem.num_params).k)
+    whole, squares = Form.zero(size, count), Form.zero(size, 0)
+    heaviest = max(units * _end(problem, layer) for layer, units in enumerate(problem.widths[1:]))
+    rows = max(1, _NUMBERS // (heaviest * count))
+    for begin in range(0, len(problem.x), rows):
+        if monotonic() > deadline:
+            return None
+        _add_data(problem, region, slice(begin, begin + rows), whole, squares)
+    additions = len(problem.x) * sum(problem.widths[1:])
+    whole.coarse += squares.coarse
+    squares.coarse = np.zeros_like(squares.coarse)
+    whole.close(additions, wide(region.radius))
+    squares.close(additions, wide(region.radius))
+    return whole, squares
+
+
+def _add_data(problem: Problem, region: Ball, some: slice, whole: Form, squares: Form) -> None:
+    size, last, ball = problem.num_params, problem.layers - 1, wide(region.radius)
+    x, y, mass = problem.x[some], problem.y[some], problem.mass[some]
+    ones = wide(np.ones((len(x), 1)))
+    pre: list[Poly] = []
+    jacobians: list[Poly] = []
+    tangents: list[Poly] = []
+    entering = Poly.constant(x, size, ball)
+    for layer in range(problem.layers):
+        matrix, places = _matrix(problem, wide(region.center), layer)
+        full = _joined(entering, Poly.constant(ones, size, ball)) if problem.bias else entering
+        s = _scaled(problem, layer, weighted(matrix, places, full))
+        jacobian = _own(problem, layer, places, full, tangents[-1] if tangents else None, matrix)
+        pre.append(s)
+        jacobians.append(jacobian)
+        if layer < last:
+            phi = _phi(problem, layer)
+            tangents.append(s.composed(phi, 1)[:, :, None] * jacobian)
+            entering = s.composed(phi, 0)
+    gradient, roots, bend = loss_polynomials(problem, pre[-1], jacobians[-1], y)
+    weights = np.maximum(down(mass.lo[:, None] * bend), wide(0.0))
+    _add_squares(squares, roots, weights)
+    whole.add_squares(roots, weights)
+    delta = gradient.times(mass[:, None])
+    for layer in range(last, 0, -1):
+        fan_in = problem.widths[layer]
+        matrix, places = _matrix(problem, wide(region.center), layer)
+        scaled = _scaled(problem, layer, delta)
+        rows = slice(problem.weight_at[layer], problem.bias_at[layer])
+        whole.add(rows, scaled, tangents[layer - 1], 1, 2.0)
+        bar = weighted(matrix[:, :fan_in].T, places[:, :fan_in].T, scaled)
+        phi, jacobian = _phi(problem, layer - 1), jacobians[layer - 1]
+        curved = (bar * pre[layer - 1].composed(phi, 2))[:, :, None] * jacobian
+        whole.add(slice(jacobian.value.shape[2]), curved, jacobian, 2, 1.0)
+        delta = bar * pre[layer - 1].composed(phi, 1)
+
+
+def _end(problem: Problem, layer: int) -> int:
+    """Parameters of the layer and those before."""
+    return problem.bias_at[layer] + (problem.widths[layer + 1] if problem.bias else 0)
+
+
+def _phi(problem: Problem, layer: int) -> Derivatives:
+    return partial(activations, problem.activations[layer], problem.betas[layer])
+
+
+def _matrix(problem: Problem, theta: Wide, layer: int) -> tuple[Wide, npt.NDArray[np.int64]]:
+    """M (out, in + 1), or (out, in) without biases, and the parameters that its entries are."""
+    fan_in, fan_out = problem.widths[layer], problem.widths[layer + 1]
+    places = problem.weight_at[layer] + np.arange(fan_in * fan_out).reshape(fan_out, fan_in)
+    if problem.bias:
+        places = np.concatenate([places, problem.bias_at[layer] + np.arange(fan_out)[:, None]], axis=1)
+    return theta[places], places
+
+
+def _joined(p: Poly, q: Poly) -> Poly:
+    value, first, second, rest = (
+        np.concatenate(pair, axis=1) for pair in ((p.value, q.value), (p.first, q.first), (p.second, q.second), (p.rest, q.rest))
+    )
+    return Poly(value, first, second, np.concatenate((p.third, q.third), axis=2), rest, p.ball)
+
+
+def _scaled(problem: Problem, layer: int, p: Poly) -> Poly:
+    kappa = problem.scale[layer]
+    return p if kappa.lo == 1.0 == kappa.hi else p.times(kappa)
+
+
+def _own(problem: Problem, layer: int, places: npt.NDArray[np.int64], entering: Poly, tangent: Poly | None, matrix: Wide) -> Poly:
+    """J (n, out, end) for the parameters up to the layer's."""
+    n, units, size, end = len(entering.value), problem.widths[layer + 1], problem.num_params, _end(problem, layer)
+    value, first, second, rest = (zeros((n, units, end, *more)) for more in ((), (size,), (size, size), ()))
+    third = np.zeros((len(entering.third), n, units, end))
+    if tangent is not None:
+        fan_in = problem.widths[layer]
+        through = weighted(matrix[:, :fan_in], places[:, :fan_in], tangent)
+        below = through.value.shape[2]
+        value[:, :, :below], first[:, :, :below], second[:, :, :below] = through.value, through.first, through.second
+        third[..., :below], rest[:, :, :below] = through.third, through.rest
+    for j, k in np.ndindex(*places.shape):
+        p = places[j, k]
+        value[:, j, p], first[:, j, p], second[:, j, p] = entering.value[:, k], entering.first[:, k], entering.second[:, k]
+        third[:, :, j, p], rest[:, j, p] = entering.third[:, :, k], entering.rest[:, k]
+    return _scaled(problem, layer, Poly(value, first, second, third, rest, entering.ball))
+
+
+def _add_squares(squares: Form, outputs: Poly, mass: Wide) -> None:
+    """((d0 + d1) . v)² with the masses, and (e . v)² as the rest."""
+    p, m = outputs, mass[..., None]
+    d0, d1, sizes = m * p.value, m[..., None] * p.first, grown(np.abs(p.value) + p.one + p.rough)
+    squares.head += _sum(d0, p.value, 2)
+    squares.half += _sum(d1, p.value, 2).transpose(1, 0, 2)
+    squares.tail += _sum(d1, p.first, 2).transpose(1, 0, 3, 2)
+    squares.rest += _sum(grown(m * p.left_out), p.left_out, 2)
+    squares.coarse += _sum(m * sizes, sizes, 2)

@@ -1,0 +1,61 @@
+"""Problems for the independent check of the Taylor bound, and its polynomials written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import pyhess as ph
+from pyhess.certify.reference_cubic_hessian import Form, cubic_hessian
+from pyhess.certify.reference_hessian import Problem
+from pyhess.certify.reference_triples import triples
+
+Array = Any
+Case = tuple[list[int], list[str], str, str, bool]
+
+CASES: list[Case] = [
+    ([2, 2, 1], ["tanh"], "squared_error", "standard", True),
+    ([1, 2, 2], ["sigmoid"], "squared_error", "ntk", True),
+    ([2, 2, 1], ["softplus"], "logistic", "standard", True),
+    ([1, 2, 2, 1], ["gelu", "softplus"], "squared_error", "ntk", True),
+    ([2, 1, 2, 1], ["sigmoid", "tanh"], "logistic", "ntk", False),
+    ([2, 3, 2], ["gelu"], "squared_error", "standard", False),
+    ([2, 1, 3], ["tanh"], "cross_entropy", "standard", True),
+    ([1, 2, 1, 2], ["gelu", "sigmoid"], "cross_entropy", "ntk", False),
+]
+
+
+def problem(case: Case) -> ph.Objective:
+    widths, names, loss, parametrization, bias = case
+    rng = np.random.default_rng(2011)
+    y: Array = rng.integers(0, 2, 3) if loss == "logistic" else rng.standard_normal((3, widths[-1]))
+    if loss == "cross_entropy":
+        y = rng.dirichlet(np.ones(2), 3) if widths[-1] == 2 else np.array([2, 0, 1])
+    data = ph.Dataset(rng.standard_normal((3, widths[0])), y, rng.uniform(0.5, 2.0, 3))
+    return ph.Objective(ph.MLP(widths, names, beta=1.7, bias=bias, parametrization=parametrization), data, loss=loss)
+
+
+def forms(obj: ph.Objective, centre: Array, radius: float) -> tuple[Form, Form]:
+    found = cubic_hessian(Problem.of(obj), ph.Ball(centre, radius).bind(obj), np.inf)
+    assert found is not None
+    return found
+
+
+def symmetric(x: Array) -> Array:
+    return 0.5 * (x + x.T)
+
+
+def tensor(form: Form) -> Array:
+    """T, with all five indices."""
+    return form.third[triples(len(form.head)).place]
+
+
+def cubic(form: Form, delta: Array) -> Array:
+    return np.einsum("k,l,m,klmab->ab", delta, delta, delta, tensor(form), optimize=True)
+
+
+def polynomial(form: Form, delta: Array) -> Array:
+    linear = 2.0 * np.tensordot(delta, form.half, (0, 0))
+    found = symmetric(form.head + linear + np.einsum("k,kalb,l->ab", delta, form.tail, delta)).astype(np.float64)
+    return found if len(form.third) == 0 else found + cubic(form, delta)

@@ -1,0 +1,273 @@
+"""The polynomials of the independent check of the Taylor bound are right, and their rests are what is left out."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+import pyhess as ph
+from pyhess.certify.reference_cubic import Poly, spectral, weighted
+from pyhess.certify.reference_cubic_hessian import Form
+from pyhess.certify.reference_cubic_losses import loss_polynomials
+from pyhess.certify.reference_hessian import Problem
+from pyhess.certify.reference_interval import Range, wide
+from pyhess.certify.reference_ranges import activation, activations
+from pyhess.certify.reference_triples import triples
+
+from ..jax_networks import jax_outputs
+from .slow_taylor_cases import CASES, Array, Case, cubic, forms, polynomial, problem, symmetric
+
+pytestmark = pytest.mark.usefixtures("long_doubles")
+
+
+def _derivatives(obj: ph.Objective, theta: Array, u: Array) -> tuple[Array, ...]:
+    """What is squared in the Gauss-Newton part, its first derivative and the second along u, and the squares' weights, by JAX."""
+    jax = pytest.importorskip("jax")
+    jnp, net = jax.numpy, obj.net
+    x, mass = obj.data.X, obj.data.normalized_weights
+
+    def outputs(theta: Any) -> Any:
+        return jax_outputs(net, theta, x)
+
+    def roots(theta: Any) -> Any:
+        first = jax.jacfwd(outputs)(theta)
+        if obj.loss != "cross_entropy":
+            return first
+        p = jax.nn.softmax(outputs(theta))[..., None]
+        return jnp.sqrt(p) * (first - (p * first).sum(axis=1, keepdims=True))
+
+    def slope(t: Any) -> Any:
+        return jax.jvp(lambda t: roots(theta + t * u), (t,), (1.0,))[1]
+
+    def found(t: Any) -> Any:
+        f = outputs(theta)
+        bend = jax.nn.sigmoid(f) * jax.nn.sigmoid(-f) if obj.loss == "logistic" else jnp.ones_like(f)
+        return roots(theta), jax.jacfwd(roots)(theta), jax.jvp(slope, (t,), (1.0,))[1], mass[:, None] * bend
+
+    with jax.enable_x64(True):
+        return tuple(np.array(x) for x in jax.jit(found)(0.0))
+
+
+def _residual_coefficients(obj: ph.Objective, theta: Array, u: Array) -> Array:
+    """Taylor coefficients of the residual part along u up to the third order (4, P, P), from its values at Chebyshev's nodes."""
+    nodes = 0.1 * np.cos(np.pi * (np.arange(12) + 0.5) / 12)
+    values = [(obj.hessian(theta + t * u).to_dense() - obj.gauss_newton(theta + t * u).to_dense()).ravel() for t in nodes]
+    found = np.linalg.solve(np.vander(nodes / 0.1, increasing=True), values)[:4] / 0.1 ** np.arange(4)[:, None]
+    return found.reshape(4, theta.size, theta.size)
+
+
+@pytest.mark.parametrize("case", [CASES[1], CASES[3], CASES[4], CASES[6]])
+def test_polynomials_are_taylors(case: Case) -> None:
+    obj = problem(case)
+    rng = np.random.default_rng(2027)
+    centre, u = 0.7 * rng.standard_normal(obj.num_params), rng.standard_normal(obj.num_params)
+    u /= np.linalg.norm(u)
+    r0, r1, r2, r3 = _residual_coefficients(obj, centre, u)
+    d0, d1, d2, mass = _derivatives(obj, centre, u)
+    # In so small a ball the weights of the logistic loss are those at the centre.
+    whole, squares = forms(obj, centre, 1e-12)
+    quadratic = np.einsum("nk,nka,nkb->ab", mass, d0, d2)  # 2 (d0 . v) (u'd2 u / 2 . v)
+    mixed = np.einsum("nk,nkac,c,nkb->ab", mass, d1, u, d2)
+    pairs = {
+        "head": (symmetric(whole.head), r0),
+        "half": (symmetric(2.0 * np.tensordot(u, whole.half, (0, 0))), r1),
+        "tail": (symmetric(np.einsum("k,kalb,l->ab", u, whole.tail, u)), r2 + symmetric(quadratic)),
+        "cubic": (cubic(whole, u), r3 + symmetric(mixed)),
+        "squares' head": (squares.head, np.einsum("nk,nka,nkb->ab", mass, d0, d0)),
+        "squares' half": (squares.half, np.einsum("nk,nkac,nkb->cab", mass, d1, d0)),
+        "squares' tail": (squares.tail, np.einsum("nk,nkac,nkbd->cadb", mass, d1, d1)),
+    }
+    for name, (given, expected) in pairs.items():
+        assert np.abs(given - expected).max() <= 1e-8 * np.abs(expected).max(), name
+    assert max(whole.rest.max(), squares.rest.max()) < 1e-16
+    assert np.array_equal(whole.third, whole.third.swapaxes(1, 2))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rests_are_of_the_fourth_order(case: Case) -> None:
+    obj = problem(case)
+    centre = 0.7 * np.random.default_rng(2027).standard_normal(obj.num_params)
+    # The squares' of what the roots leave out are of the sixth, in the third-order terms.
+    for form, half, least in zip(forms(obj, centre, 0.04), forms(obj, centre, 0.02), (15.5, 62.0), strict=True):
+        ratios = (form.rest / half.rest)[half.rest > 1e-2 * half.rest.max()]
+        assert ratios.min() >= least and ratios.max() <= 2.0 * least
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rests_hold_in_the_ball(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    obj = problem(case)
+    rng = np.random.default_rng(2027)
+    size, radius = obj.num_params, 0.3
+    centre = 0.7 * rng.standard_normal(size)
+    whole, squares = forms(obj, centre, radius)
+    monkeypatch.setattr(Form, "add_squares", lambda *_: None)
+    residual = forms(obj, centre, radius)[0]
+    share_of_rest = 0.0
+    for u in (*rng.standard_normal((10, size)), *np.eye(size), *-np.eye(size)):
+        delta = radius * u / np.linalg.norm(u)
+        hessian = obj.hessian(centre + delta).to_dense()
+        gauss = obj.gauss_newton(centre + delta).to_dense()
+        remainder = polynomial(residual, delta)
+        off = np.abs(hessian - gauss - remainder)
+        assert (off <= residual.rest + 1e-13).all()
+        share_of_rest = max(share_of_rest, float((off / (residual.rest + 1e-13)).max()))
+        for eta in (0.02, 0.3, 1.0):
+            left = gauss - (polynomial(whole, delta) - remainder) - (1.0 - eta) * polynomial(squares, delta)
+            for v in (*np.linalg.eigh(left)[1].T, *rng.standard_normal((10, size))):
+                assert v @ left @ v >= -np.abs(v) @ squares.rest @ np.abs(v) / eta - 1e-13 * (v @ v)
+    # Some entry comes so near to what is allowed that a hundredth of it would be too little.
+    assert share_of_rest > 0.01
+
+
+def _of_one(value: float, first: float, second: float, third: float, rest: float, radius: float = 0.5) -> tuple[Poly, float]:
+    """A function of one parameter, and the most that it may be at the end of the ball."""
+    numbers = [wide(np.full((1,) * (2 + order), x)) for order, x in enumerate((value, first, second))]
+    end = value + first * radius + 0.5 * second * radius**2 + third * radius**3 / 6.0 + rest
+    return Poly(*numbers, np.full((1, 1, 1), third), wide(np.full((1, 1), rest)), wide(radius)), end
+
+
+def _ends(p: Poly) -> Array:
+    """The polynomials of one parameter at the end of the ball."""
+    r = float(p.ball)
+    quadratic = p.value + p.first[..., 0] * r + 0.5 * p.second[..., 0, 0] * r * r
+    return (quadratic + p.third[0] * r**3 / 6.0).astype(np.float64)
+
+
+def _at_the_end(p: Poly) -> float:
+    return float(_ends(p).item())
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_rests_of_products_and_sums_are_what_is_left_out(place: int) -> None:
+    rng = np.random.default_rng(2081)
+    # Of one sign all terms add up, so the bounds are sharp; one kind of term after the other is much the largest.
+    x, y = rng.uniform(0.5, 1.0, (2, 5))
+    x[place] *= 100.0
+    for one, other in ((x, y), (y, x)):
+        (p, p_end), (q, q_end) = _of_one(*one), _of_one(*other)
+        product, exact = p * q, p_end * q_end
+        assert float(product.rest.item()) == pytest.approx(exact - _at_the_end(product), rel=1e-12)
+        for left, axes, factor in ((p[:, :, None], 2, 1.0), (p, 1, 2.0)):
+            form = Form.zero(1, 1)
+            form.add(slice(0, 1), left, q[:, :, None], axes, factor)
+            form.close(1, p.ball)
+            given = float(polynomial(form, np.array([float(p.ball)])).item())
+            assert float(form.rest.item()) == pytest.approx(factor * exact - given, rel=1e-11)
+        m = rng.uniform(0.5, 1.0)
+        moved = weighted(wide([[m]]), np.array([[0]]), q)
+        assert float(moved.rest.item()) == pytest.approx((m + float(q.ball)) * q_end - _at_the_end(moved), rel=1e-12)
+        scaled = q.times(Range(wide(m), wide(m + 1e-3)))
+        assert _at_the_end(scaled) + float(scaled.rest.item()) >= (m + 1e-3) * q_end
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        (0.4215, 0.02, 0.0, 0.0, 0.0),
+        (0.3, 0.0, 0.0, 0.0, 0.01),
+        (0.3, 0.004, 0.0, 0.5, 0.0),
+        (0.3, 0.004, 0.0, 0.0, 0.003),
+        (0.3, 0.0, 0.05, 0.0, 0.0),
+        (0.0, 0.02, 0.1, 0.0, 0.0),
+        (0.0, 0.002, 0.0, 0.1, 0.0),
+        (0.0, 0.3, 0.0, 0.0, 0.0),
+    ],
+)
+def test_rests_of_compositions_are_what_is_left_out(form: tuple[float, ...]) -> None:
+    # At 0.4215 the fourth derivative of tanh is at its largest, at zero the second vanishes.
+    p, _ = _of_one(*form)
+    found = p.composed(partial(activations, "tanh", 1.0), 0)
+    off = [abs(np.tanh(_at_the_end(p) + sign * form[4]) - _at_the_end(found)) for sign in (-1.0, 1.0)]
+    # In the last case the fourth derivative, which vanishes at zero, is taken at its largest.
+    sharpness = 0.15 if form[1] == 0.3 else 0.9
+    assert sharpness * float(found.rest.item()) <= max(off) <= float(found.rest.item())
+
+
+def _several(rng: np.random.Generator, scale: float) -> Poly:
+    """Two functions of three parameters, with no rest."""
+    second, cubes = rng.standard_normal((1, 2, 3, 3)), rng.standard_normal((10, 1, 2))
+    parts = rng.standard_normal((1, 2)), scale * rng.standard_normal((1, 2, 3)), scale * (second + second.swapaxes(2, 3))
+    return Poly(*(wide(x) for x in parts), scale * cubes, wide(np.zeros((1, 2))), wide(0.01))
+
+
+def _value(p: Poly, delta: Array) -> Array:
+    at = triples(len(delta))
+    cubes = np.tensordot(at.copies * delta[at.k] * delta[at.l] * delta[at.m], p.third, (0, 0))
+    return (p.value + p.first @ delta + 0.5 * p.second @ delta @ delta + cubes / 6.0).astype(np.float64)
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "gelu"])
+def test_forms_of_several_parameters(name: str) -> None:
+    rng = np.random.default_rng(2087)
+    m, places = rng.standard_normal((2, 2)), np.array([[0, 2], [1, 0]])
+    for _ in range(5):
+        p, q = _several(rng, 1.0), _several(rng, 1.0)
+        found = [p * q, p.composed(partial(activations, name, 1.7), 1), weighted(wide(m), places, p), p.sum(1), p - q]
+        largest = np.zeros(5)
+        for u in rng.standard_normal((20, 3)):
+            delta = 0.01 * u / np.linalg.norm(u)
+            x, y = _value(p, delta), _value(q, delta)
+            slope = activation(name, 1.7, 1, Range(wide(x))).lo
+            exact = [x * y, slope, np.einsum("jk,nk->nj", m + delta[places], x), x.sum(axis=1), x - y]
+            for at, (form, expected) in enumerate(zip(found, exact, strict=True)):
+                off = np.abs((_value(form, delta) - expected).astype(np.float64))
+                assert (off <= form.rest + 1e-15).all(), at
+                largest[at] = max(largest[at], float((off / (form.rest + 1e-15)).max()))
+        assert (largest[:3] > 0.05).all(), largest
+        assert all((form.rest < 1e-5).all() for form in found)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(2e-2, 0.0, 0.0, 0.0), (0.0, 1e-2, 0.0, 0.0), (0.0, 0.0, 1e-2, 0.0), (0.0, 0.0, 0.0, 1e-2), (0.3, 0.2, 0.3, 0.1)]
+)
+def test_rests_of_softmax_are_what_is_left_out(sizes: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(2083)
+    obj = problem(CASES[6])
+    value, y, t = rng.standard_normal((1, 3)), np.array([[0.0, 1.0, 0.0]]), 0.5
+    jacobian = Poly.constant(wide(np.eye(3)[None]), 1, wide(t))  # d_kc = sqrt(p_k) ([k = c] - p_c)
+    largest = 0.0
+    for signs in rng.choice([-1.0, 1.0], (20, 3)):
+        first, second, third, rest = (size * signs[None] for size in sizes)
+        numbers = (wide(x) for x in (value, first[..., None], second[..., None, None]))
+        f = Poly(*numbers, third[None], wide(np.abs(rest)), wide(t))
+        r, d, weights = loss_polynomials(Problem.of(obj), f, jacobian, wide(y))
+        assert (weights <= 1.0).all() and (weights > 1.0 - 1e-15).all()
+        p = softmax((value + first * t + 0.5 * second * t**2 + third * t**3 / 6.0 + rest)[0])
+        off = np.abs(p - y[0] - _ends(r)[0])
+        assert (off <= r.rest[0] + 1e-15).all()
+        assert (np.abs(np.sqrt(p)[:, None] * (np.eye(3) - p) - _ends(d)[0]) <= d.rest[0] + 1e-15).all()
+        largest = max(largest, float((off / r.rest[0]).max()))
+    assert largest > 0.05
+
+
+@pytest.mark.parametrize("order", [5, 6])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "gelu"])
+def test_higher_derivatives(name: str, order: int) -> None:
+    rng = np.random.default_rng(2029)
+    centre, width = rng.uniform(-5.0, 5.0, 300), 10.0 ** rng.uniform(-4.0, 0.5, 300)
+    found = activation(name, 1.7, order, Range(wide(centre - width), wide(centre + width)))
+    inside = centre[:, None] + width[:, None] * np.linspace(-1.0, 1.0, 401)
+    values = activation(name, 1.7, order, Range(wide(inside)))
+    assert (found.lo[:, None] <= values.hi).all() and (found.hi[:, None] >= values.lo).all()
+    spread = np.maximum(values.hi.max(axis=1) - values.lo.min(axis=1), 1e-9)
+    assert (found.hi - found.lo <= 1.01 * spread).all()
+    h = 1e-4
+    below, above = (activation(name, 1.7, order - 1, Range(wide(centre + d))).lo for d in (-h, h))
+    slopes, exact = (above - below) / (2.0 * h), activation(name, 1.7, order, Range(wide(centre))).lo
+    assert np.abs(slopes - exact).max() <= 1e-6 * np.abs(exact).max()
+
+
+def test_spectral_norms_are_bounded() -> None:
+    rng = np.random.default_rng(2039)
+    q = rng.standard_normal((40, 9, 9)) * 10.0 ** rng.uniform(-12, 12, (40, 1, 1))
+    q[:10] = rng.standard_normal((10, 9, 1)) * rng.standard_normal((10, 1, 9))  # where the bound is sharp
+    q[10] = 0.0
+    size = np.sqrt((q**2).sum((1, 2)))
+    found = spectral(wide(q), wide(size * (1.0 + 1e-15))).astype(float)
+    exact = np.linalg.norm(q, 2, axis=(1, 2))
+    assert (found >= exact * (1.0 - 1e-14)).all() and (found[11:] < size[11:]).all()
+    assert found[:10] == pytest.approx(exact[:10], rel=1e-12)
