@@ -93,7 +93,7 @@ class Certificate:
             return True
         row = self.table.get(self.method)
         assert row is not None
-        fresh = fresh_bound(self._obj, self._region, self.method, row.cells, row.cover)
+        fresh = fresh_bound(self._obj, self._region, self.method, row.cells, row.cover, ellipsoids=row.multipliers is not None)
         if not fresh >= self.psi_lower - 1e-9 * abs(self.psi_lower):
             raise NumericalError(
                 f"the method {self.method!r} now proves psi >= {fresh!r}, the certificate claims {self.psi_lower!r}; "

@@ -28,6 +28,8 @@ from .reference_unit_block import Block, UnitProblem
 FloatArray = npt.NDArray[np.float64]
 
 _VERTICES, _STEPS = 8, 8
+#: Bounds farther below the claim, in units of it and after one step, will not reach it.
+_FAR = 2.0
 #: What keeps a mixture of directions from degenerating, and the nu from zero.
 _LITTLE = 1e-9, 1e-6
 
@@ -41,25 +43,48 @@ class _Guess:
     signs: npt.NDArray[np.int64]  # (B, V) symbols whose signs are all tried
     others: npt.NDArray[np.int64]  # (B, L') the other symbols that are alone
     groups: list[npt.NDArray[np.int64]]  # symbols of the balls
+    data: tuple[FloatArray, FloatArray, FloatArray, FloatArray]  # the block's remainders
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> _Guess:
+        data = self.data[0][rows], self.data[1][rows], self.data[2][rows], self.data[3][rows]
+        return _Guess(self.middle[rows], self.moves[rows], self.signs[rows], self.others[rows], self.groups, data)
 
 
-def no_eigenvalue_below(problem: UnitProblem, block: Block, claim: float) -> tuple[Flags, FloatArray]:
-    """For cells (B,): whether it is proved, and how much the symbols s, v_k and t take, datum by datum (B, n, 2 + K)."""
+@dataclass(frozen=True)
+class Found:
+    """For cells (B,): whether it is proved, and about what can be.
+
+    ``shares`` (B, n, 2 + K) is what s, v_k and t take in the remainders, datum by datum; ``rest`` all that the others take.
+    """
+
+    proved: Flags
+    value: FloatArray
+    shares: FloatArray
+    rest: FloatArray
+
+
+def no_eigenvalue_below(problem: UnitProblem, block: Block, claim: float) -> Found:
+    """Whether the block has no eigenvalue below the claim."""
     count = len(block.middle.lo)
     usable: Flags = np.ones(count, dtype=np.bool_)
     for x in (block.middle.size(), block.moves.size(), block.curved, block.mixed, block.pair_a, block.pair_b):
         usable &= np.asarray(np.isfinite(x).reshape(count, -1).all(axis=1))
     guess = _guess(block, usable)
-    weight, likely = _direction(problem, block, guess, claim)
+    weight, value = _direction(problem, guess, claim)
+    value = np.where(usable, value, -np.inf)
     proved = np.zeros(count, dtype=np.bool_)
-    chosen = np.flatnonzero(usable & likely)
+    chosen = np.flatnonzero(value >= claim)
     if chosen.size:
         proved[chosen] = _proof(problem, block, guess, chosen, weight[chosen], claim)
     dim, inputs = problem.dim, problem.z.astype(np.float64)
     y2 = np.maximum(np.einsum("nd,bde,ne->bn", inputs, weight[:, :dim, :dim], inputs), 0.0)
     q2 = np.trace(weight[:, dim:, dim:], axis1=1, axis2=2)[:, None]
     mass = problem.mass.hi.astype(np.float64)
-    return proved, block.shares * ((y2 + np.sqrt(y2 * q2)) * mass)[:, :, None]
+    _, _, a, b = guess.data
+    yq = np.einsum("nd,bdk->bnk", inputs, weight[:, :dim, dim:])
+    rest = (np.abs(a * y2[:, :, None] + 2.0 * b * yq).sum(axis=2) * mass).sum(axis=1)
+    rest += np.linalg.norm(np.einsum("blij,bij->bl", guess.moves[:, block.groups >= 0], weight), axis=1)
+    return Found(proved, value, block.shares * ((y2 + np.sqrt(y2 * q2)) * mass)[:, :, None], rest)
 
 
 def _guess(block: Block, usable: Flags) -> _Guess:
@@ -68,30 +93,35 @@ def _guess(block: Block, usable: Flags) -> _Guess:
     alone = np.flatnonzero(block.groups < 0)
     order = alone[np.argsort(-np.linalg.norm(moves[:, alone], axis=(2, 3)), axis=1, kind="stable")]
     balls = [np.flatnonzero(block.groups == code) for code in range(int(block.groups.max(initial=-1)) + 1)]
-    return _Guess(middle, moves, order[:, :_VERTICES], order[:, _VERTICES:], balls)
+    data = [x.astype(np.float64) for x in (block.curved, block.mixed, block.pair_a, block.pair_b)]
+    return _Guess(middle, moves, order[:, :_VERTICES], order[:, _VERTICES:], balls, (data[0], data[1], data[2], data[3]))
 
 
-def _direction(problem: UnitProblem, block: Block, guess: _Guess, claim: float) -> tuple[FloatArray, Flags]:
-    """A mixture Z (B, S, S) of directions that the majorants serve, and whether they seem to prove the claim."""
-    dim, size = problem.dim, guess.middle.shape[1]
-    rows = np.arange(len(guess.middle))[:, None]
-    turned = guess.moves[rows, guess.signs]
+def _direction(problem: UnitProblem, guess: _Guess, claim: float) -> tuple[FloatArray, FloatArray]:
+    """A mixture Z (B, S, S) of directions that the majorants serve, and what they seem to prove (B,)."""
+    dim, size, count = problem.dim, guess.middle.shape[1], len(guess.middle)
     z = np.linalg.eigh(guess.middle)[1][:, :, 0]
     share = np.r_[np.full(dim, 0.25 / dim), np.full(size - dim, 0.25 / (size - dim))]
     weight = 0.5 * z[:, :, None] * z[:, None, :] + np.diag(share)
-    best = np.full(len(z), -np.inf)
-    best_weight = weight
+    best, best_weight = np.full(count, -np.inf), weight.copy()
+    open_ = np.arange(count)
     for step in range(_STEPS):
-        reduced = guess.middle - _float_majorant(problem, block, guess, weight)
+        own = guess[open_]
+        turned = own.moves[np.arange(len(open_))[:, None], own.signs]
+        reduced = own.middle - _float_majorant(problem, own, weight)
         signs = np.sign(np.einsum("bi,bvij,bj->bv", z, turned, z))
         reduced = reduced - (np.where(signs >= 0.0, 1.0, -1.0)[:, :, None, None] * turned).sum(axis=1)
         values, vectors = np.linalg.eigh(np.nan_to_num(reduced, nan=0.0, posinf=0.0, neginf=0.0))
-        better = values[:, 0] > best
-        best = np.where(better, values[:, 0], best)
-        best_weight = np.where(better[:, None, None], weight, best_weight)
+        better = values[:, 0] > best[open_]
+        best[open_[better]], best_weight[open_[better]] = values[better, 0], weight[better]
         z = vectors[:, :, 0]
         weight = weight + (z[:, :, None] * z[:, None, :] - weight) / (step + 2.0)
-    return best_weight, best >= claim
+        hopeless = claim - (_FAR / (step + 1.0)) * abs(claim)
+        left = (best[open_] < claim) & (best[open_] > hopeless)
+        open_, z, weight = open_[left], z[left], weight[left]
+        if not open_.size:
+            break
+    return best_weight, best
 
 
 def _moments(problem: UnitProblem, weight: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -121,10 +151,10 @@ def _pairs(
     return np.where(straight, np.abs(a), n11), np.where(straight, 0.0, n12), np.where(straight, 0.0, n22)
 
 
-def _float_majorant(problem: UnitProblem, block: Block, guess: _Guess, weight: FloatArray) -> FloatArray:
+def _float_majorant(problem: UnitProblem, guess: _Guess, weight: FloatArray) -> FloatArray:
     dim, size = problem.dim, weight.shape[1]
     y2, yq, q2 = _moments(problem, weight)
-    curved, mixed, pair_a, pair_b = (x.astype(np.float64) for x in (block.curved, block.mixed, block.pair_a, block.pair_b))
+    curved, mixed, pair_a, pair_b = guess.data
     tau = np.sqrt(q2 / y2[:, :, None])
     n11, n12, n22 = _pairs(pair_a, pair_b, y2[:, :, None], yq, q2)
     outer, cross, mass = (0.5 * (x.lo + x.hi) for x in (problem.outer, problem.cross, problem.mass))
@@ -171,7 +201,7 @@ def _split(moves: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArra
 def _proof(problem: UnitProblem, block: Block, guess: _Guess, chosen: npt.NDArray[np.int64], weight: FloatArray,
            claim: float) -> Flags:  # fmt: skip
     majorant = _data_majorant(problem, block, chosen, weight)
-    part = _Guess(guess.middle[chosen], guess.moves[chosen], guess.signs[chosen], guess.others[chosen], guess.groups)
+    part = guess[chosen]
     for symbols in _balls(part):
         majorant = majorant + _ball_majorant(
             block.moves[chosen[:, None], symbols], part.moves[np.arange(len(weight))[:, None], symbols], weight

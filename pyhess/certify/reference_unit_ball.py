@@ -79,8 +79,8 @@ class BallRest:
             low[self._one.dim] = 0.0
         return np.stack([low, high])[None]
 
-    def within(self, cells: FloatArray) -> FloatArray:
-        """The cells that meet the ball, without what sticks out of it."""
+    def within(self, cells: FloatArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """The cells that meet the ball, without what sticks out of it, and which they are."""
         squares = self._distances(cells)
         total = squares.sum(1)
         kept = np.asarray(total.lo <= self._square.hi)
@@ -88,7 +88,14 @@ class BallRest:
         room = Range(np.maximum((self._square - (total[:, None] - squares)).hi, wide(0.0)))
         reach = (self._scale * room.root()).hi
         low, high = _outwards(down(self._centre.lo - reach), up(self._centre.hi + reach))
-        return np.stack([np.maximum(cells[:, 0], low), np.minimum(cells[:, 1], high)], axis=1)
+        return np.stack([np.maximum(cells[:, 0], low), np.minimum(cells[:, 1], high)], axis=1), kept
+
+    def gained(self, cells: FloatArray) -> FloatArray:
+        """The share of the room that a cell at its middle has less than the whole, side by side, roughly."""
+        middle = np.repeat(0.5 * (cells[:, :1] + cells[:, 1:]), 2, axis=1)
+        square = self._room(cells).square().hi.astype(np.float64)[:, None]
+        more = (self._distances(middle).hi - self._distances(cells).lo).astype(np.float64)
+        return np.asarray(0.5 * more / (square + 1e-300))
 
     def _distances(self, cells: FloatArray) -> Range:
         """Squares of the least distances from the centre, in parameters, coordinate by coordinate."""

@@ -25,7 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _HALF, _TWO, _THIRD, _ONE = (Range(wide(1.0)) / Range(wide(k)) for k in (2.0, 0.5, 3.0, 1.0))
 #: What is proved instead of t, in units of it.
-_MORE = 1.02
+_MORE = 1.005
 #: Seconds that a datum of a box takes, roughly.
 _BOX_SECONDS = 6e-5
 #: Boxes that one proof may take, and numbers of one batch.

@@ -58,3 +58,7 @@ class JointSets:
     floors: FloatArray
     matrices: FloatArray
     scales: FloatArray
+
+    def those(self, chosen: npt.NDArray[np.bool_]) -> JointSets:
+        """Some of the ranges."""
+        return JointSets(self.rooms[chosen], self.floors[chosen], self.matrices[chosen], self.scales[chosen])

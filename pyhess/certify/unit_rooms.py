@@ -61,6 +61,12 @@ class Rooms:
         )
         self._useful = np.ones(len(rows), dtype=np.bool_)
 
+    def used(self, cells: FloatArray, index: IntArray) -> npt.NDArray[np.bool_]:
+        """The ranges that some cell's model is about."""
+        rows = self.rows(cells, index)
+        rows = rows[(rows >= 0) & self._useful[rows]]
+        return np.bincount(rows % len(self._rooms), minlength=len(self._rooms)) > 0
+
     def rows(self, cells: FloatArray, index: IntArray) -> IntArray:
         """The model for each cell, or -1."""
         size = self._inverse.size

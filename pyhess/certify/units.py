@@ -125,6 +125,7 @@ def unit_bound(
     deadline: float | None = None,
     max_cells: int = 200_000,
     stop: npt.NDArray[np.int32] | None = None,
+    ellipsoids: bool = True,
     progress: Callable[[dict[str, float]], object] | None = None,
 ) -> UnitBound | None:
     """Bound psi from below by branch and bound over one unit's weights; None where `unit_bound_applies` does not.
@@ -144,6 +145,8 @@ def unit_bound(
         Cells to evaluate at most.
     stop : (1,) int32 array, optional
         Set ``stop[0] = 1`` from another thread to end early.
+    ellipsoids : bool
+        Whether ellipsoids may be looked for.
     progress : callable, optional
         Called after every round with a dict (psi_lower, gap, cells); the gap is relative to ``psi_upper``, NaN without one.
     """
@@ -153,6 +156,7 @@ def unit_bound(
     flag = np.zeros(1, dtype=np.int32) if stop is None else stop
     with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore"):
         search = _Search(obj, region, flag)
+        search.joint_due &= ellipsoids
         target = 0.0 if psi_upper is None else psi_upper - rtol * abs(psi_upper)
         search.run(min(target, 0.0), math.inf if deadline is None else deadline, max_cells, psi_upper, progress)
     return search.result()
@@ -275,5 +279,9 @@ class _Search:
         return min(0.0, float(self.bounds.min(initial=0.0)))
 
     def result(self) -> UnitBound:
-        cover = UnitCover(self.cells, self.index, self.bounds, self.models, self.directions, self.roots, self.sets)
+        sets = None
+        if self.sets is not None and self.rooms is not None:
+            used = self.rooms.used(self.cells, self.index)
+            sets = self.sets.those(used) if used.any() else None
+        cover = UnitCover(self.cells, self.index, self.bounds, self.models, self.directions, self.roots, sets)
         return UnitBound(self.psi_lower, self.evaluated, self.finished, monotonic() - self.began, cover)

@@ -118,7 +118,7 @@ def test_small_certificates_are_checked_in_balls(monkeypatch: pytest.MonkeyPatch
     proof = prove(labels, ph.Ball(radius=0.5), "exact", certify(labels, ph.Ball(radius=0.5), "exact").psi_lower, time_limit=600.0)
     assert proof.proved and "Arb's ball arithmetic with 128 bits" in proof.detail, proof.detail
     assert "floating-point" in arithmetic().name
-    monkeypatch.setattr("pyhess.certify.reference.find_spec", lambda _name: None)
+    monkeypatch.setattr("pyhess.certify.reference_plan.find_spec", lambda _name: None)
     for method, claim in claims.items():
         proof = prove(obj, box, method, claim)
         assert proof.proved and "bit floating-point numbers" in proof.detail, proof.detail
