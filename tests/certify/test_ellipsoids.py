@@ -17,13 +17,14 @@ import pyhess as ph
 from pyhess.certify import Certificate, certify, units
 from pyhess.certify.reference_arithmetic import Doubles, using
 from pyhess.certify.reference_hessian import Problem
-from pyhess.certify.reference_interval import wide
+from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_unit_ball import BallRest
 from pyhess.certify.reference_unit_block import UnitProblem
-from pyhess.certify.reference_unit_joint import JointProof
+from pyhess.certify.reference_unit_joint import JointProof, _Change, _tested
 from pyhess.certify.reference_unit_rest import Units
 from pyhess.certify.unit_cover import JointSets
 from pyhess.certify.unit_joint import find_joint
+from pyhess.certify.unit_joint_proof import Change, _bounds
 from pyhess.certify.unit_rest import describe
 from pyhess.certify.unit_rooms import model
 from pyhess.certify.units import unit_bound
@@ -92,6 +93,50 @@ def test_changes_of_a_unit_lie_in_its_ellipsoid(activation: str, at_zero: bool) 
             assert (reach <= allowed).all()
             # not much larger than needed
             assert (reach / allowed).max() > 0.7
+
+
+def boxes_of(rng: np.random.Generator, count: int, size: int) -> tuple[Array, Array, Array]:
+    """Middles, halves (count, size) and points (count, 300, size) of boxes, corners among them."""
+    middle, half = rng.standard_normal((count, size)), 10.0 ** rng.uniform(-2.0, 0.0, (count, size))
+    inside = rng.uniform(-1.0, 1.0, (count, 300, size))
+    inside[:, :100] = np.sign(inside[:, :100])
+    return middle, half, middle[:, None] + inside * half[:, None]
+
+
+@pytest.mark.parametrize("activation", CASES)
+@pytest.mark.usefixtures("doubles")
+def test_bounds_over_boxes_hold(activation: str) -> None:
+    """Taylor polynomials and their rests, and what is made of them, against points of the boxes."""
+    rng = np.random.default_rng(457)
+    obj, ball, sets = found(activation)
+    by, unit, t = describe(obj, ball), 1, 0.5
+    name = obj.net.activations[0], obj.net.betas[0]
+    change = Change(name, by.z, by.u.middle[unit], float(by.v.middle[unit, 0]), (by.scale_u, by.scale_v))
+    full, matrix, floor = Problem.of(obj), sets.matrices[0, unit], float(sets.floors[0])
+    own = Units.of(full, wide(ball.center), wide(ball.center))
+    slow = _Change(UnitProblem.of(full), (full.scale[0], full.scale[1]), own.u[0][unit], own.v[0][unit, 0])
+    middle, half, points = boxes_of(rng, 250, change.size)
+    moved = points - middle[:, None]
+    f = changes(obj, ball.center, unit, points.reshape(-1, change.size)).reshape(*points.shape[:2], -1)
+    left, right = change.pairs
+    twice = moved[..., left] * moved[..., right] * np.where(left == right, 0.5, 1.0)
+    exact = slow.pieces(middle, half)
+    for value, linear, square, rest in (change.polynomial(middle, half), (*(x.hi for x in exact[:3]), exact[3])):
+        taylor = value[:, None] + np.einsum("bkp,bpn->bkn", moved, linear) + np.einsum("bks,bsn->bkn", twice, square)
+        assert (np.abs(f - taylor) <= rest[:, None] + 1e-13).all()
+        # near what is needed for small boxes
+        small = (half < 0.1).all(axis=1)
+        assert (np.abs(f - taylor).max(axis=1) > 0.3 * rest)[small].mean() > 0.5
+    reach = ((f @ matrix.T) ** 2).sum(axis=2) - t * t * ((points**2).sum(axis=2) + floor)
+    worst = _bounds(change, matrix, middle, half, floor, t)[0]
+    assert (reach.max(axis=1) <= worst).all()
+    # For every box the t with which it is proved, by both.
+    for scale in (0.6, 0.8, 1.0, 1.3, 2.0):
+        above = ((f @ matrix.T) ** 2).sum(axis=2) > scale**2 * ((points**2).sum(axis=2) + floor)
+        proved, _, _ = _tested(slow, matrix, scale, Range(wide(floor)), 100.0, np.stack([middle - half, middle + half], axis=1))
+        assert proved.any() and not (proved & above.any(axis=1)).any()
+        quick = _bounds(change, matrix, middle, half, floor, scale)[0] <= 0.0
+        assert quick.any() and not (quick & above.any(axis=1)).any()
 
 
 @pytest.mark.parametrize("at_zero", [True, False])
