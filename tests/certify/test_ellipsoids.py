@@ -20,13 +20,13 @@ from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_unit_ball import BallRest
 from pyhess.certify.reference_unit_block import UnitProblem
-from pyhess.certify.reference_unit_joint import JointProof, _Change, _tested
+from pyhess.certify.reference_unit_joint import _MORE, JointProof, _Change, _tested
 from pyhess.certify.reference_unit_rest import Units
 from pyhess.certify.unit_cover import JointSets
 from pyhess.certify.unit_joint import find_joint
 from pyhess.certify.unit_joint_proof import Change, _bounds
 from pyhess.certify.unit_rest import describe
-from pyhess.certify.unit_rooms import model
+from pyhess.certify.unit_rooms import Rooms, model
 from pyhess.certify.units import unit_bound
 from pyhess.threshold import verify_file
 
@@ -133,8 +133,11 @@ def test_bounds_over_boxes_hold(activation: str) -> None:
     # For every box the t with which it is proved, by both.
     for scale in (0.6, 0.8, 1.0, 1.3, 2.0):
         above = ((f @ matrix.T) ** 2).sum(axis=2) > scale**2 * ((points**2).sum(axis=2) + floor)
-        proved, _, _ = _tested(slow, matrix, scale, Range(wide(floor)), 100.0, np.stack([middle - half, middle + half], axis=1))
-        assert proved.any() and not (proved & above.any(axis=1)).any()
+        for room in (100.0, 2.0):
+            boxes = np.stack([middle - half, middle + half], axis=1)
+            proved, _, _ = _tested(slow, matrix, scale, Range(wide(floor)), room, boxes)
+            inside = (points**2).sum(axis=2) <= room * room
+            assert proved.any() and not (proved & (above & inside).any(axis=1)).any()
         quick = _bounds(change, matrix, middle, half, floor, scale)[0] <= 0.0
         assert quick.any() and not (quick & above.any(axis=1)).any()
 
@@ -165,6 +168,11 @@ def test_what_the_others_add_lies_in_both_models(activation: str, at_zero: bool)
         slow = rest.ellipsoids(np.stack([gone, gone])[None])
         for _ in range(4):
             w = rng.standard_normal(4)
+            parts = [_MORE * sets.scales[k, m] * (w @ np.linalg.inv(sets.matrices[k, m])) for m in others]
+            parts += [np.array([w.sum() * described.scale_v])] * int(net.bias)
+            exact = np.linalg.norm(np.concatenate(parts)) * np.sqrt((0.999 * room) ** 2 + 2 * sets.floors[k])
+            width = np.linalg.norm(np.einsum("n,nl->l", w, slow.columns.hi[0, :, 0].astype(float)))
+            assert width + np.abs(w) @ slow.slack[0, :, 0].astype(float) >= exact * (1.0 - 1e-9)
             step = rng.standard_normal(obj.num_params)
             for _ in range(5):
                 step = without(obj, step, 1)
@@ -172,7 +180,6 @@ def test_what_the_others_add_lies_in_both_models(activation: str, at_zero: bool)
                 t = w @ added(obj, theta, others)
                 high = w @ point.middle + np.abs(w) @ point.radius
                 assert t <= high + room * (np.linalg.norm(w @ columns) + np.abs(w) @ blur)
-                width = np.linalg.norm(np.einsum("n,nl->l", w, slow.columns.hi[0, :, 0].astype(float)))
                 assert (
                     t <= w @ slow.middle.hi[0, :, 0].astype(float) + width + np.abs(w) @ slow.slack[0, :, 0].astype(float) + 1e-9
                 )
@@ -182,6 +189,38 @@ def test_what_the_others_add_lies_in_both_models(activation: str, at_zero: bool)
                         for e in np.eye(step.size)
                     ]
                 )
+
+
+@pytest.mark.parametrize("activation", CASES)
+def test_the_model_of_a_range_serves_no_other_rooms(activation: str) -> None:
+    rng = np.random.default_rng(461)
+    obj, ball, sets = found(activation)
+    search = units._Search(obj, ball, np.zeros(1, dtype=np.int32))
+    rooms = Rooms(sets, search.units, search.roots, obj.net.activations[0], obj.net.betas[0], search.new_task)
+    count, kept = len(sets.rooms), 2
+    size = obj.net.widths[0] + int(obj.net.bias) + 1
+    centre, inverse = search.roots.centers[0], search.roots.inverse
+    half = ball.radius * 10.0 ** rng.uniform(-2.5, -0.5, (3000, size))
+    middle = rng.standard_normal(half.shape)
+    middle *= 1.1 * ball.radius * rng.random((3000, 1)) ** 0.3 / np.linalg.norm(middle, axis=1, keepdims=True)
+    cells = centre[:size] + np.stack([middle - half, middle + half], axis=1) / inverse
+    rows = rooms.rows(cells, np.zeros(3000, dtype=np.int64))
+    assert set(rows.tolist()) == {-1, *range(count)}
+    nearest = np.clip(0.0, middle - half, middle + half)
+    left = np.sqrt(np.maximum(ball.radius**2 - (nearest**2).sum(axis=1), 0.0))
+    assert (left[rows >= 0] <= sets.rooms[rows[rows >= 0]] * (1.0 + 1e-8)).all()
+    # and at the smallest room it is still |(t A^-1)'w| sqrt(rho² + g) of all units
+    others = np.arange(kept)
+    for k in range(count):
+        least = left[rows == k].min()
+        assert least > (0.5 * sets.rooms[k] if k == count - 1 else sets.rooms[k + 1])
+        name = obj.net.activations[0], obj.net.betas[0]
+        _, columns, blur = model(sets, k, least, search.units, others, *name)
+        w = rng.standard_normal((50, obj.data.num_samples))
+        parts = [w @ (sets.scales[k, m] * np.linalg.inv(sets.matrices[k, m])) for m in others]
+        parts += [w.sum(axis=1, keepdims=True) * search.units.scale_v] * int(obj.net.bias)
+        exact = np.linalg.norm(np.hstack(parts), axis=1) * np.sqrt(least**2 + kept * sets.floors[k])
+        assert (least * (np.linalg.norm(w @ columns, axis=1) + np.abs(w) @ blur) >= exact * (1.0 - 1e-12)).all()
 
 
 def without(obj: ph.Objective, step: Array, unit: int) -> Array:
