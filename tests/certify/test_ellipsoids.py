@@ -77,8 +77,7 @@ def changes(obj: ph.Objective, centre: Array, unit: int, steps: Array) -> Array:
     return last * (after - before)
 
 
-@pytest.mark.parametrize("at_zero", [True, False])
-@pytest.mark.parametrize("activation", CASES)
+@pytest.mark.parametrize(("activation", "at_zero"), [("tanh", True), *((name, False) for name in CASES)])
 def test_changes_of_a_unit_lie_in_its_ellipsoid(activation: str, at_zero: bool) -> None:
     rng = np.random.default_rng(431)
     obj, ball, sets = found(activation, at_zero)
@@ -142,8 +141,7 @@ def test_bounds_over_boxes_hold(activation: str) -> None:
         assert quick.any() and not (quick & above.any(axis=1)).any()
 
 
-@pytest.mark.parametrize("at_zero", [True, False])
-@pytest.mark.parametrize("activation", CASES)
+@pytest.mark.parametrize(("activation", "at_zero"), [("tanh", True), *((name, False) for name in CASES)])
 @pytest.mark.usefixtures("doubles")
 def test_what_the_others_add_lies_in_both_models(activation: str, at_zero: bool) -> None:
     """Support functions against networks that ascend in random directions."""
