@@ -14,7 +14,7 @@ import pytest
 import scipy.special
 
 import pyhess as ph
-from pyhess.certify import Certificate, certify, units
+from pyhess.certify import Certificate, certify, load_certificate, units
 from pyhess.certify.reference_arithmetic import Doubles, using
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
@@ -28,6 +28,7 @@ from pyhess.certify.unit_joint_proof import Change, _bounds
 from pyhess.certify.unit_rest import describe
 from pyhess.certify.unit_rooms import Rooms, model
 from pyhess.certify.units import unit_bound
+from pyhess.errors import FileError
 from pyhess.threshold import verify_file
 
 from .conftest import small_objective
@@ -317,6 +318,10 @@ def test_files_with_ellipsoids_are_proved_again(tmp_path: Path, monkeypatch: pyt
     false = replace(certificate, table={"units": row})
     refused = verify_file(false.save(tmp_path / "false.npz"), time_limit=60.0)
     assert refused.verdict == "refuted" and "ellipsoid" in refused.checks[-1].detail
+    for wrong in (replace(sets, rooms=-sets.rooms), replace(sets, matrices=sets.matrices[:, :, 1:])):
+        damaged = replace(certificate, table={"units": replace(row, multipliers=wrong)})
+        with pytest.raises(FileError, match="positive ones but for the matrices"):
+            load_certificate(damaged.save(tmp_path / "damaged.npz"))
 
 
 def test_ellipsoids_pay(monkeypatch: pytest.MonkeyPatch) -> None:
