@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from scipy.optimize import minimize
 
 import pyhess as ph
+from pyhess.certify.reference_arithmetic import Doubles, using
 
 ACTIVATIONS = ("tanh", "sigmoid", "softplus", "gelu", "identity")
 
@@ -17,6 +19,13 @@ ACTIVATIONS = ("tanh", "sigmoid", "softplus", "gelu", "identity")
 def long_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     """The slow check in long doubles where Arb is installed, too; Arb has tests of its own."""
     monkeypatch.setattr("pyhess.certify.reference_plan.find_spec", lambda _name: None)
+
+
+@pytest.fixture
+def doubles() -> Iterator[None]:
+    """The slow check in doubles."""
+    with using(Doubles()), np.errstate(all="ignore"):
+        yield
 
 
 def small_objective(

@@ -9,7 +9,7 @@ import pytest
 
 import pyhess as ph
 from pyhess.certify import certify, prove
-from pyhess.certify.reference_arithmetic import Doubles, LongDoubles, arithmetic, using
+from pyhess.certify.reference_arithmetic import LongDoubles, arithmetic, using
 from pyhess.certify.reference_interval import Range, dot, down, exp, logistic, normal, softplus, tanh, up, wide
 from pyhess.certify.reference_ranges import activation
 from pyhess.certify.units import unit_bound
@@ -22,12 +22,6 @@ def balls() -> Any:
     from pyhess.certify.reference_arb import in_balls
 
     with in_balls():
-        yield
-
-
-@pytest.fixture
-def doubles() -> Any:
-    with using(Doubles()), np.errstate(all="ignore"):
         yield
 
 

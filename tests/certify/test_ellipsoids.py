@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -15,7 +14,6 @@ import scipy.special
 
 import pyhess as ph
 from pyhess.certify import Certificate, certify, load_certificate, units
-from pyhess.certify.reference_arithmetic import Doubles, using
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_unit_ball import BallRest
@@ -48,13 +46,6 @@ CASES = {
     "softplus": ({"parametrization": "ntk"}, 0.8),
     "gelu": ({"bias": False}, 1.5),
 }
-
-
-@pytest.fixture
-def doubles() -> Iterator[None]:
-    """The slow check in doubles."""
-    with using(Doubles()), np.errstate(all="ignore"):
-        yield
 
 
 @cache
@@ -220,57 +211,6 @@ def test_the_model_of_a_range_serves_no_other_rooms(activation: str) -> None:
         parts += [w.sum(axis=1, keepdims=True) * search.units.scale_v] * int(obj.net.bias)
         exact = np.linalg.norm(np.hstack(parts), axis=1) * np.sqrt(least**2 + kept * sets.floors[k])
         assert (least * (np.linalg.norm(w @ columns, axis=1) + np.abs(w) @ blur) >= exact * (1.0 - 1e-12)).all()
-
-
-@pytest.mark.parametrize("data", [4, 1])
-def test_symbols_of_a_ball_are_majorised(data: int) -> None:
-    """Blocks over points and cells with what the others add in an ellipsoid, against its points; one datum reaches its rest."""
-    rng = np.random.default_rng(463)
-    obj = small_objective(419, data, [1, 3, 1])
-    ball = ph.Ball(rng.standard_normal(obj.num_params), 0.9).bind(obj)
-    search = units._Search(obj, ball, np.zeros(1, dtype=np.int32))
-    count, n, symbols = 40, obj.data.num_samples, 3
-    generators = rng.standard_normal((count, n, symbols)) * 10.0 ** rng.uniform(-1.0, 1.0, (count, 1, 1))
-    ranges = np.zeros((6, count, n, 1))
-    ranges[[1, 4]] = np.linalg.norm(generators, axis=2, keepdims=True) * (1.0 + 1e-12)
-    rest = search.roots.rest
-    task = search.new_task(
-        {name: np.repeat(rest[name][:1], count, axis=0) for name in ("kinds", "amplitude", "offset")}
-        | {"middle": np.zeros((count, n, 1)), "generators": generators[:, :, None], "slack": np.zeros((3, count, n, 1))}
-        | {"ranges": ranges, "powers": np.zeros(symbols, dtype=np.int64), "groups": np.zeros(symbols, dtype=np.int64)}
-        | {"centers": np.repeat(search.roots.centers[:1], count, axis=0)}
-    )
-    size, half = search.roots.centers.shape[1], np.where(np.arange(count) < 20, 0.0, 0.1)
-    points = search.roots.centers[0] + rng.uniform(-0.25, 0.25, (count, size))
-    cells = np.zeros((count, 2, search.cells.shape[2]))
-    cells[:, :, :size] = points[:, None] + half[:, None, None] * np.array([-1.0, 1.0])[:, None]
-    bounds = task.bound(cells, np.arange(count), np.full(count, -np.inf), np.zeros(1, dtype=np.int32)).bounds
-    gaps = []
-    for place in range(count):
-        lowest = np.inf
-        for _ in range(20):
-            own = points[place] + half[place] * rng.choice([-1.0, 1.0], size)
-            before, pairs = block_of(obj, search.units.z, own)
-            xi = rng.standard_normal(symbols)
-            for _ in range(15):
-                t = generators[place] @ (xi / np.linalg.norm(xi))
-                values, vectors = np.linalg.eigh(np.einsum("n,nij->ij", before + t, pairs))
-                lowest = min(lowest, values[0])
-                xi = -generators[place].T @ np.einsum("nij,i,j->n", pairs, vectors[:, 0], vectors[:, 0])
-        gaps.append((lowest - bounds[place]) / abs(lowest))
-        assert bounds[place] <= lowest + 1e-12 * abs(lowest)
-    assert np.median(gaps[:20]) < 0.02 and np.median(gaps[20:]) < 0.2
-
-
-def block_of(obj: ph.Objective, z: Array, own: Array) -> tuple[Array, Array]:
-    """The residuals without the others (n,), and what multiplies them in the block of a unit (u, v)."""
-    u, v = own[:-1], own[-1]
-    phi = np.tanh(z @ u)
-    rows, last = np.concatenate([z, np.zeros((len(z), 1))], axis=1), np.eye(own.size)[-1]
-    slope = 1.0 - phi**2
-    pairs = (-2.0 * phi * slope * v)[:, None, None] * rows[:, :, None] * rows[:, None]
-    pairs += slope[:, None, None] * (rows[:, :, None] * last + last[:, None] * rows[:, None])
-    return phi * v - obj.targets[:, 0], pairs * obj.data.normalized_weights[:, None, None]
 
 
 def without(obj: ph.Objective, step: Array, unit: int) -> Array:
