@@ -263,6 +263,9 @@ def test_files_of_the_layout_before_take_nothing_off(tmp_path: Path) -> None:
     again = ph.load_certificate(path).table["taylor"].multipliers
     assert isinstance(again, TaylorMultipliers) and np.array_equal(again.lowered, nothing) and (again.kept == 1.0).all()
     assert verify_file(path, time_limit=10.0).verdict == "verified"
+    np.savez(path, **{**arrays, "description": np.array(json.dumps(described | {"schema_version": 4}))})
+    with pytest.raises(ph.errors.FileError, match="lowered"):
+        ph.load_certificate(path)
 
 
 def test_no_time_and_other_problems_are_said() -> None:
