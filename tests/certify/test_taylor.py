@@ -11,7 +11,7 @@ import pytest
 
 import pyhess as ph
 from pyhess._threads import blas_single_thread
-from pyhess.certify import certify
+from pyhess.certify import certify, prove
 from pyhess.certify.boxes import full_subdivision
 from pyhess.certify.higher_ranges import derivative_bound, derivative_points
 from pyhess.certify.intervals import Interval
@@ -249,6 +249,9 @@ def test_outlying_data_are_left_out_where_that_is_better() -> None:
         kept = found.multipliers.kept
         assert set(kept) <= {0.0, 1.0} and (radius > 0.1) == (kept[3] == 0.0), (radius, kept)
         assert found.psi_lower <= ph.search(obj, region, rng=1229, starts=8).psi_upper
+        assert prove(obj, region, "taylor", found.psi_lower, multipliers=found.multipliers).proved
+    none = taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, GO_ON, kept=np.zeros(12))
+    assert none is not None and not none.squares.head.any() and not none.left_out.any()
 
 
 def test_around_trained_weights_it_is_the_best_bound() -> None:
