@@ -93,7 +93,8 @@ def certificate_seconds(
         seconds += roots[name] * float(np.clip(0.5 * _CELL_COST / work, 4, 0.5 * _MAX_CELLS))
     taylor = ball and taylor_knows(net, num_samples)
     if taylor and method in ("auto", "taylor"):
-        seconds += _PER_TAYLOR * taylor_work(net, num_samples) + _PER_STEP * step_work(net)
+        # On small balls it is done once, on larger ones twice.
+        seconds += 1.5 * (_PER_TAYLOR * taylor_work(net, num_samples) + _PER_STEP * step_work(net))
     if ball and method in ("third", *(() if taylor else ("auto",))) and third_knows(net, num_samples, loss):
         # Where the radii take too much, as on most balls, the enclosures are all.
         seconds += _PER_THIRD * enclosure_work(net, num_samples)

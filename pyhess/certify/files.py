@@ -26,8 +26,8 @@ from .third_multipliers import ThirdMultipliers
 from .unit_cover import JointSets, UnitLeaves
 
 _ENTRIES = (*HEAD, "method", "psi_lower", "statement", "rounding", "table", "cover", "leaves", "multipliers")
-#: Entries that came with the layouts 2 and 3; what is taken off the curvature came with the fourth.
-_LATER, _LOWERED_SINCE = ("leaves", "multipliers"), 4
+#: Entries that came with the layouts 2 and 3; two of the multipliers came with the fourth.
+_LATER, _KEPT_SINCE = ("leaves", "multipliers"), 4
 #: Cells of a unit's weights that a file holds at most: no check could look at more.
 _MOST_LEAVES = 200_000
 
@@ -147,8 +147,8 @@ def _read(content: dict[str, Any]) -> StoredCertificate:
     cover = None if content["cover"] is None else _read_cover(content["cover"], sizes)
     leaves = None if content["leaves"] is None else _read_leaves(content["leaves"], obj)
     given = content["multipliers"]
-    if method == "taylor" and isinstance(given, dict) and content["schema_version"] < _LOWERED_SINCE:
-        given = {"lowered": np.zeros(_lowered_shape(obj)), **given}
+    if method == "taylor" and isinstance(given, dict) and content["schema_version"] < _KEPT_SINCE:
+        given = {"lowered": np.zeros(_lowered_shape(obj)), "kept": np.ones(obj.data.num_samples), **given}
     multipliers = None if given is None else _read_multipliers(given, method, obj)
     entries = content["table"]
     if not isinstance(entries, dict):
@@ -236,7 +236,11 @@ def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipl
         return _read_sets(content, obj)
     size, of_taylor = obj.num_params, method == "taylor"
     shapes: dict[str, tuple[int, ...]] = {"lam": (size, size), "weights": (size,)}
-    shapes |= {"turned": (size,) * 3, "lowered": _lowered_shape(obj)} if of_taylor else {"halves": (size,) * 3}
+    shapes |= (
+        {"halves": (size,) * 3}
+        if not of_taylor
+        else {"turned": (size,) * 3, "lowered": _lowered_shape(obj), "kept": (obj.data.num_samples,)}
+    )
     fields = exact_keys("multipliers", content, (*shapes, "share", "tau") if of_taylor else tuple(shapes))
     arrays = {}
     for name, shape in shapes.items():
@@ -255,6 +259,8 @@ def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipl
         raise InputError(f"multipliers.weights has {arrays['weights'].min()!r} as its least; allowed are positive numbers.")
     if not (arrays["lowered"] >= 0.0).all():
         raise InputError(f"multipliers.lowered has {arrays['lowered'].min()!r} as its least; allowed are numbers from 0 on.")
+    if not ((arrays["kept"] >= 0.0) & (arrays["kept"] <= 1.0)).all():
+        raise InputError(f"multipliers.kept has {shown(arrays['kept'])}; allowed are numbers from 0 to 1.")
     return TaylorMultipliers(**arrays, share=share, tau=tau)
 
 

@@ -169,11 +169,12 @@ def _sum(p: Wide, q: Wide, axes: int) -> Wide:
     return found
 
 
-def cubic_hessian(problem: Problem, region: Ball, lowered: Wide, deadline: float) -> tuple[Form, Form] | None:
+def cubic_hessian(problem: Problem, region: Ball, lowered: Wide, kept: Wide, deadline: float) -> tuple[Form, Form] | None:
     """(R, G): all but the outputs' squares, and those; None if the deadline passes.
 
     Any numbers ``lowered`` (n, H) are taken off the factors bar phi'' of the squares (J_j . v)² of the hidden units:
-    only what a rest has beyond its number stays with the factor, as it has to hold from below alone.
+    only what a rest has beyond its number stays with the factor, as it has to hold from below alone. Of the outputs'
+    squares the parts ``kept`` (n,), from 0 to 1, count.
     With what has no eta already in R, the squares are at least (1 - eta) G less 1/eta times G's ``rest``, for any 0 < eta <= 1.
     """
     size, count = problem.num_params, len(triples(problem.num_params).k)
@@ -183,7 +184,7 @@ def cubic_hessian(problem: Problem, region: Ball, lowered: Wide, deadline: float
     for begin in range(0, len(problem.x), rows):
         if monotonic() > deadline:
             return None
-        _add_data(problem, region, slice(begin, begin + rows), lowered, whole, squares)
+        _add_data(problem, region, slice(begin, begin + rows), lowered, kept, whole, squares)
     additions = len(problem.x) * sum(problem.widths[1:])
     whole.coarse += squares.coarse
     squares.coarse = np.zeros_like(squares.coarse)
@@ -192,7 +193,7 @@ def cubic_hessian(problem: Problem, region: Ball, lowered: Wide, deadline: float
     return whole, squares
 
 
-def _add_data(problem: Problem, region: Ball, some: slice, lowered: Wide, whole: Form, squares: Form) -> None:
+def _add_data(problem: Problem, region: Ball, some: slice, lowered: Wide, kept: Wide, whole: Form, squares: Form) -> None:
     size, last, ball = problem.num_params, problem.layers - 1, wide(region.radius)
     x, y, mass = problem.x[some], problem.y[some], problem.mass[some]
     ones = wide(np.ones((len(x), 1)))
@@ -212,7 +213,8 @@ def _add_data(problem: Problem, region: Ball, some: slice, lowered: Wide, whole:
             tangents.append(s.composed(phi, 1)[:, :, None] * jacobian)
             entering = s.composed(phi, 0)
     gradient, roots, bend = loss_polynomials(problem, pre[-1], jacobians[-1], y)
-    weights = np.maximum(down(mass.lo[:, None] * bend), wide(0.0))
+    weights = down(kept[some, None] * np.maximum(down(mass.lo[:, None] * bend), wide(0.0)))
+    weights = np.maximum(weights, wide(0.0))
     _add_squares(squares, roots, weights)
     whole.add_squares(roots, weights)
     delta = gradient.times(mass[:, None])

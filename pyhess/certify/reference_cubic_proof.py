@@ -69,7 +69,10 @@ def prove_cubic(
         return False, f"the multipliers' tau {multipliers.tau!r} is not positive"
     if not not_negative(wide(lam), size):
         return False, "the multiplier Lambda is not shown to be positive semi-definite"
-    found = cubic_hessian(problem, region, wide(multipliers.lowered), deadline)
+    kept = multipliers.kept
+    if not ((kept >= 0.0) & (kept <= 1.0)).all():
+        return False, "the multipliers keep parts of the squares that are not between none and all"
+    found = cubic_hessian(problem, region, wide(multipliers.lowered), wide(kept), deadline)
     if found is None:
         return False, "time ran out before the Taylor polynomial was enclosed"
     gram = cubic_term(found[0].third, size, deadline)

@@ -22,10 +22,11 @@ from scipy.linalg import cho_factor, cho_solve, eigvalsh
 from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball
-from .intervals import TINY, UNIT, gamma
+from .intervals import UNIT, gamma
 from .smoothed import least_smoothed
 from .spectral import negative_slacks
-from .taylor_hessian import Expansion, taylor_hessian, taylor_work
+from .taylor_hessian import taylor_hessian, taylor_work
+from .taylor_lifted import Lifted, State
 from .taylor_multipliers import TaylorMultipliers
 
 FloatArray = npt.NDArray[np.float64]
@@ -45,6 +46,8 @@ _HOPELESS = 4.0
 _BEYOND = 2.0
 #: The rounds end after two in a row that improve the bound by less.
 _WORTHWHILE = 0.005
+#: Share of the squares from which on data are tried without theirs: those that leave out so many times the mean.
+_COSTLY_SHARE, _OUTLYING = 0.1, 3.0
 #: Shares of the squares that are given up for what their roots leave out: the first, and all that are tried.
 _FIRST_SHARE, _SHARES = 0.2, (1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 
@@ -77,135 +80,63 @@ class TaylorBound:
     multipliers: TaylorMultipliers | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _State:
-    """What is chosen: Lam = factor factor' + floor, A, eta, tau and w. The floor alone makes the tail positive semi-definite."""
-
-    factor: FloatArray
-    floor: FloatArray
-    turned: FloatArray
-    share: float
-    tau: float
-    weights: FloatArray
-
-    @property
-    def lam(self) -> FloatArray:
-        """Lam, and a little for the rounding of the floor."""
-        lam = self.factor @ self.factor.T + self.floor
-        lam = 0.5 * (lam + lam.T)
-        lam[np.diag_indices(len(lam))] += 1e-9 * float(np.trace(lam)) / len(lam)
-        return lam
-
-
-class _Lifted:
-    """The quadratic form in z, for any choice."""
-
-    def __init__(self, found: Expansion, ball: float) -> None:
-        self.residual, self.squares, self.ball = found.residual, found.squares, ball
-        self.lowered = found.lowered
-        self.size = self.residual.head.shape[0]
-        self.gram = found.cubic @ found.cubic.T
-        self.cubic_size = float(np.sqrt((found.cubic**2).sum()))
-        self.cubic_terms = found.cubic.shape[1]
-
-    def first_tau(self) -> float:
-        """What makes both parts of the cubic term equal in size, for the largest singular value of M."""
-        largest = float(np.sqrt(max(0.0, eigvalsh(self.gram, subset_by_index=[len(self.gram) - 1] * 2)[0])))
-        least = 1e-15 * float(np.abs(self.residual.head + self.squares.head).sum()) / self.ball**3
-        return self.ball / max(largest, least, 1e-250)
-
-    def head(self, state: _State) -> FloatArray:
-        """``head`` less diag(q) and what tau takes."""
-        head = self.polynomial(state)
-        head[np.diag_indices(self.size)] -= self.change(state)
-        return head
-
-    def polynomial(self, state: _State) -> FloatArray:
-        """``head`` less what tau takes."""
-        head = self.residual.head + (1.0 - state.share) * self.squares.head
-        head = 0.5 * (head + head.T)
-        head[np.diag_indices(self.size)] -= self.cubic(state)
-        return head
-
-    def cubic(self, state: _State) -> float:
-        """R⁴/(2 tau)."""
-        return 0.5 * self.ball**4 / state.tau
-
-    def rest(self, share: float) -> FloatArray:
-        """Entries of what is left out."""
-        return self.residual.rest + (1.0 / share) * (1.0 + 4.0 * UNIT) * self.squares.rest
-
-    def change(self, state: _State) -> FloatArray:
-        """The diagonal q."""
-        weights = state.weights
-        applied = ((self.rest(state.share) @ weights) / weights) * (1.0 + gamma(self.size + 16)) + TINY
-        return np.asarray(applied)
-
-    def half(self, share: float) -> FloatArray:
-        """``half``, times R."""
-        return self.ball * (self.residual.half + (1.0 - share) * self.squares.half)
-
-    def tail(self, state: _State) -> FloatArray:
-        """R² times ``tail`` - tau M M'/2 as a matrix (P², P²)."""
-        tail = _square(self.residual.tail + (1.0 - state.share) * self.squares.tail)
-        return self.ball**2 * (tail - 0.5 * state.tau * self.gram)
-
-    def rounding(self, state: _State) -> FloatArray:
-        """Entries of the sizes that `head`, `half` and `tail` were rounded relative to."""
-        total: FloatArray = np.zeros((self.size, self.size))
-        for part in (self.residual, self.squares):
-            first = np.sqrt((part.half**2).sum(axis=0))
-            second = np.sqrt((part.tail**2).sum(axis=(0, 2)))
-            total += np.abs(part.head) + self.ball * (first + first.T) + self.ball**2 * second
-        total = total + total.T  # as the parts are made symmetric
-        total[np.diag_indices(self.size)] += self.cubic(state)
-        return total * (1.0 + gamma(self.size**2 + 32)) + TINY
-
-    def cubic_rounding(self, state: _State) -> float:
-        """What the rounding of tau R² M M'/2 is at most, as the part of z beyond v is no longer than v."""
-        return (
-            0.5
-            * state.tau
-            * self.ball**2
-            * self.cubic_size**2
-            * gamma(self.cubic_terms + 16)
-            * (1.0 + gamma(self.cubic_terms + 16))
-        )
-
-
-def _square(tail: FloatArray) -> FloatArray:
-    size = tail.shape[0]
-    matrix = tail.reshape(size * size, size * size)
-    return 0.5 * (matrix + matrix.T)
-
-
 def taylor_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDArray[np.int32]) -> TaylorBound | None:
-    """Lower bound of psi over the ball; None if cancelled, -inf where it will not come near the bound ``known``."""
+    """Lower bound of psi over the ball; None if cancelled, -inf where it will not come near the bound ``known``.
+
+    Where much of the squares is given up for what their roots leave out, the data that most of this is from are tried without.
+    """
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        found = taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, cancelled, -_BEYOND * known)
-        if found is None:
-            return None if cancelled[0] else TaylorBound(-np.inf)
-        parts = [x for part in (found.residual, found.squares) for x in (part.head, part.half, part.tail, part.rest)]
-        if not all(np.isfinite(x).all() for x in (*parts, found.cubic)):
-            return TaylorBound(-np.inf)
-        lifted = _Lifted(found, float(region.radius) * (1.0 + gamma(4)))
-        state = _promising(lifted, known) if np.isfinite(lifted.gram).all() else None
-        if state is None:
-            return TaylorBound(-np.inf)
-        best, idle = TaylorBound(-np.inf), 0
-        for turn in range(_ROUNDS):
-            if turn > 0:
-                state = _renewed(lifted, state, cancelled)
-            if cancelled[0]:
-                break
-            state = _maximised(lifted, state, cancelled)
-            value, multipliers = _proved(lifted, state)
-            idle = 0 if value > best.psi_lower + _WORTHWHILE * abs(value) else idle + 1
-            if value > best.psi_lower:
-                best = TaylorBound(value, multipliers)
-            if idle == 2 or value < _HOPELESS * known:
-                break
-        return None if best.psi_lower == -np.inf and cancelled[0] else best
+        all_data = np.ones(obj.data.num_samples)
+        found = _bound_with(obj, region, known, cancelled, all_data, None)
+        if found is None or found.state is None or cancelled[0] or found.state.share < _COSTLY_SHARE:
+            return None if found is None else found.bound
+        kept = np.where(found.left_out > _OUTLYING * found.left_out.mean(), 0.0, 1.0)
+        other = None if kept.all() else _bound_with(obj, region, known, cancelled, kept, found.state)
+        return other.bound if other is not None and other.bound.psi_lower > found.bound.psi_lower else found.bound
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A bound, where the choice ended, and how much the squares' roots of every datum leave out."""
+
+    bound: TaylorBound
+    state: State | None
+    left_out: FloatArray
+
+
+def _bound_with(
+    obj: Objective, region: Ball, known: float, cancelled: npt.NDArray[np.int32], kept: FloatArray, start: State | None
+) -> _Found | None:
+    """The same with the squares of some data only, from a choice that was good with all."""
+    nothing = _Found(TaylorBound(-np.inf), None, np.zeros_like(kept))
+    found = taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, cancelled, -_BEYOND * known, kept)
+    if found is None:
+        return None if cancelled[0] else nothing
+    parts = [x for part in (found.residual, found.squares) for x in (part.head, part.half, part.tail, part.rest)]
+    if not all(np.isfinite(x).all() for x in (*parts, found.cubic)):
+        return nothing
+    lifted = Lifted(found, float(region.radius) * (1.0 + gamma(4)))
+    if not np.isfinite(lifted.gram).all():
+        return nothing
+    state = _promising(lifted, known) if start is None else _renewed(lifted, start, cancelled)
+    if state is None:
+        return nothing
+    best, idle = TaylorBound(-np.inf), 0
+    for turn in range(_ROUNDS):
+        if turn > 0:
+            state = _renewed(lifted, state, cancelled)
+        if cancelled[0]:
+            break
+        state = _maximised(lifted, state, cancelled)
+        value, multipliers = _proved(lifted, state, kept)
+        idle = 0 if value > best.psi_lower + _WORTHWHILE * abs(value) else idle + 1
+        if value > best.psi_lower:
+            best = TaylorBound(value, multipliers)
+        if idle == 2 or value < _HOPELESS * known:
+            break
+    if best.psi_lower == -np.inf and cancelled[0]:
+        return None
+    return _Found(best, state, found.left_out)
 
 
 def _weights(vector: FloatArray) -> FloatArray:
@@ -213,11 +144,11 @@ def _weights(vector: FloatArray) -> FloatArray:
     return np.maximum(size, _FLOOR * float(size.max()))
 
 
-def _promising(lifted: _Lifted, known: float) -> _State | None:
+def _promising(lifted: Lifted, known: float) -> State | None:
     """A choice to begin with, if what is left out alone does not take more than ``known``."""
     size = lifted.size
     scale = float(np.linalg.norm(lifted.half(_FIRST_SHARE).reshape(size * size, size), 2))
-    state = _State(
+    state = State(
         np.sqrt(scale + 1e-30) * np.eye(size),
         np.zeros((size, size)),
         np.zeros((size,) * 3),
@@ -240,7 +171,7 @@ def _promising(lifted: _Lifted, known: float) -> _State | None:
     return None
 
 
-def _renewed(lifted: _Lifted, state: _State, cancelled: npt.NDArray[np.int32]) -> _State:
+def _renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> State:
     """The same Lam and A with the best eta of those tried until it was cancelled, a better tau, and a floor of Lam's shape."""
     lam = state.lam
     best, schur = -np.inf, None
@@ -274,7 +205,7 @@ def _renewed(lifted: _Lifted, state: _State, cancelled: npt.NDArray[np.int32]) -
     return replace(trial, floor=part * shaped, factor=np.sqrt(max(1e-3, 1.0 - part)) * root)
 
 
-def _solved(lifted: _Lifted, state: _State, lam: FloatArray) -> FloatArray:
+def _solved(lifted: Lifted, state: State, lam: FloatArray) -> FloatArray:
     """What the rest of z is to v where the form is least."""
     size = lifted.size
     tail = lifted.tail(state) + np.kron(np.eye(size), lam)
@@ -282,7 +213,7 @@ def _solved(lifted: _Lifted, state: _State, lam: FloatArray) -> FloatArray:
     return np.asarray(cho_solve(cho_factor(tail, lower=True), half))
 
 
-def _schur(lifted: _Lifted, state: _State, lam: FloatArray) -> FloatArray | None:
+def _schur(lifted: Lifted, state: State, lam: FloatArray) -> FloatArray | None:
     size = lifted.size
     try:
         solved = _solved(lifted, state, lam)
@@ -293,7 +224,7 @@ def _schur(lifted: _Lifted, state: _State, lam: FloatArray) -> FloatArray | None
     return 0.5 * (schur + schur.T) if np.isfinite(schur).all() else None
 
 
-def _maximised(lifted: _Lifted, start: _State, cancelled: npt.NDArray[np.int32]) -> _State:
+def _maximised(lifted: Lifted, start: State, cancelled: npt.NDArray[np.int32]) -> State:
     """A choice near the best, or as far as that got until it was cancelled."""
     size, ball = lifted.size, lifted.ball
     rest, half = lifted.rest(start.share), lifted.half(start.share)
@@ -346,13 +277,13 @@ def _maximised(lifted: _Lifted, start: _State, cancelled: npt.NDArray[np.int32])
     return replace(start, factor=factor, turned=turned, weights=weights)
 
 
-def _proved(lifted: _Lifted, state: _State) -> tuple[float, TaylorMultipliers]:
+def _proved(lifted: Lifted, state: State, kept: FloatArray) -> tuple[float, TaylorMultipliers]:
     """What the choice proves, with it."""
     size = lifted.size
     lam = state.lam
     turned = state.turned - state.turned.transpose(0, 2, 1)
     turned *= 0.5
-    multipliers = TaylorMultipliers(lam, turned, state.share, state.tau, state.weights, lifted.lowered)
+    multipliers = TaylorMultipliers(lam, turned, state.share, state.tau, state.weights, lifted.lowered, kept)
     schur = _schur(lifted, state, lam)
     if schur is None:
         return -np.inf, multipliers

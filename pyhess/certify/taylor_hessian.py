@@ -3,8 +3,8 @@
 The residual part is sum_{l<D} sum_j curved^l_j J^l_j J^l_j' + sum_{l>=2} (κ^l delta^l_j da^{l-1}_k in the row of W^l_jk, and
 transposed), J^l = ds^l/dtheta, with the cotangents delta, and curved = dL/da phi'', as forms. As the squares (J . v)² are not
 negative, curved less its rest takes the place of curved, so that the rest is a part of the constant term, and its squares are
-expanded with all else. The Gauss-Newton part keeps its squares. For the weighted Jacobians d = d0 + d1 + d2 + e of the outputs,
-e their third order and the rest, and any 0 < eta <= 1, as (x + y + e)² = x² + 2 x y + 2 x e + (y + e)²,
+expanded with all else. The Gauss-Newton part keeps its squares, or some of them. For the weighted Jacobians d = d0 + d1 + d2 + e
+of the outputs, e their third order and the rest, and any 0 < eta <= 1, as (x + y + e)² = x² + 2 x y + 2 x e + (y + e)²,
 
     (d . v)² >= (1 - eta) ((d0 + d1) . v)² + 2 (d0 . v) (d2 . v) + 2 (d1 . v) (d2 . v) - (e . v)² / eta.
 """
@@ -70,6 +70,8 @@ class Expansion:
     cubic: FloatArray
     #: What was taken off curved, of all hidden units in their order (n, H); the data's weights are in it.
     lowered: FloatArray
+    #: Squared lengths of what the roots of every datum's squares leave out (n,), with the weights.
+    left_out: FloatArray
 
 
 def taylor_hessian(
@@ -80,8 +82,12 @@ def taylor_hessian(
     loss: str,
     cancelled: npt.NDArray[np.int32],
     most: float = np.inf,
+    kept: FloatArray | None = None,
 ) -> Expansion | None:
-    """The Taylor polynomial over the ball; None if cancelled, or where what is left out has an eigenvalue above ``most``."""
+    """The Taylor polynomial over the ball; None if cancelled, or where what is left out has an eigenvalue above ``most``.
+
+    The data's squares count with ``kept`` (n,), zeros and ones: without some of them the Hessian is no larger.
+    """
     size = net.num_params
     layers = Layers(net, np.array(region.center), float(region.radius) * (1.0 + gamma(4)))
     weights = data.normalized_weights
@@ -91,14 +97,16 @@ def taylor_hessian(
         if cancelled[0]:
             return None
         part = slice(begin, begin + rows)
-        sums.add(data.X[part], targets[part], weights[part])
+        sums.add(data.X[part], targets[part], weights[part], 1.0 if kept is None else kept[part, None])
         gone = sums.residual.rest + sums.taken  # which grows
         if not np.isfinite(gone).all() or float(np.linalg.eigvalsh(gone + gone.T)[-1]) > 2.0 * most:
             return None
     for part_sum in (sums.residual, sums.squares):
         part_sum.rest *= 1.0 + gamma(2 * sums.additions + 64)
         part_sum.rest = np.maximum(part_sum.rest, part_sum.rest.T)
-    return Expansion(sums.residual, sums.squares, sums.cubic.matrix(), np.concatenate(sums.lowered))
+    return Expansion(
+        sums.residual, sums.squares, sums.cubic.matrix(), np.concatenate(sums.lowered), np.concatenate(sums.left_out)
+    )
 
 
 class _Sums:
@@ -108,11 +116,12 @@ class _Sums:
         size = layers.net.num_params
         self.layers, self.loss, self.additions = layers, loss, additions
         self.residual, self.squares, self.cubic = Quadratic.zero(size), Quadratic.zero(size), CubicForm(size)
-        #: The squares at the centre of what was taken off curved, and that itself, block by block.
+        #: The squares at the centre of what was taken off curved; that itself, and ``left_out``, block by block.
         self.taken: FloatArray = np.zeros((size, size))
         self.lowered: list[FloatArray] = []
+        self.left_out: list[FloatArray] = []
 
-    def add(self, x: FloatArray, y: FloatArray, mass: FloatArray) -> None:
+    def add(self, x: FloatArray, y: FloatArray, mass: FloatArray, kept: FloatArray | float) -> None:
         """Add a block of data."""
         layers = self.layers
         net, ball = layers.net, layers.ball
@@ -138,7 +147,9 @@ class _Sums:
                 tangents.append(slopes[-1][:, :, None] * jacobian)
                 entering = s.composed(name, beta, 0)
         gradient, roots, bend = loss_forms(self.loss, pre[-1], jacobians[-1], y)
-        terms: list[Term] = [_add_squares(self.residual, self.squares, roots, mass[:, None] * bend, self.additions)]
+        weight = mass[:, None] * bend * kept
+        self.left_out.append((weight * ((roots.terms[3] + roots.rest) ** 2).sum(axis=2)).sum(axis=1))
+        terms: list[Term] = [_add_squares(self.residual, self.squares, roots, weight, self.additions)]
         delta = gradient.scaled(np.broadcast_to(mass[:, None], y.shape))
         lowered: list[FloatArray] = []
         for layer in range(last, 0, -1):

@@ -28,6 +28,8 @@ class TaylorMultipliers:
         w > 0, which q is made for.
     lowered : (n, H) array
         What is taken off dL/da phi'' of every datum and hidden unit, with the data's weights.
+    kept : (n,) array
+        The parts of the data's squares that count, from 0 to 1.
     """
 
     lam: FloatArray
@@ -36,3 +38,4 @@ class TaylorMultipliers:
     tau: float
     weights: FloatArray
     lowered: FloatArray
+    kept: FloatArray

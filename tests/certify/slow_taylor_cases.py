@@ -41,9 +41,12 @@ def nothing_lowered(obj: ph.Objective) -> Array:
     return np.zeros((obj.data.num_samples, sum(obj.net.widths[1:-1])))
 
 
-def forms(obj: ph.Objective, centre: Array, radius: float, lowered: Array | None = None) -> tuple[Form, Form]:
+def forms(
+    obj: ph.Objective, centre: Array, radius: float, lowered: Array | None = None, kept: Array | None = None
+) -> tuple[Form, Form]:
     numbers = wide(nothing_lowered(obj) if lowered is None else lowered)
-    found = cubic_hessian(Problem.of(obj), ph.Ball(centre, radius).bind(obj), numbers, np.inf)
+    parts = wide(np.ones(obj.data.num_samples) if kept is None else kept)
+    found = cubic_hessian(Problem.of(obj), ph.Ball(centre, radius).bind(obj), numbers, parts, np.inf)
     assert found is not None
     return found
 

@@ -79,7 +79,9 @@ def test_the_matrix_is_below_the_polynomial(size: int) -> None:
         # For one parameter this divides the cubic term without loss.
         tau = ball / np.abs(tensor(whole)).max()
         turned = rng.standard_normal((size,) * 3)
-        multipliers = TaylorMultipliers(lam @ lam.T, turned, share, tau, rng.uniform(0.5, 2.0, size), np.zeros((1, 1)))
+        multipliers = TaylorMultipliers(
+            lam @ lam.T, turned, share, tau, rng.uniform(0.5, 2.0, size), np.zeros((1, 1)), np.ones(1)
+        )
         gram = cubic_term(whole.third, size, np.inf)
         assert gram is not None
         rows = tensor(whole).transpose(0, 3, 1, 2, 4).reshape(size * size, -1)
@@ -119,7 +121,9 @@ def _own_multipliers(obj: ph.Objective, region: ph.Ball, share: float) -> tuple[
         schur = top - (lam + ball**4 / (2.0 * tau)) * np.eye(size) - turned.T @ (turned / (values + lam)[:, None])
         found.append((float(np.linalg.eigvalsh(schur)[0]), lam))
     value, lam = max(found)
-    return value, TaylorMultipliers(lam * np.eye(size), np.zeros((size,) * 3), share, tau, np.ones(size), nothing_lowered(obj))
+    return value, TaylorMultipliers(
+        lam * np.eye(size), np.zeros((size,) * 3), share, tau, np.ones(size), nothing_lowered(obj), np.ones(obj.data.num_samples)
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -190,6 +194,10 @@ def test_verified_from_the_file_alone_and_what_is_tampered_with_is_not(tmp_path:
         {"lowered": 3.0 * multipliers.lowered},
         {"lowered": -multipliers.lowered},
         {"lowered": np.full_like(multipliers.lowered, np.nan)},
+        {"kept": np.zeros_like(multipliers.kept)},
+        {"kept": 1.0 + multipliers.kept},
+        {"kept": -multipliers.kept},
+        {"kept": np.full_like(multipliers.kept, np.nan)},
     ):
         assert not _proof(_altered(certificate, **change)).proved, change.keys()  # type: ignore[arg-type]
     # Symmetric parts of A would change the form, so only the antisymmetric one counts.
@@ -228,6 +236,9 @@ def test_files_without_or_with_wrong_multipliers(tmp_path: Path) -> None:
         ph.load_certificate(rewritten({}, **{"multipliers.weights": -arrays["multipliers.weights"]}))
     with pytest.raises(ph.errors.FileError, match="allowed are numbers from 0 on"):
         ph.load_certificate(rewritten({}, **{"multipliers.lowered": -arrays["multipliers.lowered"]}))
+    for kept in (np.full(8, 1.5), np.full(8, -0.5)):
+        with pytest.raises(ph.errors.FileError, match="allowed are numbers from 0 to 1"):
+            ph.load_certificate(rewritten({}, **{"multipliers.kept": kept}))
     with pytest.raises(ph.errors.FileError, match=r"lowered has the shape \(1, 2\)"):
         ph.load_certificate(
             rewritten({"lowered": {"array": "multipliers.lowered", "shape": [1, 2]}}, **{"multipliers.lowered": np.zeros((1, 2))})
@@ -242,10 +253,19 @@ def test_files_of_the_layout_before_take_nothing_off(tmp_path: Path) -> None:
     with np.load(path) as content:
         arrays = dict(content)
     described = json.loads(str(arrays["description"])) | {"schema_version": 3}
-    del arrays["multipliers.lowered"], described["multipliers"]["lowered"]
+    del (
+        arrays["multipliers.lowered"],
+        arrays["multipliers.kept"],
+        described["multipliers"]["lowered"],
+        described["multipliers"]["kept"],
+    )
     np.savez(path, **{**arrays, "description": np.array(json.dumps(described))})
-    assert np.array_equal(ph.load_certificate(path).table["taylor"].multipliers.lowered, nothing)  # type: ignore[union-attr]
+    again = ph.load_certificate(path).table["taylor"].multipliers
+    assert isinstance(again, TaylorMultipliers) and np.array_equal(again.lowered, nothing) and (again.kept == 1.0).all()
     assert verify_file(path, time_limit=10.0).verdict == "verified"
+    np.savez(path, **{**arrays, "description": np.array(json.dumps(described | {"schema_version": 4}))})
+    with pytest.raises(ph.errors.FileError, match="lowered"):
+        ph.load_certificate(path)
 
 
 def test_no_time_and_other_problems_are_said() -> None:

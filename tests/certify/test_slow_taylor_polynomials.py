@@ -124,14 +124,15 @@ def test_rests_hold_in_the_ball(case: Case, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("case", CASES[::2])
-def test_any_numbers_may_be_taken_off_the_curvature(case: Case) -> None:
+def test_any_numbers_may_be_taken_off_the_curvature_and_squares_left_out(case: Case) -> None:
     obj = problem(case)
     rng = np.random.default_rng(2081)
     size, radius, eta = obj.num_params, 0.3, 0.3
     centre = 0.7 * rng.standard_normal(size)
     plain = forms(obj, centre, radius)[0]
     numbers = 10.0 ** rng.uniform(-6.0, -1.0, nothing_lowered(obj).shape)
-    whole, squares = forms(obj, centre, radius, numbers)
+    kept = rng.uniform(0.0, 1.0, 3)
+    whole, squares = forms(obj, centre, radius, numbers, kept)
     assert (whole.head - plain.head).max() > 0.0 or np.trace(whole.head) < np.trace(plain.head)
     for u in rng.standard_normal((20, size)):
         delta = radius * u / np.linalg.norm(u)

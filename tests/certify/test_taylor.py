@@ -11,7 +11,7 @@ import pytest
 
 import pyhess as ph
 from pyhess._threads import blas_single_thread
-from pyhess.certify import certify
+from pyhess.certify import certify, prove
 from pyhess.certify.boxes import full_subdivision
 from pyhess.certify.higher_ranges import derivative_bound, derivative_points
 from pyhess.certify.intervals import Interval
@@ -22,7 +22,7 @@ from pyhess.certify.taylor_hessian import Expansion, Quadratic, taylor_hessian
 from pyhess.certify.taylor_nodes import cubic_polynomial
 from pyhess.certify.taylor_triples import triples
 
-from .conftest import trained_problem
+from .conftest import trained, trained_problem
 
 GO_ON = np.zeros(1, dtype=np.int32)
 CASES = [
@@ -228,9 +228,30 @@ def test_what_is_taken_off_the_curvature_costs_less_than_its_rest(monkeypatch: p
     ours = taylor_bound(obj, region, -np.inf, GO_ON)
     assert ours is not None and ours.multipliers is not None
     assert ours.multipliers.lowered.shape == (obj.data.num_samples, 4) and (ours.multipliers.lowered >= 0.0).all()
+    # It counts among what makes a ball hopeless.
+    rest = float(np.linalg.eigvalsh(_expansion(obj, region).residual.rest)[-1])
+    assert taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, GO_ON, 1.01 * rest) is None
     monkeypatch.setattr(Forms, "lowered", lambda form: form)
     plain = taylor_bound(obj, region, -np.inf, GO_ON)
     assert plain is not None and plain.psi_lower < 1.1 * ours.psi_lower < 0.0
+
+
+def test_outlying_data_are_left_out_where_that_is_better() -> None:
+    rng = np.random.default_rng(1223)
+    x = rng.standard_normal((12, 1))
+    x[3] = 6.0
+    obj = ph.Objective(ph.MLP([1, 2, 1]), ph.Dataset(x, np.tanh(x[:, 0]) + 0.1 * rng.standard_normal(12)))
+    theta = trained(obj, rng)
+    for radius in (1e-3, 0.15):
+        region = ph.Ball(theta, radius).bind(obj)
+        found = taylor_bound(obj, region, -np.inf, GO_ON)
+        assert found is not None and found.multipliers is not None
+        kept = found.multipliers.kept
+        assert set(kept) <= {0.0, 1.0} and (radius > 0.1) == (kept[3] == 0.0), (radius, kept)
+        assert found.psi_lower <= ph.search(obj, region, rng=1229, starts=8).psi_upper
+        assert prove(obj, region, "taylor", found.psi_lower, multipliers=found.multipliers).proved
+    none = taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, GO_ON, kept=np.zeros(12))
+    assert none is not None and not none.squares.head.any() and not none.left_out.any()
 
 
 def test_around_trained_weights_it_is_the_best_bound() -> None:
