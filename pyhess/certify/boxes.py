@@ -129,7 +129,7 @@ def cell_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:
 
     def bounds_of(cells: Cell) -> FloatArray:
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-            found = moment_bounds(cells, obj.data, obj.targets, obj.loss, go_on)
+            found = moment_bounds(cells, obj.data, obj.targets, obj.loss, go_on, quadratic=True)
         assert found is not None  # nobody cancels it
         return found
 
