@@ -42,7 +42,9 @@ FloatArray = npt.NDArray[np.float64]
 #: Most parameters, and most multiplications for one cell's sums over the data.
 _PARAMS, _WORK = 64, 5e6
 #: Steps towards good multipliers; after the first few, cells are left alone whose form is no better than what is known.
-_STEPS, _EARLY = 24, 6
+_STEPS, _EARLY = 16, 4
+#: Where numbers are beyond this, the form is left alone.
+_LARGEST = 1e100
 #: What is left to a check of a certificate, which looks for multipliers of its own.
 _ROOM = 0.003
 
@@ -59,7 +61,7 @@ def quadratic_bounds(
     """Lower bounds (...) of psi over the cells, for all data x (n, d), where above what is ``known`` (...); else that."""
     values = np.array(known.reshape(-1))
     form = form_of(cell, bounds, middle, x, weights, values.size)
-    at = np.flatnonzero(np.isfinite(form.matrix(_uniform(form))[0]).all(axis=(1, 2)))
+    at = np.flatnonzero((np.abs(form.matrix(_uniform(form))[0]) <= _LARGEST).all(axis=(1, 2)))
     form = form.of(at)
     density = _uniform(form)
     best, chosen, error = np.full(at.size, np.inf), np.zeros_like(density), np.zeros(at.size)

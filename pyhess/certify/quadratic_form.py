@@ -19,6 +19,8 @@ FloatArray = npt.NDArray[np.float64]
 _RANGE, _SMALL = 1e6, 1e-9
 #: Roundings of an entry at most, in parts of the sum of its terms' sizes: data times parameters are limited.
 _ROUNDING = gamma(2**24)
+#: More than what underflows, whatever the multipliers.
+_UNDERFLOW = 1e-250
 #: Steps towards the weights e of the units.
 _BALANCING = 3
 
@@ -122,7 +124,7 @@ class Form:
         matrix[:, w, w] += on_w
         matrix[:, rows, columns] += on_v
         trace = np.trace(matrix - self.linear, axis1=-2, axis2=-1)
-        return matrix, _ROUNDING * (trace + self.size)
+        return matrix, _ROUNDING * (trace + self.size) + _UNDERFLOW
 
 
 def form_of(cell: Cell, bounds: Propagation, middle: Middles, x: FloatArray, weights: FloatArray, cells: int) -> Form:
@@ -229,7 +231,7 @@ def _ratio(one: FloatArray, other: FloatArray) -> FloatArray:
 def _balanced(of: Spread, density: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Weights e (B, m1) that make sum_kl e_l/e_k <steep_kl, density_k> small, and that sum."""
     share = _trace(of.steep, density[:, :, None])
-    share = share + 1e-12 * share.sum(axis=(1, 2), keepdims=True) + 1e-280
+    share = share + 1e-12 * share.sum(axis=(1, 2), keepdims=True) + 1e-120
     e = np.sqrt(np.einsum("bkk->bk", share))
     for _ in range(_BALANCING):
         high, low = np.einsum("bkl,bl->bk", share, e), np.einsum("blk,bl->bk", share, 1.0 / e)
