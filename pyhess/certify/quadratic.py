@@ -43,10 +43,10 @@ FloatArray = npt.NDArray[np.float64]
 _PARAMS, _WORK = 64, 5e6
 #: Steps towards good multipliers; after the first few, cells are left alone whose form is no better than what is known.
 _STEPS, _EARLY = 16, 4
-#: Where numbers are beyond this, the form is left alone.
-_LARGEST = 1e100
+#: Where numbers are beyond these, the form is left alone.
+_LARGEST, _LEAST = 1e100, 1e-200
 #: What is left to a check of a certificate, which looks for multipliers of its own.
-_ROOM = 0.003
+_ROOM = 0.005
 
 
 def quadratic_knows(net: MLP, num_samples: int) -> bool:
@@ -84,7 +84,8 @@ def quadratic_bounds(
         density = (1.0 - share) * density + share * top[:, :, None] * top[:, None, :]
     if at.size:
         found = (np.maximum(0.0, eigvals_max_bound(chosen)) + error) * (1.0 + _ROOM)
-        values[at] = np.fmax(values[at], -found)
+        # What is next to nothing has been proved by its absence already.
+        values[at] = np.where(found > _LEAST, np.fmax(values[at], -found), values[at])
     return values.reshape(known.shape)
 
 

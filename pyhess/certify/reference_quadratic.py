@@ -34,7 +34,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Most parameters.
 _PARAMS = 64
-_STEPS = 60
+#: Steps towards good numbers, those before which e is chosen anew, and steps towards e.
+_STEPS, _ANEW, _BALANCING = 80, (0, 2, 4, 7, 12, 20, 32, 50), 8
 _ONE = Range(wide(1.0))
 
 
@@ -206,14 +207,18 @@ class _Pieces:
         """Good e for a density."""
         found = []
         for which in range(2):
-            diagonal = [float((_float(self._third[which][k, k]) * self._of_v(density, k)).sum()) for k in range(self._below)]
-            e = np.sqrt(np.maximum(diagonal, 0.0))
-            found.append(np.maximum(e, 1e-6 * e.max()) + 1e-140)
+            share = np.array([[self._of_v(_float(self._third[which][k, i]), density, k) for i in range(self._below)]
+                              for k in range(self._below)])  # fmt: skip
+            share = np.maximum(share, 1e-12 * share.max() + 1e-120)
+            e = np.sqrt(np.diag(share))
+            for _ in range(_BALANCING):
+                e = np.sqrt((share @ e) / (share.T @ (1.0 / e)))
+            found.append(np.maximum(e / e.max(), 1e-6))
         return found[0], found[1]
 
-    def _of_v(self, density: Floats, k: int) -> Floats:
+    def _of_v(self, form: Floats, density: Floats, k: int) -> float:
         place = slice(k * self._fan_in, (k + 1) * self._fan_in)
-        return density[place, place]
+        return float((form * density[place, place]).sum())
 
 
 def _guess(pieces: _Pieces) -> _Numbers:
@@ -221,7 +226,7 @@ def _guess(pieces: _Pieces) -> _Numbers:
     size = len(pieces.fixed.lo)
     density, best, found = np.eye(size) / size, np.inf, None
     for step in range(_STEPS):
-        if step in (0, 2, 5, 10, 20, 40):
+        if step in _ANEW:
             e = pieces.weights(density)
             fixed, curved, pairs = pieces.in_floats(e)
             stack = np.array(curved)
