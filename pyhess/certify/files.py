@@ -26,8 +26,8 @@ from .third_multipliers import ThirdMultipliers
 from .unit_cover import UnitLeaves
 
 _ENTRIES = (*HEAD, "method", "psi_lower", "statement", "rounding", "table", "cover", "leaves", "multipliers")
-#: Entries that came with the layouts 2 and 3.
-_LATER = ("leaves", "multipliers")
+#: Entries that came with the layouts 2 and 3; what is taken off the curvature came with the fourth.
+_LATER, _LOWERED_SINCE = ("leaves", "multipliers"), 4
 #: Cells of a unit's weights that a file holds at most: no check could look at more.
 _MOST_LEAVES = 200_000
 
@@ -146,7 +146,10 @@ def _read(content: dict[str, Any]) -> StoredCertificate:
     sizes = [obj.num_params, *([_ball_size(obj)] if method == "cells" else [])]
     cover = None if content["cover"] is None else _read_cover(content["cover"], sizes)
     leaves = None if content["leaves"] is None else _read_leaves(content["leaves"], obj)
-    multipliers = None if content["multipliers"] is None else _read_multipliers(content["multipliers"], method, obj)
+    given = content["multipliers"]
+    if method == "taylor" and isinstance(given, dict) and content["schema_version"] < _LOWERED_SINCE:
+        given = {"lowered": np.zeros(_lowered_shape(obj)), **given}
+    multipliers = None if given is None else _read_multipliers(given, method, obj)
     entries = content["table"]
     if not isinstance(entries, dict):
         raise InputTypeError(f"table is {shown(entries)}; allowed is a mapping from methods to what they found.")
@@ -224,17 +227,20 @@ def _read_leaves(content: Any, obj: Objective) -> UnitLeaves:
     return UnitLeaves(cells, bound, root, unit, twins.astype(np.bool_), amplitude, offset)
 
 
+def _lowered_shape(obj: Objective) -> tuple[int, int]:
+    return obj.data.num_samples, sum(obj.net.widths[1:-1])
+
+
 def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipliers | TaylorMultipliers:
     size, of_taylor = obj.num_params, method == "taylor"
-    axes = {"lam": 2, "turned" if of_taylor else "halves": 3, "weights": 1}
-    fields = exact_keys("multipliers", content, (*axes, "share", "tau") if of_taylor else tuple(axes))
+    shapes: dict[str, tuple[int, ...]] = {"lam": (size, size), "weights": (size,)}
+    shapes |= {"turned": (size,) * 3, "lowered": _lowered_shape(obj)} if of_taylor else {"halves": (size,) * 3}
+    fields = exact_keys("multipliers", content, (*shapes, "share", "tau") if of_taylor else tuple(shapes))
     arrays = {}
-    for name, count in axes.items():
+    for name, shape in shapes.items():
         array = as_real(f"multipliers.{name}", fields[name])
-        if array.shape != (size,) * count or not np.isfinite(array).all():
-            raise InputError(
-                f"multipliers.{name} has the shape {array.shape}; allowed are finite numbers of the shape {(size,) * count}."
-            )
+        if array.shape != shape or not np.isfinite(array).all():
+            raise InputError(f"multipliers.{name} has the shape {array.shape}; allowed are finite numbers of the shape {shape}.")
         arrays[name] = array
     if not of_taylor:
         return ThirdMultipliers(**arrays)
@@ -245,6 +251,8 @@ def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipl
         raise InputError(f"multipliers.tau is {tau!r}; allowed are positive numbers.")
     if not (arrays["weights"] > 0.0).all():
         raise InputError(f"multipliers.weights has {arrays['weights'].min()!r} as its least; allowed are positive numbers.")
+    if not (arrays["lowered"] >= 0.0).all():
+        raise InputError(f"multipliers.lowered has {arrays['lowered'].min()!r} as its least; allowed are numbers from 0 on.")
     return TaylorMultipliers(**arrays, share=share, tau=tau)
 
 

@@ -176,6 +176,12 @@ class Poly:
         rest = grown(self.rest + 2.0 * UNIT * np.abs(value))
         return Poly(value, self.first, self.second, self.third, rest, self.ball)
 
+    def lowered(self, numbers: Wide) -> Poly:
+        """Less numbers, as a lower end: what the numbers do not cover of the rest is the rest of the function there."""
+        beyond = grown(np.maximum(self.rest - numbers, wide(0.0)) + UNIT * self.rest)
+        bare = Poly(self.value, self.first, self.second, self.third, np.where(self.rest > numbers, beyond, wide(0.0)), self.ball)
+        return bare.minus(numbers)
+
     def times(self, numbers: Range) -> Poly:
         """Q times numbers that are known well."""
         x, blur = middle_and_radius(numbers)

@@ -169,9 +169,11 @@ def _sum(p: Wide, q: Wide, axes: int) -> Wide:
     return found
 
 
-def cubic_hessian(problem: Problem, region: Ball, deadline: float) -> tuple[Form, Form] | None:
+def cubic_hessian(problem: Problem, region: Ball, lowered: Wide, deadline: float) -> tuple[Form, Form] | None:
     """(R, G): all but the outputs' squares, and those; None if the deadline passes.
 
+    Any numbers ``lowered`` (n, H) are taken off the factors bar phi'' of the squares (J_j . v)² of the hidden units:
+    only what a rest has beyond its number stays with the factor, as it has to hold from below alone.
     With what has no eta already in R, the squares are at least (1 - eta) G less 1/eta times G's ``rest``, for any 0 < eta <= 1.
     """
     size, count = problem.num_params, len(triples(problem.num_params).k)
@@ -181,7 +183,7 @@ def cubic_hessian(problem: Problem, region: Ball, deadline: float) -> tuple[Form
     for begin in range(0, len(problem.x), rows):
         if monotonic() > deadline:
             return None
-        _add_data(problem, region, slice(begin, begin + rows), whole, squares)
+        _add_data(problem, region, slice(begin, begin + rows), lowered, whole, squares)
     additions = len(problem.x) * sum(problem.widths[1:])
     whole.coarse += squares.coarse
     squares.coarse = np.zeros_like(squares.coarse)
@@ -190,7 +192,7 @@ def cubic_hessian(problem: Problem, region: Ball, deadline: float) -> tuple[Form
     return whole, squares
 
 
-def _add_data(problem: Problem, region: Ball, some: slice, whole: Form, squares: Form) -> None:
+def _add_data(problem: Problem, region: Ball, some: slice, lowered: Wide, whole: Form, squares: Form) -> None:
     size, last, ball = problem.num_params, problem.layers - 1, wide(region.radius)
     x, y, mass = problem.x[some], problem.y[some], problem.mass[some]
     ones = wide(np.ones((len(x), 1)))
@@ -222,8 +224,9 @@ def _add_data(problem: Problem, region: Ball, some: slice, whole: Form, squares:
         whole.add(rows, scaled, tangents[layer - 1], 1, 2.0)
         bar = weighted(matrix[:, :fan_in].T, places[:, :fan_in].T, scaled)
         phi, jacobian = _phi(problem, layer - 1), jacobians[layer - 1]
-        curved = (bar * pre[layer - 1].composed(phi, 2))[:, :, None] * jacobian
-        whole.add(slice(jacobian.value.shape[2]), curved, jacobian, 2, 1.0)
+        end = sum(problem.widths[1 : layer + 1])
+        below = (bar * pre[layer - 1].composed(phi, 2)).lowered(lowered[some, end - fan_in : end])
+        whole.add(slice(jacobian.value.shape[2]), below[:, :, None] * jacobian, jacobian, 2, 1.0)
         delta = bar * pre[layer - 1].composed(phi, 1)
 
 

@@ -1,7 +1,7 @@
 """The bound by the Hessian's Taylor polynomial over a ball, proved anew from the multipliers that a certificate brings along.
 
-With the polynomial and its rest of `reference_cubic_hessian`, z = (v, delta x v / R), M the matrix T_klm,ab of P² rows (k, a) and
-P³ columns (l, m, b), any Lam >= 0, antisymmetric A_k, w > 0, 0 < eta <= 1 and tau > 0,
+With the polynomial and its rest of `reference_cubic_hessian`, which takes the file's numbers off, z = (v, delta x v / R), M the
+matrix T_klm,ab of P² rows (k, a) and P³ columns (l, m, b), any Lam >= 0, antisymmetric A_k, w > 0, 0 < eta <= 1 and tau > 0,
 
     v'(H(theta) - claim)v >= z' [ head - diag(q) - Lam - R⁴/(2 tau) - claim,  R U' ;  R U,  R² (tail - tau/2 M M') + I x Lam ] z,
     U_k = half_k + A_k,    q_a = (N w)_a / w_a,    N the rest,
@@ -69,7 +69,7 @@ def prove_cubic(
         return False, f"the multipliers' tau {multipliers.tau!r} is not positive"
     if not not_negative(wide(lam), size):
         return False, "the multiplier Lambda is not shown to be positive semi-definite"
-    found = cubic_hessian(problem, region, deadline)
+    found = cubic_hessian(problem, region, wide(multipliers.lowered), deadline)
     if found is None:
         return False, "time ran out before the Taylor polynomial was enclosed"
     gram = cubic_term(found[0].third, size, deadline)

@@ -102,6 +102,7 @@ class _Lifted:
 
     def __init__(self, found: Expansion, ball: float) -> None:
         self.residual, self.squares, self.ball = found.residual, found.squares, ball
+        self.lowered = found.lowered
         self.size = self.residual.head.shape[0]
         self.gram = found.cubic @ found.cubic.T
         self.cubic_size = float(np.sqrt((found.cubic**2).sum()))
@@ -351,7 +352,7 @@ def _proved(lifted: _Lifted, state: _State) -> tuple[float, TaylorMultipliers]:
     lam = state.lam
     turned = state.turned - state.turned.transpose(0, 2, 1)
     turned *= 0.5
-    multipliers = TaylorMultipliers(lam, turned, state.share, state.tau, state.weights)
+    multipliers = TaylorMultipliers(lam, turned, state.share, state.tau, state.weights, lifted.lowered)
     schur = _schur(lifted, state, lam)
     if schur is None:
         return -np.inf, multipliers

@@ -123,6 +123,10 @@ class Forms:
         value = self.value - numbers
         return Forms((value, *self.coefficients[1:]), up(self.rest + gamma(2) * np.abs(value) + TINY), self.ball)
 
+    def lowered(self) -> Forms:
+        """The polynomial less the rest, as a function: it is nowhere above this one, and has no rest but for rounding."""
+        return Forms(self.coefficients, np.zeros_like(self.rest), self.ball).minus(self.rest)
+
     def scaled(self, numbers: FloatArray) -> Forms:
         """The function times numbers (…) that are known up to sixty roundings, as the data's weights over their sum are."""
         size = np.abs(numbers)

@@ -1,9 +1,10 @@
 """The Hessian over a ball as a cubic polynomial in the change of the parameters, with what it leaves out.
 
 The residual part is sum_{l<D} sum_j curved^l_j J^l_j J^l_j' + sum_{l>=2} (κ^l delta^l_j da^{l-1}_k in the row of W^l_jk, and
-transposed), J^l = ds^l/dtheta, with the cotangents delta, and curved = dL/da phi'', as forms; the Gauss-Newton part keeps its
-squares. For the weighted Jacobians d = d0 + d1 + d2 + e of the outputs, e their third order and the rest, and any 0 < eta <= 1,
-as (x + y + e)² = x² + 2 x y + 2 x e + (y + e)²,
+transposed), J^l = ds^l/dtheta, with the cotangents delta, and curved = dL/da phi'', as forms. As the squares (J . v)² are not
+negative, curved less its rest takes the place of curved, so that the rest is a part of the constant term, and its squares are
+expanded with all else. The Gauss-Newton part keeps its squares. For the weighted Jacobians d = d0 + d1 + d2 + e of the outputs,
+e their third order and the rest, and any 0 < eta <= 1, as (x + y + e)² = x² + 2 x y + 2 x e + (y + e)²,
 
     (d . v)² >= (1 - eta) ((d0 + d1) . v)² + 2 (d0 . v) (d2 . v) + 2 (d1 . v) (d2 . v) - (e . v)² / eta.
 """
@@ -67,6 +68,8 @@ class Expansion:
     squares: Quadratic
     #: M of the third-order terms (delta x v)' M (delta x delta x v), (P², ·).
     cubic: FloatArray
+    #: What was taken off curved, of all hidden units in their order (n, H); the data's weights are in it.
+    lowered: FloatArray
 
 
 def taylor_hessian(
@@ -78,7 +81,7 @@ def taylor_hessian(
     cancelled: npt.NDArray[np.int32],
     most: float = np.inf,
 ) -> Expansion | None:
-    """The Taylor polynomial over the ball; None if cancelled, or where the rest has an eigenvalue above ``most``."""
+    """The Taylor polynomial over the ball; None if cancelled, or where what is left out has an eigenvalue above ``most``."""
     size = net.num_params
     layers = Layers(net, np.array(region.center), float(region.radius) * (1.0 + gamma(4)))
     weights = data.normalized_weights
@@ -89,13 +92,13 @@ def taylor_hessian(
             return None
         part = slice(begin, begin + rows)
         sums.add(data.X[part], targets[part], weights[part])
-        rest = sums.residual.rest  # has no negative entry, and grows
-        if not np.isfinite(rest).all() or float(np.linalg.eigvalsh(rest + rest.T)[-1]) > 2.0 * most:
+        gone = sums.residual.rest + sums.taken  # which grows
+        if not np.isfinite(gone).all() or float(np.linalg.eigvalsh(gone + gone.T)[-1]) > 2.0 * most:
             return None
     for part_sum in (sums.residual, sums.squares):
         part_sum.rest *= 1.0 + gamma(2 * sums.additions + 64)
         part_sum.rest = np.maximum(part_sum.rest, part_sum.rest.T)
-    return Expansion(sums.residual, sums.squares, sums.cubic.matrix())
+    return Expansion(sums.residual, sums.squares, sums.cubic.matrix(), np.concatenate(sums.lowered))
 
 
 class _Sums:
@@ -105,6 +108,9 @@ class _Sums:
         size = layers.net.num_params
         self.layers, self.loss, self.additions = layers, loss, additions
         self.residual, self.squares, self.cubic = Quadratic.zero(size), Quadratic.zero(size), CubicForm(size)
+        #: The squares at the centre of what was taken off curved, and that itself, block by block.
+        self.taken: FloatArray = np.zeros((size, size))
+        self.lowered: list[FloatArray] = []
 
     def add(self, x: FloatArray, y: FloatArray, mass: FloatArray) -> None:
         """Add a block of data."""
@@ -134,6 +140,7 @@ class _Sums:
         gradient, roots, bend = loss_forms(self.loss, pre[-1], jacobians[-1], y)
         terms: list[Term] = [_add_squares(self.residual, self.squares, roots, mass[:, None] * bend, self.additions)]
         delta = gradient.scaled(np.broadcast_to(mass[:, None], y.shape))
+        lowered: list[FloatArray] = []
         for layer in range(last, 0, -1):
             # d²s_j / dW_jk dtheta = κ da_k / dtheta.
             scaled = delta.scaled(np.full(delta.value.shape, float(net.layer_scales[layer])))
@@ -142,8 +149,11 @@ class _Sums:
             name, beta = net.activations[layer - 1], net.betas[layer - 1]
             curved = bar * pre[layer - 1].composed(name, beta, 2)
             jacobian = jacobians[layer - 1]
-            terms.append(_add_gram(self.residual, curved[:, :, None] * jacobian, jacobian, self.additions))
+            lowered.insert(0, curved.rest)
+            self.taken += np.tensordot(times(curved.rest, jacobian.value), jacobian.value, ((0, 1), (0, 1)))
+            terms.append(_add_gram(self.residual, curved.lowered()[:, :, None] * jacobian, jacobian, self.additions))
             delta = bar * slopes[layer - 1]
+        self.lowered.append(np.concatenate(lowered, axis=1))
         self.cubic.add(terms)
 
 

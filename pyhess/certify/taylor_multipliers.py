@@ -26,6 +26,8 @@ class TaylorMultipliers:
         What divides the cubic term between delta x v and delta x delta x v, > 0.
     weights : (P,) array
         w > 0, which q is made for.
+    lowered : (n, H) array
+        What is taken off dL/da phi'' of every datum and hidden unit, with the data's weights.
     """
 
     lam: FloatArray
@@ -33,3 +35,4 @@ class TaylorMultipliers:
     share: float
     tau: float
     weights: FloatArray
+    lowered: FloatArray

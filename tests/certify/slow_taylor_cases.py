@@ -9,6 +9,7 @@ import numpy as np
 import pyhess as ph
 from pyhess.certify.reference_cubic_hessian import Form, cubic_hessian
 from pyhess.certify.reference_hessian import Problem
+from pyhess.certify.reference_interval import wide
 from pyhess.certify.reference_triples import triples
 
 Array = Any
@@ -36,8 +37,13 @@ def problem(case: Case) -> ph.Objective:
     return ph.Objective(ph.MLP(widths, names, beta=1.7, bias=bias, parametrization=parametrization), data, loss=loss)
 
 
-def forms(obj: ph.Objective, centre: Array, radius: float) -> tuple[Form, Form]:
-    found = cubic_hessian(Problem.of(obj), ph.Ball(centre, radius).bind(obj), np.inf)
+def nothing_lowered(obj: ph.Objective) -> Array:
+    return np.zeros((obj.data.num_samples, sum(obj.net.widths[1:-1])))
+
+
+def forms(obj: ph.Objective, centre: Array, radius: float, lowered: Array | None = None) -> tuple[Form, Form]:
+    numbers = wide(nothing_lowered(obj) if lowered is None else lowered)
+    found = cubic_hessian(Problem.of(obj), ph.Ball(centre, radius).bind(obj), numbers, np.inf)
     assert found is not None
     return found
 

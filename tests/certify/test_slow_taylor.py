@@ -21,7 +21,7 @@ from pyhess.certify.taylor_multipliers import TaylorMultipliers
 from pyhess.threshold import verify_file
 
 from .conftest import trained
-from .slow_taylor_cases import CASES, Array, Case, forms, polynomial, problem, symmetric, tensor
+from .slow_taylor_cases import CASES, Array, Case, forms, nothing_lowered, polynomial, problem, symmetric, tensor
 
 _PARTS = ("head", "half", "tail")
 
@@ -79,7 +79,7 @@ def test_the_matrix_is_below_the_polynomial(size: int) -> None:
         # For one parameter this divides the cubic term without loss.
         tau = ball / np.abs(tensor(whole)).max()
         turned = rng.standard_normal((size,) * 3)
-        multipliers = TaylorMultipliers(lam @ lam.T, turned, share, tau, rng.uniform(0.5, 2.0, size))
+        multipliers = TaylorMultipliers(lam @ lam.T, turned, share, tau, rng.uniform(0.5, 2.0, size), np.zeros((1, 1)))
         gram = cubic_term(whole.third, size, np.inf)
         assert gram is not None
         rows = tensor(whole).transpose(0, 3, 1, 2, 4).reshape(size * size, -1)
@@ -119,7 +119,7 @@ def _own_multipliers(obj: ph.Objective, region: ph.Ball, share: float) -> tuple[
         schur = top - (lam + ball**4 / (2.0 * tau)) * np.eye(size) - turned.T @ (turned / (values + lam)[:, None])
         found.append((float(np.linalg.eigvalsh(schur)[0]), lam))
     value, lam = max(found)
-    return value, TaylorMultipliers(lam * np.eye(size), np.zeros((size,) * 3), share, tau, np.ones(size))
+    return value, TaylorMultipliers(lam * np.eye(size), np.zeros((size,) * 3), share, tau, np.ones(size), nothing_lowered(obj))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -186,6 +186,10 @@ def test_verified_from_the_file_alone_and_what_is_tampered_with_is_not(tmp_path:
         {"tau": multipliers.tau / 30.0},
         {"weights": np.geomspace(1e-6, 1e6, len(multipliers.weights))},
         {"weights": -multipliers.weights},
+        {"lowered": np.zeros_like(multipliers.lowered)},
+        {"lowered": 3.0 * multipliers.lowered},
+        {"lowered": -multipliers.lowered},
+        {"lowered": np.full_like(multipliers.lowered, np.nan)},
     ):
         assert not _proof(_altered(certificate, **change)).proved, change.keys()  # type: ignore[arg-type]
     # Symmetric parts of A would change the form, so only the antisymmetric one counts.
@@ -222,6 +226,26 @@ def test_files_without_or_with_wrong_multipliers(tmp_path: Path) -> None:
         ph.load_certificate(rewritten({}, **{"multipliers.turned": wrong}))
     with pytest.raises(ph.errors.FileError, match="allowed are positive numbers"):
         ph.load_certificate(rewritten({}, **{"multipliers.weights": -arrays["multipliers.weights"]}))
+    with pytest.raises(ph.errors.FileError, match="allowed are numbers from 0 on"):
+        ph.load_certificate(rewritten({}, **{"multipliers.lowered": -arrays["multipliers.lowered"]}))
+    with pytest.raises(ph.errors.FileError, match=r"lowered has the shape \(1, 2\)"):
+        ph.load_certificate(
+            rewritten({"lowered": {"array": "multipliers.lowered", "shape": [1, 2]}}, **{"multipliers.lowered": np.zeros((1, 2))})
+        )
+
+
+def test_files_of_the_layout_before_take_nothing_off(tmp_path: Path) -> None:
+    certificate = _trained(0.01)
+    nothing = np.zeros_like(certificate.table["taylor"].multipliers.lowered)  # type: ignore[union-attr]
+    claim = 1.02 * certificate.psi_lower
+    path = _altered(certificate, claim, lowered=nothing).save(tmp_path / "c.npz")
+    with np.load(path) as content:
+        arrays = dict(content)
+    described = json.loads(str(arrays["description"])) | {"schema_version": 3}
+    del arrays["multipliers.lowered"], described["multipliers"]["lowered"]
+    np.savez(path, **{**arrays, "description": np.array(json.dumps(described))})
+    assert np.array_equal(ph.load_certificate(path).table["taylor"].multipliers.lowered, nothing)  # type: ignore[union-attr]
+    assert verify_file(path, time_limit=10.0).verdict == "verified"
 
 
 def test_no_time_and_other_problems_are_said() -> None:

@@ -19,7 +19,7 @@ from pyhess.certify.reference_ranges import activation, activations
 from pyhess.certify.reference_triples import triples
 
 from ..jax_networks import jax_outputs
-from .slow_taylor_cases import CASES, Array, Case, cubic, forms, polynomial, problem, symmetric
+from .slow_taylor_cases import CASES, Array, Case, cubic, forms, nothing_lowered, polynomial, problem, symmetric
 
 pytestmark = pytest.mark.usefixtures("long_doubles")
 
@@ -121,6 +121,32 @@ def test_rests_hold_in_the_ball(case: Case, monkeypatch: pytest.MonkeyPatch) -> 
                 assert v @ left @ v >= -np.abs(v) @ squares.rest @ np.abs(v) / eta - 1e-13 * (v @ v)
     # Some entry comes so near to what is allowed that a hundredth of it would be too little.
     assert share_of_rest > 0.01
+
+
+@pytest.mark.parametrize("case", CASES[::2])
+def test_any_numbers_may_be_taken_off_the_curvature(case: Case) -> None:
+    obj = problem(case)
+    rng = np.random.default_rng(2081)
+    size, radius, eta = obj.num_params, 0.3, 0.3
+    centre = 0.7 * rng.standard_normal(size)
+    plain = forms(obj, centre, radius)[0]
+    numbers = 10.0 ** rng.uniform(-6.0, -1.0, nothing_lowered(obj).shape)
+    whole, squares = forms(obj, centre, radius, numbers)
+    assert (whole.head - plain.head).max() > 0.0 or np.trace(whole.head) < np.trace(plain.head)
+    for u in rng.standard_normal((20, size)):
+        delta = radius * u / np.linalg.norm(u)
+        left = obj.hessian(centre + delta).to_dense() - polynomial(whole, delta) - (1.0 - eta) * polynomial(squares, delta)
+        for v in (*np.linalg.eigh(left)[1].T, *rng.standard_normal((10, size))):
+            assert v @ left @ v >= -np.abs(v) @ (whole.rest + squares.rest / eta) @ np.abs(v) - 1e-13 * (v @ v)
+
+
+@pytest.mark.parametrize("beyond", [0.0, 1e-3])
+def test_lowered_polynomials_are_below(beyond: float) -> None:
+    p, end = _of_one(0.4, 0.7, -0.6, 0.5, 0.02)
+    low = p.lowered(wide(np.full((1, 1), 0.02 - beyond)))
+    least = end - 2.0 * 0.02  # the function at the end may be this
+    assert abs(_ends(low)[0, 0] - least - beyond) < 1e-15
+    assert beyond <= low.rest[0, 0] <= beyond + 1e-18
 
 
 def _of_one(value: float, first: float, second: float, third: float, rest: float, radius: float = 0.5) -> tuple[Poly, float]:

@@ -139,6 +139,8 @@ def test_products_and_compositions_of_forms_hold_what_they_must() -> None:
         a, b = (at(form) + form.rest * rng.choice([-1.0, 1.0], 7) for form in (p, q))
         for name, exact in (("product", a * b), ("composed", 1.0 / np.cosh(a) ** 2)):
             assert (np.abs(exact - at(made[name])) <= made[name].rest + 1e-13).all(), name
+            low = made[name].lowered()
+            assert (at(low) - low.rest <= exact + 1e-13).all() and (low.rest < 1e-14).all()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -218,6 +220,17 @@ def test_what_branch_and_bound_proves_exactly_is_nearly_reached_on_small_balls()
         witness = ph.search(obj, region, rng=1163, starts=8).psi_upper
         assert found is not None
         assert found.psi_lower <= witness and found.psi_lower >= exact - 0.02 * abs(exact), (turn, found.psi_lower, exact)
+
+
+def test_what_is_taken_off_the_curvature_costs_less_than_its_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    obj, theta = trained_problem(1213, [1, 2, 2, 1])
+    region = ph.Ball(theta, 0.15).bind(obj)
+    ours = taylor_bound(obj, region, -np.inf, GO_ON)
+    assert ours is not None and ours.multipliers is not None
+    assert ours.multipliers.lowered.shape == (obj.data.num_samples, 4) and (ours.multipliers.lowered >= 0.0).all()
+    monkeypatch.setattr(Forms, "lowered", lambda form: form)
+    plain = taylor_bound(obj, region, -np.inf, GO_ON)
+    assert plain is not None and plain.psi_lower < 1.1 * ours.psi_lower < 0.0
 
 
 def test_around_trained_weights_it_is_the_best_bound() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +17,7 @@ from pyhess.threshold.kink_search import find_kink
 from pyhess.threshold.kinks import KinkWitness
 from pyhess.threshold.witness import Witness, make_witness
 
-NET = ph.MLP([2, 3, 1], "tanh")
-P = NET.num_params
-THIRDS = np.arange(1.0, P + 1.0) / 3.0
-
-
-def not_negative(theta: np.ndarray) -> np.ndarray:
-    """Onto the points of the unit ball with a first coordinate of at least -1/10."""
-    return ph.Ball(radius=1.0).project(np.concatenate([np.maximum(theta[:1], -0.1), theta[1:]]))
-
-
-def cap() -> ph.Convex:
-    centre = np.zeros(P)
-    centre[0] = 0.3
-    return ph.Convex(not_negative, centre, 1.0, enclosure=ph.Ball(radius=1.0))
-
-
-REGIONS: dict[str, Callable[[], ph.Region]] = {
-    "box": lambda: ph.Box(-0.7, 0.9),
-    "box of vectors": lambda: ph.Box(-THIRDS, 0.1 * THIRDS),
-    "scaled box": lambda: ph.Box.scaled(NET, 1.3),
-    "ball": lambda: ph.Ball(0.1, 1.7),
-    "ball around a point": lambda: ph.Ball(np.sin(THIRDS), 0.7),
-    "ordered": lambda: ph.Ordered(ph.Box(-0.7, 0.7), NET),
-    "ordered ball": lambda: ph.Ordered(ph.Ball(radius=1.1), NET),
-    "intersection": lambda: ph.Intersection([ph.Box(-0.6, 0.6), ph.Ball(radius=1.4), ph.Ordered(ph.Ball(radius=2.0), NET)]),
-}
-PENALTIES: dict[str, Callable[[], ph.Penalty]] = {
-    "l2": ph.L2,
-    "weights": lambda: ph.L2(penalize="weights"),
-    "shifted": lambda: ph.ShiftedL2(np.cos(THIRDS)),
-    "shifted by a number": lambda: ph.ShiftedL2(0.1),
-    "weighted": lambda: ph.WeightedL2(THIRDS),
-    "geometric": ph.GeometricL2,
-}
+from ..regions_penalties import NET, PENALTIES, REGIONS, P, cap, not_negative
 
 
 def objective(loss: str = "squared_error", **options: Any) -> ph.Objective:
@@ -191,7 +157,7 @@ def test_the_description_beside_it_is_that_of_the_archive(saved: tuple[Witness, 
     with np.load(path) as content:
         assert str(content["description"]) == text
     described = json.loads(text)
-    assert described["kind"] == "witness" and described["schema_version"] == 3
+    assert described["kind"] == "witness" and described["schema_version"] == 4
     assert repr(witness.lam_lower) in described["text"]["claim"]
     assert "2-3-1 tanh" in described["text"]["network"] and "seven" in described["text"]["data"]
     assert described["objective"]["data"]["content_hash"] == witness.obj.data.content_hash
