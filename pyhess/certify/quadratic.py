@@ -44,7 +44,7 @@ _PARAMS, _WORK = 64, 5e6
 #: Steps towards good multipliers; after the first few, cells are left alone whose form is no better than what is known.
 _STEPS, _EARLY = 16, 4
 #: Where numbers are beyond these, the form is left alone.
-_LARGEST, _LEAST = 1e100, 1e-200
+_LARGEST, _LEAST = 1e100, 1e-25
 #: What is left to a check of a certificate, which looks for multipliers of its own.
 _ROOM = 0.005
 
@@ -84,7 +84,7 @@ def quadratic_bounds(
         density = (1.0 - share) * density + share * top[:, :, None] * top[:, None, :]
     if at.size:
         found = (np.maximum(0.0, eigvals_max_bound(chosen)) + error) * (1.0 + _ROOM)
-        # What is next to nothing has been proved by its absence already.
+        # What is next to nothing needs no better bound, and is hard to prove again.
         values[at] = np.where(found > _LEAST, np.fmax(values[at], -found), values[at])
     return values.reshape(known.shape)
 
