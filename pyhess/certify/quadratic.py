@@ -42,7 +42,9 @@ FloatArray = npt.NDArray[np.float64]
 #: Most parameters, and most multiplications for one cell's sums over the data.
 _PARAMS, _WORK = 64, 5e6
 #: Steps towards good multipliers; after the first few, cells are left alone whose form is no better than what is known.
-_STEPS, _EARLY = 16, 4
+_STEPS, _EARLY = 20, 4
+#: Eigenvectors count in a step as far as this, over the number of steps, from the top; in parts of the top.
+_SHARPNESS = 0.4
 #: Where numbers are beyond these, the form is left alone.
 _LARGEST, _LEAST = 1e100, 1e-25
 #: What is left to a check of a certificate, which looks for multipliers of its own.
@@ -73,15 +75,18 @@ def quadratic_bounds(
         better = eigvals[:, -1] < best
         best, error = np.where(better, eigvals[:, -1], best), np.where(better, rounding, error)
         chosen[better] = matrix[better]
-        top = vectors[:, :, -1]
         if step == _EARLY:
             # With the density's best multipliers its product with the form is below what any multipliers can reach.
             least = np.einsum("bpq,bpq->b", matrix, density)
             hopeful = np.flatnonzero(least * (1.0 + _ROOM) < -values[at])
             at, form = at[hopeful], form.of(hopeful)
-            best, chosen, error, density, top = (x[hopeful] for x in (best, chosen, error, density, top))
-        share = 2.0 / (step + 3.0)
-        density = (1.0 - share) * density + share * top[:, :, None] * top[:, None, :]
+            best, chosen, error, density = (x[hopeful] for x in (best, chosen, error, density))
+            eigvals, vectors = eigvals[hopeful], vectors[hopeful]
+        # Several vectors near the top lead there much faster than one.
+        top, share = eigvals[:, -1:], 2.0 / (step + 3.0)
+        weight = np.exp((eigvals - top) / (_SHARPNESS / (step + 4.0) * np.abs(top) + 1e-200))
+        weight = weight / weight.sum(axis=1, keepdims=True)
+        density = (1.0 - share) * density + share * (vectors * weight[:, None, :]) @ vectors.swapaxes(-1, -2)
     if at.size:
         found = (np.maximum(0.0, eigvals_max_bound(chosen)) + error) * (1.0 + _ROOM)
         # What is next to nothing needs no better bound, and is hard to prove again.

@@ -147,7 +147,7 @@ def test_the_check_agrees_and_nothing_is_lost_on_tiny_cells_if_only_the_first_la
         assert not quadratic_proves(problem, cells, along, float(found * (0.9 if joint else 0.97)))
         if activation == ["tanh", "identity"] and radius < 1e-6:
             exact = np.linalg.eigvalsh(_residual(obj, middle))[0]
-            assert 1.005 * exact <= found <= exact
+            assert 1.01 * exact <= found <= exact
 
 
 def test_cells_of_a_stack_have_the_forms_that_each_has_and_no_other_cell_gets_worse() -> None:
