@@ -8,8 +8,8 @@ u in [0, 1], with |o|² + sum u <= 1, so cells that fill this box leave none out
 
 and there is no network where rest < 0. That cells fill a box is seen from comparisons of the numbers in the file alone.
 
-Several cells that together are a box are tested as one first: what holds on it holds on them. Where the moment bound does not give
-the claim, the form of `reference_quadratic` may.
+Several cells that together are a box are tested as one first: what holds on it holds on them. Where the moment bound does not
+give the claim, the form of `reference_quadratic` may.
 """
 
 from __future__ import annotations
