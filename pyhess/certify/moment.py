@@ -189,6 +189,6 @@ def moment_bounds(
     )
     form = np.fmin(mixed, known * np.outer(scales, scales) * (1.0 + gamma(4))) + curved
     found = -largest(form * (1.0 + gamma(4)))
-    if quadratic and quadratic_knows(net, data.num_samples):
+    if quadratic and quadratic_knows(net, data.num_samples) and x.shape[0] == data.num_samples:
         return quadratic_bounds(cell, bounds, middle, x, w, found)
     return found

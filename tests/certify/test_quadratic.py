@@ -167,6 +167,17 @@ def test_cells_of_a_stack_have_the_forms_that_each_has_and_no_other_cell_gets_wo
     assert quadratic_knows(obj.net, 7) and not quadratic_knows(obj.net, 10**6) and not quadratic_knows(ph.MLP([2, 3, 1]), 7)
 
 
+def test_data_in_several_blocks_all_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = np.zeros(1, dtype=np.int32)
+    obj = small_objective(4273, 40, [2, 2, 2, 1])
+    cell = _cell(obj, 0.7 * np.random.default_rng(4283).standard_normal(obj.num_params), np.full(3, 0.01), box=False)
+    plain, whole = (moment_bounds(cell, obj.data, obj.targets, obj.loss, go_on, quadratic=form) for form in (False, True))
+    monkeypatch.setattr("pyhess.certify.moment._BLOCK_ROWS", 16)
+    parts = moment_bounds(cell, obj.data, obj.targets, obj.loss, go_on, quadratic=True)
+    assert plain is not None and whole is not None and parts is not None
+    assert 1.5 * whole[0] > plain[0] >= parts[0]
+
+
 def test_a_ball_about_random_weights_has_a_bound_a_fifth_closer_which_the_check_proves(monkeypatch: pytest.MonkeyPatch) -> None:
     obj = small_objective(4241, 6, [2, 3, 3, 1])
     region = ph.Ball(0.7 * np.random.default_rng(4243).standard_normal(obj.num_params), 0.1).bind(obj)
