@@ -41,8 +41,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Most parameters, and most multiplications for one cell's sums over the data.
 _PARAMS, _WORK = 64, 5e6
-#: Steps towards good multipliers; after the first few, cells are left alone whose form is no better than what is known.
-_STEPS, _EARLY = 20, 4
+#: Steps towards good multipliers at most, and how close to the best they need to come.
+_STEPS, _CLOSE = 20, 0.002
 #: Eigenvectors count in a step as far as this, over the number of steps, from the top; in parts of the top.
 _SHARPNESS = 0.4
 #: Where numbers are beyond these, the form is left alone.
@@ -66,31 +66,29 @@ def quadratic_bounds(
     at = np.flatnonzero((np.abs(form.matrix(_uniform(form))[0]) <= _LARGEST).all(axis=(1, 2)))
     form = form.of(at)
     density = _uniform(form)
-    best, chosen, error = np.full(at.size, np.inf), np.zeros_like(density), np.zeros(at.size)
+    best, error, chosen = np.full(values.size, np.inf), np.zeros(values.size), np.zeros((values.size, *density.shape[1:]))
     for step in range(_STEPS):
         if not at.size:
             break
         matrix, rounding = form.matrix(density)
         eigvals, vectors = np.linalg.eigh(matrix)
-        better = eigvals[:, -1] < best
-        best, error = np.where(better, eigvals[:, -1], best), np.where(better, rounding, error)
-        chosen[better] = matrix[better]
-        if step == _EARLY:
-            # With the density's best multipliers its product with the form is below what any multipliers can reach.
-            least = np.einsum("bpq,bpq->b", matrix, density)
-            hopeful = np.flatnonzero(least * (1.0 + _ROOM) < -values[at])
-            at, form = at[hopeful], form.of(hopeful)
-            best, chosen, error, density = (x[hopeful] for x in (best, chosen, error, density))
-            eigvals, vectors = eigvals[hopeful], vectors[hopeful]
-        # Several vectors near the top lead there much faster than one.
+        better = eigvals[:, -1] < best[at]
+        best[at[better]], error[at[better]], chosen[at[better]] = eigvals[better, -1], rounding[better], matrix[better]
+        # Several vectors near the top lead to good multipliers much faster than one.
         top, share = eigvals[:, -1:], 2.0 / (step + 3.0)
         weight = np.exp((eigvals - top) / (_SHARPNESS / (step + 4.0) * np.abs(top) + 1e-200))
         weight = weight / weight.sum(axis=1, keepdims=True)
+        # With the density's best multipliers its product with the form is below what any multipliers can reach.
+        least = np.einsum("bpq,bpq->b", matrix, density)
+        going = np.flatnonzero((least * (1.0 + _ROOM) < -values[at]) & (best[at] > least * (1.0 + _CLOSE)))
         density = (1.0 - share) * density + share * (vectors * weight[:, None, :]) @ vectors.swapaxes(-1, -2)
-    if at.size:
-        found = (np.maximum(0.0, eigvals_max_bound(chosen)) + error) * (1.0 + _ROOM)
+        if going.size < at.size:
+            at, form, density = at[going], form.of(going), density[going]
+    usable = np.flatnonzero(best * (1.0 + _ROOM) < -values)
+    if usable.size:
+        found = (np.maximum(0.0, eigvals_max_bound(chosen[usable])) + error[usable]) * (1.0 + _ROOM)
         # What is next to nothing needs no better bound, and is hard to prove again.
-        values[at] = np.where(found > _LEAST, np.fmax(values[at], -found), values[at])
+        values[usable] = np.where(found > _LEAST, np.fmax(values[usable], -found), values[usable])
     return values.reshape(known.shape)
 
 
