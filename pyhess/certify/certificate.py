@@ -13,7 +13,7 @@ from ..errors import NumericalError
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
-from .unit_cover import UnitLeaves
+from .unit_cover import JointSets, UnitLeaves
 
 if TYPE_CHECKING:
     from ..objective import Objective
@@ -25,7 +25,8 @@ class MethodResult:
     """One method's bound: ``psi_lower`` is -inf where it was cut short, ``cells`` the parts of the region it looked at.
 
     ``cover`` holds the boxes of a branch and bound method with their bounds, ``leaves`` the cells of one over a unit's weights;
-    ``multipliers`` what the bounds by Taylor polynomials and third derivatives were proved with; they are None for other methods.
+    ``multipliers`` what the bounds by Taylor polynomials, third derivatives and ellipsoids around a unit's changes were proved
+    with; they are None for other methods.
     """
 
     psi_lower: float
@@ -33,7 +34,7 @@ class MethodResult:
     cells: int
     cover: Cover | None = field(default=None, repr=False, compare=False)
     leaves: UnitLeaves | None = field(default=None, repr=False, compare=False)
-    multipliers: ThirdMultipliers | TaylorMultipliers | None = field(default=None, repr=False, compare=False)
+    multipliers: ThirdMultipliers | TaylorMultipliers | JointSets | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,7 @@ class Certificate:
             return True
         row = self.table.get(self.method)
         assert row is not None
-        fresh = fresh_bound(self._obj, self._region, self.method, row.cells, row.cover)
+        fresh = fresh_bound(self._obj, self._region, self.method, row.cells, row.cover, ellipsoids=row.multipliers is not None)
         if not fresh >= self.psi_lower - 1e-9 * abs(self.psi_lower):
             raise NumericalError(
                 f"the method {self.method!r} now proves psi >= {fresh!r}, the certificate claims {self.psi_lower!r}; "

@@ -23,7 +23,7 @@ from .certificate import Certificate, MethodResult
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
-from .unit_cover import UnitLeaves
+from .unit_cover import JointSets, UnitLeaves
 
 _ENTRIES = (*HEAD, "method", "psi_lower", "statement", "rounding", "table", "cover", "leaves", "multipliers")
 #: Entries that came with the layouts 2 and 3; what is taken off the curvature came with the fourth.
@@ -231,7 +231,9 @@ def _lowered_shape(obj: Objective) -> tuple[int, int]:
     return obj.data.num_samples, sum(obj.net.widths[1:-1])
 
 
-def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipliers | TaylorMultipliers:
+def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipliers | TaylorMultipliers | JointSets:
+    if method == "units":
+        return _read_sets(content, obj)
     size, of_taylor = obj.num_params, method == "taylor"
     shapes: dict[str, tuple[int, ...]] = {"lam": (size, size), "weights": (size,)}
     shapes |= {"turned": (size,) * 3, "lowered": _lowered_shape(obj)} if of_taylor else {"halves": (size,) * 3}
@@ -254,6 +256,23 @@ def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipl
     if not (arrays["lowered"] >= 0.0).all():
         raise InputError(f"multipliers.lowered has {arrays['lowered'].min()!r} as its least; allowed are numbers from 0 on.")
     return TaylorMultipliers(**arrays, share=share, tau=tau)
+
+
+def _read_sets(content: Any, obj: Objective) -> JointSets:
+    names = ("rooms", "floors", "matrices", "scales")
+    fields = exact_keys("multipliers", content, names)
+    arrays = [as_real(f"multipliers.{name}", fields[name]) for name in names]
+    hidden, n = obj.net.widths[1], obj.data.num_samples
+    count = len(np.atleast_1d(arrays[0]))
+    shapes = [(count,), (count,), (count, hidden, n, n), (count, hidden)]
+    for name, array, shape in zip(names, arrays, shapes, strict=True):
+        positive = name == "matrices" or (array > 0.0).all()
+        if array.shape != shape or not np.isfinite(array).all() or not positive:
+            raise InputError(
+                f"multipliers.{name} has the shape {array.shape}; allowed are finite numbers of the shape {shape}, positive ones "
+                "but for the matrices."
+            )
+    return JointSets(*arrays)
 
 
 def _indices(name: str, value: Any) -> npt.NDArray[np.int64]:

@@ -184,7 +184,9 @@ class Run:
         )
         if found is not None:
             leaves = found.cover.leaves(self.obj, self.region)
-            self.table["units"] = MethodResult(found.psi_lower, found.seconds, found.cells, leaves=leaves)
+            self.table["units"] = MethodResult(
+                found.psi_lower, found.seconds, found.cells, leaves=leaves, multipliers=found.cover.joint
+            )
 
     def _record(self, name: str, method: Callable[[], tuple[float, int] | None]) -> None:
         if self.stop[0]:

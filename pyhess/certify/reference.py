@@ -17,10 +17,8 @@ So what is checked is the number, not the way it was found. A search's cover is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from time import monotonic
 from typing import Any, TypeAlias
 
@@ -38,17 +36,17 @@ from .reference_hessian import Cells, Problem, ball_cells, box_cells, enclosures
 from .reference_interval import UNIT, Range, Wide, down, up, wide, zeros
 from .reference_linear import prove_linear
 from .reference_moment import moment_bound, with_norms
+from .reference_plan import arithmetics, check_seconds, estimated_seconds
 from .reference_taylor import small_boxes
 from .reference_tests import Flags, not_below
 from .reference_third import prove_third
-from .reference_third_tensor import third_seconds
-from .reference_units import prove_units, units_seconds
+from .reference_units import prove_units
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
-from .unit_cover import UnitLeaves
+from .unit_cover import JointSets, UnitLeaves
 
-_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | None
+_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | JointSets | None
 
 #: What is proved may be this much less than what is claimed, relative to it.
 SLACK = 1e-9
@@ -60,14 +58,8 @@ METHODS = (
 _TAYLOR_PARAMS, _DENSE_PARAMS = 6, 200
 #: Numbers that one batch of boxes may take.
 _BATCH_NUMBERS = 200_000
-#: Seconds that one datum's part of one entry of one matrix takes, and the norm recursion per datum and weight, for estimates.
-_ENTRY_SECONDS, _WEIGHT_SECONDS = 2.5e-6, 2e-6
-#: Time that the joint bounds take per datum and unit of the last hidden layer, and parts of a ball, roughly.
-_JOINT_SECONDS, _PARTS = 2e-3, 30
-#: Time of a moment bound, whatever the sizes.
-_MOMENT_SECONDS = 0.05
-#: Share of the time that may be spent on Arb's arithmetic.
-_ARB_SHARE = 0.4
+#: The norm recursion's seconds per datum and weight, for estimates.
+_WEIGHT_SECONDS = 2e-6
 
 
 @dataclass(frozen=True)
@@ -90,11 +82,6 @@ class Proof:
     value: float
     detail: str
     broken: bool = False
-
-
-def estimated_seconds(obj: Objective, cells: int) -> float:
-    """Time that whole matrices on so many cells take, roughly."""
-    return _ENTRY_SECONDS * obj.data.num_samples * float(obj.num_params) ** 2 * cells
 
 
 def prove(
@@ -124,7 +111,7 @@ def prove(
         The boxes of a branch and bound.
     leaves : UnitLeaves, optional
         The cells of one over a unit's weights.
-    multipliers : ThirdMultipliers or TaylorMultipliers, optional
+    multipliers : ThirdMultipliers, TaylorMultipliers or JointSets, optional
         What the bound by third derivatives, or that by the Taylor polynomial, was proved with.
     time_limit : float
         Seconds.
@@ -146,7 +133,8 @@ def prove(
     detail, broken = "no box or ball that contains the region is known", False
     with np.errstate(all="ignore"):
         for part in parts:
-            for context, end in _arithmetics(_seconds(obj, part, method, cover, leaves), time_limit, deadline):
+            needed = check_seconds(obj, part, method, cover, leaves, multipliers)
+            for context, end in arithmetics(method, needed, time_limit, deadline):
                 with context:
                     check = _Check(obj, part, value, end)
                     proved, detail = check.run(method, cover, leaves, multipliers)
@@ -159,35 +147,6 @@ def prove(
                 if check.broken:
                     break
     return Proof(False, value, detail, broken)
-
-
-def _seconds(obj: Objective, region: Region, method: str, cover: Cover | None, leaves: UnitLeaves | None) -> float:
-    """Time that the check takes in long doubles, roughly."""
-    if method == "units" and leaves is not None:
-        return units_seconds(obj.data.num_samples, leaves)
-    if method == "third":
-        return third_seconds(Problem.of(obj))
-    if method == "taylor":
-        return np.inf  # which keeps it from Arb's arithmetic: the polynomial's arrays are too large
-    if method == "cells":
-        joint = _JOINT_SECONDS * obj.data.num_samples * obj.net.widths[-2]
-        return (0 if cover is None else len(cover.low)) * (_MOMENT_SECONDS + joint)
-    seconds = estimated_seconds(obj, 1 if cover is None else len(cover.low))
-    if obj.loss == "squared_error" and obj.net.widths[-1] == 1 and cover is None and method != "exact":
-        parts = _PARTS if isinstance(region, Ball) else 1
-        seconds += parts * _JOINT_SECONDS * obj.data.num_samples * obj.net.widths[-2]
-    return seconds
-
-
-def _arithmetics(seconds: float, time_limit: float, deadline: float) -> Iterator[tuple[AbstractContextManager[None], float]]:
-    """Arb's for small work, where it is installed, with a share of the time; NumPy's for all work."""
-    if find_spec("flint") is not None:
-        from .reference_arb import ArbBalls, in_balls
-
-        share = _ARB_SHARE * time_limit
-        if ArbBalls.cost * seconds <= share:
-            yield in_balls(), min(deadline, monotonic() + share)
-    yield nullcontext(), deadline
 
 
 class _Check:
@@ -205,7 +164,7 @@ class _Check:
             ends = (wide(region.low), wide(region.high)) if isinstance(region, Box) else (wide(region.center), region.radius)
             return prove_linear(self._problem, ends, self._claim, self._deadline)
         if method == "units":
-            return self._units(leaves)
+            return self._units(leaves, multipliers)
         if method == "blocks":
             return self._blocks()
         if method in ("third", "taylor"):
@@ -267,10 +226,11 @@ class _Check:
         self.broken = found.broken
         return found.proved, found.detail
 
-    def _units(self, leaves: UnitLeaves | None) -> tuple[bool, str]:
+    def _units(self, leaves: UnitLeaves | None, multipliers: _Multipliers) -> tuple[bool, str]:
         if self._problem.layers != 2 or self._problem.activations[0] == "relu":
             return False, "the cells of one unit's weights prove something for one smooth hidden layer only"
-        found = prove_units(self._problem, self._region, self._claim, leaves, self._deadline)
+        sets = multipliers if isinstance(multipliers, JointSets) else None
+        found = prove_units(self._problem, self._region, self._claim, leaves, self._deadline, sets)
         self.broken = found.broken
         return found.proved, found.detail
 

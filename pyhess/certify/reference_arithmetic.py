@@ -1,9 +1,10 @@
 """The arithmetic that certificates are checked in: the one place that knows how numbers are rounded.
 
     long doubles   NumPy's, 80 bits where the machine has them: every result is moved outwards by one unit of the last place
+    doubles        the same with 53 bits, some eight times as fast: for work that long doubles have no time for
     Arb            the ends of the ranges are Arb's numbers of 128 bits, a result's ends those of the ball that Arb returns for it
 
-What is written with `wide`, `zeros`, `up` and `down`, NumPy's functions and `Range`s runs in either. Arb's arrays are NumPy
+What is written with `wide`, `zeros`, `up` and `down`, NumPy's functions and `Range`s runs in each. Arb's arrays are NumPy
 arrays of objects; they take their functions from Arb, and numbers of other kinds exactly.
 """
 
@@ -27,10 +28,16 @@ class LongDoubles:
     name = f"intervals of {np.finfo(np.longdouble).nmant + 1}-bit floating-point numbers"
     #: Time of an operation, in units of this class's.
     cost = 1.0
+    #: Bound of the relative rounding error of one operation, with room to spare.
+    unit = float(np.finfo(np.longdouble).eps)
 
     def array(self, x: Any) -> Wide:
         """The numbers, exactly."""
         return np.asarray(x, dtype=np.longdouble)
+
+    def ends(self, lo: Wide, hi: Wide) -> tuple[Wide, Wide]:
+        """Of a range that may have been made in long doubles, in this arithmetic."""
+        return lo, hi
 
     def up(self, x: Any) -> Wide:
         """At least what x was rounded from."""
@@ -53,6 +60,41 @@ class LongDoubles:
         del name
         return None
 
+
+class Doubles(LongDoubles):
+    """NumPy's doubles."""
+
+    name = "intervals of 53-bit floating-point numbers"
+    cost = 0.15
+    unit = 2.0**-52
+
+    def array(self, x: Any) -> Wide:
+        found = np.asarray(x)
+        if found.dtype.type is np.longdouble:
+            rounded = found.astype(np.float64)
+            if not ((rounded == found) | np.isnan(rounded)).all():
+                raise ValueError("A number that is no double stands for itself.")
+            found = rounded
+        return found.astype(np.float64, copy=False)
+
+    def ends(self, lo: Wide, hi: Wide) -> tuple[Wide, Wide]:
+        if lo.dtype == np.float64 == hi.dtype:
+            return lo, hi
+        low, high = lo.astype(np.float64), hi.astype(np.float64)
+        return np.where(low <= lo, low, self.down(lo)), np.where(high >= hi, high, self.up(hi))
+
+    # What is added is at least the unit of the last place of x, and if x is a rounded long double, of that.
+    def up(self, x: Any) -> Wide:
+        near = np.asarray(x, dtype=np.float64)
+        return near + (np.abs(near) * (1.01 * self.unit) + _LEAST)  # type: ignore[return-value]
+
+    def down(self, x: Any) -> Wide:
+        near = np.asarray(x, dtype=np.float64)
+        return near - (np.abs(near) * (1.01 * self.unit) + _LEAST)  # type: ignore[return-value]
+
+
+#: The least positive double.
+_LEAST = 5e-324
 
 _current: ContextVar[LongDoubles | None] = ContextVar("arithmetic", default=None)
 _default = LongDoubles()

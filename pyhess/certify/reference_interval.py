@@ -15,10 +15,10 @@ import numpy as np
 from .reference_arithmetic import Wide as Wide
 from .reference_arithmetic import arithmetic
 
-#: Bound of the relative rounding error of one operation, with room to spare.
+#: The unit of long doubles.
 UNIT = np.finfo(np.longdouble).eps
 #: Bound of the error of a sum or product that underflows.
-TINY = np.longdouble(1e-300)
+TINY = 1e-300
 _EXP_TERMS, _LOG_TERMS, _NORMAL_TERMS = 24, 26, 300
 _MOST = 11000.0
 #: Beyond this the normal distribution is within pdf(9.5)/9.5 of 0 or 1.
@@ -62,23 +62,30 @@ class Range:
     def __getitem__(self, where: Any) -> Range:
         return Range(self.lo[where], self.hi[where])
 
+    def _and(self, other: Range) -> tuple[Wide, Wide, Wide, Wide]:
+        return *arithmetic().ends(self.lo, self.hi), *arithmetic().ends(other.lo, other.hi)
+
     def __add__(self, other: Range) -> Range:
-        return Range(down(self.lo + other.lo), up(self.hi + other.hi))
+        a, b, c, d = self._and(other)
+        return Range(down(a + c), up(b + d))
 
     def __sub__(self, other: Range) -> Range:
-        return Range(down(self.lo - other.hi), up(self.hi - other.lo))
+        a, b, c, d = self._and(other)
+        return Range(down(a - d), up(b - c))
 
     def __neg__(self) -> Range:
         return Range(-self.hi, -self.lo)
 
     def __mul__(self, other: Range) -> Range:
-        a, b, c, d = self.lo * other.lo, self.lo * other.hi, self.hi * other.lo, self.hi * other.hi
+        p, q, r, s = self._and(other)
+        a, b, c, d = p * r, p * s, q * r, q * s
         return Range(down(np.minimum(np.minimum(a, b), np.minimum(c, d))), up(np.maximum(np.maximum(a, b), np.maximum(c, d))))
 
     def __truediv__(self, other: Range) -> Range:
         """Quotient by positive numbers; no knowledge where they may not be positive."""
-        positive = other.lo > 0.0
-        inverse = Range(np.where(positive, down(1.0 / other.hi), np.nan), np.where(positive, up(1.0 / other.lo), np.nan))
+        _, _, lo, hi = self._and(other)
+        positive = lo > 0.0
+        inverse = Range(np.where(positive, down(1.0 / hi), np.nan), np.where(positive, up(1.0 / lo), np.nan))
         return self * inverse
 
     def square(self) -> Range:
@@ -98,7 +105,7 @@ class Range:
         lo, hi = self.lo.sum(axis=axis), self.hi.sum(axis=axis)
         if count == 1:
             return Range(lo, hi)
-        room = UNIT * count * (1.0 + 1e-9)
+        room = arithmetic().unit * count * (1.0 + 1e-9)
         slack_lo = up(up(np.abs(self.lo).sum(axis=axis) * (1.0 + room)) * room)
         slack_hi = up(up(np.abs(self.hi).sum(axis=axis) * (1.0 + room)) * room)
         return Range(down(lo - slack_lo), up(hi + slack_hi))
@@ -128,14 +135,14 @@ def dot(a: Range, b: Range, axis: int) -> Range:
     count = max(a.lo.shape[axis], b.lo.shape[axis])
     size = (np.abs(x) * np.abs(y)).sum(axis=axis)
     blur = (np.abs(x) * dy + dx * (np.abs(y) + dy)).sum(axis=axis)
-    room = UNIT * (count + 8)
+    room = arithmetic().unit * (count + 8)
     return Range.about((x * y).sum(axis=axis), up(up(size * room) + up(blur * (1.0 + room))) + TINY)
 
 
 def matmul(a: Range, b: Range) -> Range:
     """A B for (stacks of) matrices (n, k) and (k, m), from middles and radii."""
     (x, dx), (y, dy) = middle_and_radius(a), middle_and_radius(b)
-    product, room = arithmetic().matmul, UNIT * (a.lo.shape[-1] + 8)
+    product, room = arithmetic().matmul, arithmetic().unit * (a.lo.shape[-1] + 8)
     # Radii below TINY are as good as none, but products of numbers next to zero take much longer on some processors.
     dx, dy = np.maximum(dx, TINY), np.maximum(dy, TINY)
     blur = product(np.abs(x), up(dy + room * np.abs(y))) + product(dx, up(np.abs(y) + dy))
@@ -166,7 +173,7 @@ def _exp_at(x: Wide) -> Range:
     # Step k rounds twice a number below |small|/k times the sum so far, and once the sum; that counts with |small|^(k-1)/(k-1)!
     # in the end. For |small| <= 1/2 this is less than 4.2 half UNITs. What the series leaves out is below
     # e^(1/2) (1/2)^25 / 25! < 1e-32.
-    value = Range.about(total, 2.25 * UNIT)
+    value = Range.about(total, 2.25 * arithmetic().unit)
     for step in range(int(halvings.max(initial=0))):
         squared, more = value.square(), halvings > step
         value = Range(np.where(more, squared.lo, value.lo), np.where(more, squared.hi, value.hi))

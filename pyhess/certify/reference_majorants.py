@@ -8,10 +8,10 @@ are above the number for all signs, as the smallest eigenvalue is concave. In a 
 
     2 |y q| <= tau y² + q²/tau,
     |a y² + 2 b y q| <= n11 y² + 2 n12 y q + n22 q²          where (n11 ∓ a) n22 >= (n12 ∓ b)², n11 > |a|,
-    |sum_l xi_l x'E_l x| <= gamma |eta|² (z.x)² + 2 sum_l eta_l (z.x)(f_l.x) + 2/gamma sum_l (f_l.x)² + F (|x|² - (z.x)²)
+    |sum_l xi_l p'E_l p| <= sum_i (nu_i (y_i.p)² + sum_l (x_i'E_l p)²/nu_i)/2 + |I - sum_i y_i x_i'| F |p|²
 
-for |z| = 1, |xi| <= 1 <= |eta|, E_l = gamma eta_l zz' + z f_l' + f_l z' + C_l, F² >= sum |C_l|²: for w = eta - xi,
-w'eta >= |w|²/2. Floating point only guesses z, tau and so on; what they prove is computed in ranges.
+for |xi| <= 1, any x_i, y_i and nu_i > 0, F² >= sum |E_l|²: p'E_l p is sum_i (p.y_i) (x_i'E_l p) up to the last term.
+Floating point only guesses z, tau and so on; what they prove is computed in ranges.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from .reference_unit_block import Block, UnitProblem
 FloatArray = npt.NDArray[np.float64]
 
 _VERTICES, _STEPS = 8, 8
-#: Share of the norm below which the form at z does not pay.
-_SMALL = 0.02
+#: Bounds farther below the claim, in units of it and after one step, will not reach it.
+_FAR = 2.0
+#: What keeps a mixture of directions from degenerating, and the nu from zero.
+_LITTLE = 1e-9, 1e-6
 
 
 @dataclass(frozen=True)
@@ -41,25 +43,48 @@ class _Guess:
     signs: npt.NDArray[np.int64]  # (B, V) symbols whose signs are all tried
     others: npt.NDArray[np.int64]  # (B, L') the other symbols that are alone
     groups: list[npt.NDArray[np.int64]]  # symbols of the balls
+    data: tuple[FloatArray, FloatArray, FloatArray, FloatArray]  # the block's remainders
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> _Guess:
+        data = self.data[0][rows], self.data[1][rows], self.data[2][rows], self.data[3][rows]
+        return _Guess(self.middle[rows], self.moves[rows], self.signs[rows], self.others[rows], self.groups, data)
 
 
-def no_eigenvalue_below(problem: UnitProblem, block: Block, claim: float) -> tuple[Flags, FloatArray]:
-    """For cells (B,): whether it is proved, and how much the symbols s, v_k and t take, datum by datum (B, n, 2 + K)."""
+@dataclass(frozen=True)
+class Found:
+    """For cells (B,): whether it is proved, and about what can be.
+
+    ``shares`` (B, n, 2 + K) is what s, v_k and t take in the remainders, datum by datum; ``rest`` all that the others take.
+    """
+
+    proved: Flags
+    value: FloatArray
+    shares: FloatArray
+    rest: FloatArray
+
+
+def no_eigenvalue_below(problem: UnitProblem, block: Block, claim: float) -> Found:
+    """Whether the block has no eigenvalue below the claim."""
     count = len(block.middle.lo)
     usable: Flags = np.ones(count, dtype=np.bool_)
     for x in (block.middle.size(), block.moves.size(), block.curved, block.mixed, block.pair_a, block.pair_b):
         usable &= np.asarray(np.isfinite(x).reshape(count, -1).all(axis=1))
     guess = _guess(block, usable)
-    z, weight, likely = _direction(problem, block, guess, claim)
+    weight, value = _direction(problem, guess, claim)
+    value = np.where(usable, value, -np.inf)
     proved = np.zeros(count, dtype=np.bool_)
-    chosen = np.flatnonzero(usable & likely)
+    chosen = np.flatnonzero(value >= claim)
     if chosen.size:
-        proved[chosen] = _proof(problem, block, guess, chosen, z[chosen], weight[chosen], claim)
+        proved[chosen] = _proof(problem, block, guess, chosen, weight[chosen], claim)
     dim, inputs = problem.dim, problem.z.astype(np.float64)
     y2 = np.maximum(np.einsum("nd,bde,ne->bn", inputs, weight[:, :dim, :dim], inputs), 0.0)
     q2 = np.trace(weight[:, dim:, dim:], axis1=1, axis2=2)[:, None]
     mass = problem.mass.hi.astype(np.float64)
-    return proved, block.shares * ((y2 + np.sqrt(y2 * q2)) * mass)[:, :, None]
+    _, _, a, b = guess.data
+    yq = np.einsum("nd,bdk->bnk", inputs, weight[:, :dim, dim:])
+    rest = (np.abs(a * y2[:, :, None] + 2.0 * b * yq).sum(axis=2) * mass).sum(axis=1)
+    rest += np.linalg.norm(np.einsum("blij,bij->bl", guess.moves[:, block.groups >= 0], weight), axis=1)
+    return Found(proved, value, block.shares * ((y2 + np.sqrt(y2 * q2)) * mass)[:, :, None], rest)
 
 
 def _guess(block: Block, usable: Flags) -> _Guess:
@@ -68,30 +93,35 @@ def _guess(block: Block, usable: Flags) -> _Guess:
     alone = np.flatnonzero(block.groups < 0)
     order = alone[np.argsort(-np.linalg.norm(moves[:, alone], axis=(2, 3)), axis=1, kind="stable")]
     balls = [np.flatnonzero(block.groups == code) for code in range(int(block.groups.max(initial=-1)) + 1)]
-    return _Guess(middle, moves, order[:, :_VERTICES], order[:, _VERTICES:], balls)
+    data = [x.astype(np.float64) for x in (block.curved, block.mixed, block.pair_a, block.pair_b)]
+    return _Guess(middle, moves, order[:, :_VERTICES], order[:, _VERTICES:], balls, (data[0], data[1], data[2], data[3]))
 
 
-def _direction(problem: UnitProblem, block: Block, guess: _Guess, claim: float) -> tuple[FloatArray, FloatArray, Flags]:
-    """A direction z (B, S), a mixture Z of directions that the majorants serve, and whether they seem to prove the claim."""
-    dim, size = problem.dim, guess.middle.shape[1]
-    rows = np.arange(len(guess.middle))[:, None]
-    turned = guess.moves[rows, guess.signs]
+def _direction(problem: UnitProblem, guess: _Guess, claim: float) -> tuple[FloatArray, FloatArray]:
+    """A mixture Z (B, S, S) of directions that the majorants serve, and what they seem to prove (B,)."""
+    dim, size, count = problem.dim, guess.middle.shape[1], len(guess.middle)
     z = np.linalg.eigh(guess.middle)[1][:, :, 0]
     share = np.r_[np.full(dim, 0.25 / dim), np.full(size - dim, 0.25 / (size - dim))]
     weight = 0.5 * z[:, :, None] * z[:, None, :] + np.diag(share)
-    best = np.full(len(z), -np.inf)
-    best_z, best_weight = z, weight
+    best, best_weight = np.full(count, -np.inf), weight.copy()
+    open_ = np.arange(count)
     for step in range(_STEPS):
-        reduced = guess.middle - _float_majorant(problem, block, guess, z, weight)
+        own = guess[open_]
+        turned = own.moves[np.arange(len(open_))[:, None], own.signs]
+        reduced = own.middle - _float_majorant(problem, own, weight)
         signs = np.sign(np.einsum("bi,bvij,bj->bv", z, turned, z))
         reduced = reduced - (np.where(signs >= 0.0, 1.0, -1.0)[:, :, None, None] * turned).sum(axis=1)
         values, vectors = np.linalg.eigh(np.nan_to_num(reduced, nan=0.0, posinf=0.0, neginf=0.0))
-        better = values[:, 0] > best
-        best = np.where(better, values[:, 0], best)
-        best_z, best_weight = np.where(better[:, None], z, best_z), np.where(better[:, None, None], weight, best_weight)
+        better = values[:, 0] > best[open_]
+        best[open_[better]], best_weight[open_[better]] = values[better, 0], weight[better]
         z = vectors[:, :, 0]
         weight = weight + (z[:, :, None] * z[:, None, :] - weight) / (step + 2.0)
-    return best_z, best_weight, best >= claim
+        hopeless = claim - (_FAR / (step + 1.0)) * abs(claim)
+        left = (best[open_] < claim) & (best[open_] > hopeless)
+        open_, z, weight = open_[left], z[left], weight[left]
+        if not open_.size:
+            break
+    return best_weight, best
 
 
 def _moments(problem: UnitProblem, weight: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -121,27 +151,24 @@ def _pairs(
     return np.where(straight, np.abs(a), n11), np.where(straight, 0.0, n12), np.where(straight, 0.0, n22)
 
 
-def _float_majorant(problem: UnitProblem, block: Block, guess: _Guess, z: FloatArray, weight: FloatArray) -> FloatArray:
-    dim, size = problem.dim, z.shape[1]
+def _float_majorant(problem: UnitProblem, guess: _Guess, weight: FloatArray) -> FloatArray:
+    dim, size = problem.dim, weight.shape[1]
     y2, yq, q2 = _moments(problem, weight)
-    curved, mixed, pair_a, pair_b = (x.astype(np.float64) for x in (block.curved, block.mixed, block.pair_a, block.pair_b))
+    curved, mixed, pair_a, pair_b = guess.data
     tau = np.sqrt(q2 / y2[:, :, None])
     n11, n12, n22 = _pairs(pair_a, pair_b, y2[:, :, None], yq, q2)
     outer, cross, mass = (0.5 * (x.lo + x.hi) for x in (problem.outer, problem.cross, problem.mass))
-    total = np.zeros((len(z), size, size))
+    total = np.zeros((len(weight), size, size))
     total[:, :dim, :dim] = np.einsum("bn,nde->bde", curved + (tau * mixed + n11).sum(axis=2), outer.astype(np.float64))
     side = np.einsum("bnk,nd->bdk", n12, cross.astype(np.float64))
     total[:, :dim, dim:], total[:, dim:, :dim] = side, np.swapaxes(side, 1, 2)
     places = np.arange(dim, size)
     total[:, places, places] += np.einsum("bnk,n->bk", mixed / tau + n22, mass.astype(np.float64))
     for symbols in _balls(guess):
-        moves = guess.moves[np.arange(len(z))[:, None], symbols]
-        eta, length, f, rest, tangent, norm = _tangents(moves, z)
-        form = length[:, None, None] * z[:, :, None] * z[:, None, :]
-        turn = np.einsum("bl,bli->bi", eta, f)[:, :, None] * z[:, None, :]
-        form = form + turn + np.swapaxes(turn, 1, 2) + np.einsum("bli,blj->bij", f, f) * (2.0 / length)[:, None, None]
-        form = form + rest[:, None, None] * (np.eye(size) - z[:, :, None] * z[:, None, :])
-        total += np.where(tangent[:, None, None], form, norm[:, None, None] * np.eye(size))
+        moves = guess.moves[np.arange(len(weight))[:, None], symbols]
+        _, y, nu, image = _split(moves, weight)
+        total += 0.5 * np.einsum("bs,bsi,bsj->bij", nu, y, y)
+        total += 0.5 * np.einsum("bs,bsli,bslj->bij", 1.0 / nu, image, image)
     return total
 
 
@@ -152,28 +179,32 @@ def _balls(guess: _Guess) -> list[npt.NDArray[np.int64]]:
     return [*singles, *(np.broadcast_to(members, (boxes, members.size)) for members in guess.groups if members.size)]
 
 
-def _tangents(moves: FloatArray, z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, Flags, FloatArray]:
-    """Eta (B, L), gamma, f (B, L, S), F, whether they are better than a multiple of the identity, and that multiple."""
-    image = np.einsum("blij,bj->bli", moves, z)
-    g = np.einsum("bli,bi->bl", image, z)
-    f = image - g[:, :, None] * z[:, None, :]
-    length = np.linalg.norm(g, axis=1)
-    norm = np.sqrt((moves**2).sum(axis=(1, 2, 3)))
-    bend = (f * f).sum(axis=(1, 2))
-    rest = np.sqrt(np.maximum(norm * norm - length * length - 2.0 * bend, 0.0))
-    tangent = length > _SMALL * norm
-    length = np.where(tangent, length, 1.0)
-    tangent &= 2.0 * bend / length + rest < 3.0 * norm
-    return np.where(tangent[:, None], g / length[:, None], 0.0), length, f, rest, tangent, norm
+def _split(moves: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """X, y (B, S, S), row by row, nu (B, S) and x'E (B, S, L, S) for moves E (B, L, S, S), the least in the mixture Z = LL'.
+
+    They are L w and L'^-1 w for the eigenvectors w of sum (L'E L)², and the roots of the eigenvalues.
+    """
+    size = weight.shape[1]
+    largest = np.abs(moves).max(axis=(1, 2, 3), initial=1e-150)
+    scaled = moves / largest[:, None, None, None]
+    trace = np.trace(weight, axis1=1, axis2=2)[:, None, None]
+    root = np.linalg.cholesky(0.5 * (weight + np.swapaxes(weight, 1, 2)) + _LITTLE[0] * trace * np.eye(size))
+    turned = np.swapaxes(root, 1, 2)[:, None] @ scaled @ root[:, None]
+    values, w = np.linalg.eigh((turned @ np.swapaxes(turned, 2, 3)).sum(axis=1))
+    x = np.swapaxes(root @ w, 1, 2)
+    y = np.swapaxes(np.linalg.solve(np.swapaxes(root, 1, 2), w), 1, 2)
+    nu = np.sqrt(np.maximum(values, 0.0))
+    nu = np.maximum(nu, _LITTLE[1] * nu[:, -1:] + 1e-12) * largest[:, None]
+    return x, y, nu, np.einsum("bsi,blij->bslj", x, moves)
 
 
-def _proof(problem: UnitProblem, block: Block, guess: _Guess, chosen: npt.NDArray[np.int64], z: FloatArray, weight: FloatArray,
+def _proof(problem: UnitProblem, block: Block, guess: _Guess, chosen: npt.NDArray[np.int64], weight: FloatArray,
            claim: float) -> Flags:  # fmt: skip
     majorant = _data_majorant(problem, block, chosen, weight)
-    part = _Guess(guess.middle[chosen], guess.moves[chosen], guess.signs[chosen], guess.others[chosen], guess.groups)
+    part = guess[chosen]
     for symbols in _balls(part):
         majorant = majorant + _ball_majorant(
-            block.moves[chosen[:, None], symbols], part.moves[np.arange(len(z))[:, None], symbols], z
+            block.moves[chosen[:, None], symbols], part.moves[np.arange(len(weight))[:, None], symbols], weight
         )
     base = (block.middle[chosen] - majorant)[:, None]
     turned = block.moves[chosen[:, None], part.signs][:, :, None]
@@ -183,7 +214,7 @@ def _proof(problem: UnitProblem, block: Block, guess: _Guess, chosen: npt.NDArra
         below, above = base - turned[:, k], base + turned[:, k]
         base = Range(np.concatenate([below.lo, above.lo], 1), np.concatenate([below.hi, above.hi], 1))
     size = base.lo.shape[-1]
-    return np.asarray(positive_pivots(base.reshape(-1, size, size), claim).reshape(len(z), -1).all(axis=1))
+    return np.asarray(positive_pivots(base.reshape(-1, size, size), claim).reshape(len(weight), -1).all(axis=1))
 
 
 def _data_majorant(problem: UnitProblem, block: Block, chosen: npt.NDArray[np.int64], weight: FloatArray) -> Range:
@@ -214,30 +245,17 @@ def _data_majorant(problem: UnitProblem, block: Block, chosen: npt.NDArray[np.in
     return Range(lo, hi)
 
 
-def _ball_majorant(moves: Range, rough: FloatArray, direction: FloatArray) -> Range:
+def _ball_majorant(moves: Range, rough: FloatArray, weight: FloatArray) -> Range:
     """Of sum_l xi_l E_l with |xi| <= 1, for E (B, L, S, S)."""
-    size = direction.shape[1]
+    size = weight.shape[1]
     unit = Range(wide(np.eye(size)))
-    eta_f, length, f_f, _, tangent, _ = _tangents(rough, direction)
-    norm = Range(moves.size().reshape(len(direction), -1)).square().sum(1).root()
-    z, eta, gamma = Range(wide(direction)), Range(wide(eta_f * (1.0 + 1e-14))), Range(wide(length))[:, None, None]
-    f = Range(wide(f_f))
-    outer = z[:, :, None] * z[:, None, :]
-    mixed = f[:, :, :, None] * z[:, None, None, :]
-    mixed = mixed + _transposed(mixed)
-    left = moves - (eta[:, :, None, None] * gamma[:, None]) * outer[:, None] - mixed
-    # x'Cx <= F |p|² + 2 |Cz| |x|² for x = p + (its part along z), and |z| is one up to rounding.
-    rest = Range(left.size().reshape(len(direction), -1)).square().sum(1).root().hi
-    along = (left * z[:, None, None, :]).sum(-1)
-    along_norm = Range(along.size().reshape(len(direction), -1)).square().sum(1).root().hi
-    blur = up(up(3.0 * along_norm) + up(rest * 1e-14))
-    form = gamma * eta.square().sum(1)[:, None, None] * outer + (eta[:, :, None, None] * mixed).sum(1)
-    form = form + (f[:, :, :, None] * f[:, :, None, :]).sum(1) * Range(wide(2.0)) / gamma
-    form = form + Range(rest)[:, None, None] * (unit - outer) + Range(blur)[:, None, None] * unit
-    plain = Range(norm.hi)[:, None, None] * unit
-    choice = tangent[:, None, None]
-    return Range(np.where(choice, form.lo, plain.lo), np.where(choice, form.hi, plain.hi))
-
-
-def _transposed(x: Range) -> Range:
-    return Range(np.swapaxes(x.lo, -1, -2), np.swapaxes(x.hi, -1, -2))
+    guessed = _split(rough, weight)
+    x, y, nu = (Range(wide(guessed[k])) for k in range(3))
+    nu = nu[:, :, None, None]
+    form = (nu * y[:, :, :, None] * y[:, :, None, :]).sum(1)
+    for member in range(moves.lo.shape[1]):
+        image = dot(x[:, :, :, None], moves[:, None, member], 2)
+        form = form + (image[:, :, :, None] * image[:, :, None, :] / nu).sum(1)
+    left = unit - dot(y[:, :, :, None], x[:, :, None, :], 1)
+    missing, norm = (Range(e.size().reshape(len(weight), -1)).square().sum(1).root() for e in (left, moves))
+    return form * Range(wide(0.5)) + Range((missing * norm).hi)[:, None, None] * unit

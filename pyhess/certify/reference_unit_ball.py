@@ -16,6 +16,7 @@ g rho²/2 for the inputs and (g rho² + kv²/g)/2 for the constant, or kv rho wh
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..regions import Ball
 from .reference_hessian import Problem
 from .reference_interval import Range, Wide, down, length, middle_and_radius, up, wide, zeros
 from .reference_unit_block import Rest, UnitProblem, stacked
+from .reference_unit_joint import JointProof
 from .reference_unit_rest import Units
 
 FloatArray = npt.NDArray[np.float64]
@@ -36,10 +38,21 @@ _COLUMNS, _PIECES = 16, 64
 _ZERO = ("identity", "tanh", "gelu")
 
 
+@dataclass(frozen=True)
+class _Ellipsoid:
+    """Columns e sqrt(rho² + floor) ± (blur sqrt(rho² + floor) + missing), |e| <= 1, for rho up to the room."""
+
+    room: Range
+    floor: Range
+    columns: Range  # (n, 1, L)
+    blur: Wide  # (n, 1)
+    missing: Wide  # (n, 1)
+
+
 class BallRest:
     """One unit of a ball and the others."""
 
-    def __init__(self, problem: Problem, one: UnitProblem, region: Ball, unit: int) -> None:
+    def __init__(self, problem: Problem, one: UnitProblem, region: Ball, unit: int, joint: JointProof | None = None) -> None:
         self._one = one
         units = Units.of(problem, wide(region.center), wide(region.center))
         others = units.others(unit)
@@ -55,6 +68,7 @@ class BallRest:
         places = [k for m in others for k in _places(problem, m)]
         zero = bool(others) and not region.center[places].any() and problem.activations[0] in _ZERO
         self._model(problem, (units.u[0][others], units.v[0][others], units.c[0]), zero)
+        self._joint = [] if joint is None or not others else self._ellipsoids(problem, others, joint)
 
     @property
     def root(self) -> FloatArray:
@@ -65,8 +79,8 @@ class BallRest:
             low[self._one.dim] = 0.0
         return np.stack([low, high])[None]
 
-    def within(self, cells: FloatArray) -> FloatArray:
-        """The cells that meet the ball, without what sticks out of it."""
+    def within(self, cells: FloatArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """The cells that meet the ball, without what sticks out of it, and which they are."""
         squares = self._distances(cells)
         total = squares.sum(1)
         kept = np.asarray(total.lo <= self._square.hi)
@@ -74,7 +88,14 @@ class BallRest:
         room = Range(np.maximum((self._square - (total[:, None] - squares)).hi, wide(0.0)))
         reach = (self._scale * room.root()).hi
         low, high = _outwards(down(self._centre.lo - reach), up(self._centre.hi + reach))
-        return np.stack([np.maximum(cells[:, 0], low), np.minimum(cells[:, 1], high)], axis=1)
+        return np.stack([np.maximum(cells[:, 0], low), np.minimum(cells[:, 1], high)], axis=1), kept
+
+    def gained(self, cells: FloatArray) -> FloatArray:
+        """The share of the room that a cell at its middle has less than the whole, side by side, roughly."""
+        middle = np.repeat(0.5 * (cells[:, :1] + cells[:, 1:]), 2, axis=1)
+        square = self._room(cells).square().hi.astype(np.float64)[:, None]
+        more = (self._distances(middle).hi - self._distances(cells).lo).astype(np.float64)
+        return np.asarray(0.5 * more / (square + 1e-300))
 
     def _distances(self, cells: FloatArray) -> Range:
         """Squares of the least distances from the centre, in parameters, coordinate by coordinate."""
@@ -157,6 +178,50 @@ class BallRest:
             groups = np.zeros(first.lo.shape[3] + second.lo.shape[3], dtype=np.int64)
         columns = Range(np.concatenate([first.lo, second.lo], 3), np.concatenate([first.hi, second.hi], 3))
         return Rest(self._repeated(count), columns, slack, groups.astype(np.int64))
+
+    def _ellipsoids(self, problem: Problem, others: list[int], joint: JointProof) -> list[_Ellipsoid]:
+        """Of the ranges for which all units have one, the smallest last."""
+        n, found = len(self._one.z), []
+        for k in np.argsort(-joint.rooms, kind="stable"):
+            parts = [joint.ellipsoid(int(k), m) for m in others]
+            if any(part is None for part in parts):
+                continue
+            blocks = [part.columns for part in parts if part is not None]
+            if problem.bias:
+                blocks.append(Range(np.ones((n, 1))) * problem.scale[1])
+            whole = Range(np.concatenate([b.lo for b in blocks], 1), np.concatenate([b.hi for b in blocks], 1))
+            columns, blur = _reduced(whole.reshape(n, 1, whole.lo.shape[1]))
+            missing = zeros(n)
+            for part in parts:
+                if part is not None:
+                    missing = up(missing + part.missing)
+            floor = joint.floor(int(k)) * Range(wide(float(len(others))))
+            found.append(_Ellipsoid(Range(wide(joint.rooms[k])), floor, columns, blur, missing[:, None]))
+        return found
+
+    @property
+    def has_ellipsoids(self) -> bool:
+        """Whether `ellipsoids` knows anything."""
+        return bool(self._joint)
+
+    def ellipsoids(self, cells: FloatArray) -> Rest:
+        """All other units and the output bias in one ellipsoid; no knowledge where the room is too large."""
+        rho, one = self._room(cells), self._one
+        count, n = len(cells), len(one.z)
+        size = max(e.columns.lo.shape[2] for e in self._joint)
+        lo, hi = zeros((count, n, 1, size)), zeros((count, n, 1, size))
+        slack = wide(np.full((count, n, 1), np.nan))
+        for e in self._joint:
+            fits = np.flatnonzero(rho.hi <= e.room.lo)
+            if not fits.size:
+                continue
+            grown = (rho[fits].square() + e.floor).root()[:, None, None]
+            columns = e.columns[None] * grown[..., None]
+            width = columns.lo.shape[3]
+            lo[fits], hi[fits] = zeros((fits.size, n, 1, size)), zeros((fits.size, n, 1, size))
+            lo[fits, :, :, :width], hi[fits, :, :, :width] = columns.lo, columns.hi
+            slack[fits] = up((Range(e.blur)[None] * grown).hi + e.missing[None])
+        return Rest(self._repeated(count), Range(lo, hi), slack, np.zeros(size, dtype=np.int64))
 
     def ranges(self, cells: FloatArray) -> Rest:
         """No columns: ranges for every datum and output."""

@@ -16,6 +16,7 @@ from time import monotonic
 import numpy as np
 import numpy.typing as npt
 
+from ..objective import Objective
 from ..regions import Ball, Box
 from .reference_arithmetic import arithmetic
 from .reference_cover import Target, is_covered
@@ -24,19 +25,27 @@ from .reference_interval import Range, Wide, wide
 from .reference_majorants import no_eigenvalue_below
 from .reference_unit_ball import BallRest
 from .reference_unit_block import Rest, UnitProblem, enclosed
+from .reference_unit_joint import JointProof
 from .reference_unit_rest import Units, box_rest, range_rest, twin_rest
-from .unit_cover import UnitLeaves
+from .unit_cover import JointSets, UnitLeaves
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 #: Numbers that one batch of cells may take.
-_NUMBERS = 300_000
+_NUMBERS, _BATCH = 1_000_000, 2048
+#: All models are tried on cells after so many cuts, in between that which did best alone.
+_EVERY = 4
 #: Relative difference of a file's corners from those computed here.
 _SAME = 1e-9
 #: Seconds that one number of one datum's part of one cell's matrices takes, roughly, and one of the matrices at the vertices.
 _DATUM_SECONDS, _VERTEX_SECONDS = 1e-6, 1e-6
+#: Share of the time that ellipsoids may take.
+_JOINT_SHARE = 0.5
 #: Share of the claim by which a block at a point has to miss it, for its eigenvalue in floating point to count.
 _MISSED = 1e-7
+#: Cells of a ball that files leave out.
+_MANY = 200_000
 _NO_LEAVES = "the certificate holds no cells of one unit's weights: an older pyhess wrote it, or there were too many"
 #: Seconds after which the rest of the work is estimated.
 _LOOK = 3.0
@@ -55,34 +64,39 @@ class Outcome:
 class _Task:
     """Cells (C, 2, …) of one unit, and the models of the others over some of them, the better ones first.
 
-    ``exact`` says that a model leaves nothing open where a cell is a point; ``within`` gives what a ball contains of cells.
+    ``exact`` says that a model leaves nothing open where a cell is a point; ``ball`` is the one that the cells are in, if any.
     """
 
     cells: FloatArray
     models: list[Callable[[FloatArray], Rest]]
     exact: bool
-    within: Callable[[FloatArray], FloatArray] | None = None
+    ball: BallRest | None = None
 
 
-def units_seconds(num_data: int, leaves: UnitLeaves) -> float:
-    """Time that the check of so many cells takes in long doubles, roughly."""
-    size = int(leaves.cells.shape[2] + leaves.amplitude.shape[1]) // 2
-    symbols = int(leaves.cells.shape[2])
-    vertices = 1 << min(symbols, 8)
-    return len(leaves.cells) * float(size * size) * (num_data * symbols * _DATUM_SECONDS + vertices * _VERTEX_SECONDS)
+def units_seconds(obj: Objective, leaves: UnitLeaves | None) -> float:
+    """Time that the check of so many cells takes in long doubles, roughly; without any it is a ball's with very many."""
+    inputs, outputs = obj.net.widths[0] + int(obj.net.bias), obj.net.widths[2]
+    count, symbols = (_MANY, inputs + outputs) if leaves is None else (len(leaves.cells), leaves.cells.shape[2])
+    per_datum = symbols * _DATUM_SECONDS * obj.data.num_samples
+    return count * float((inputs + outputs) ** 2) * (per_datum + (1 << min(symbols, 8)) * _VERTEX_SECONDS)
 
 
-def prove_units(problem: Problem, region: Box | Ball, claim: float, leaves: UnitLeaves | None, deadline: float) -> Outcome:
+def prove_units(problem: Problem, region: Box | Ball, claim: float, leaves: UnitLeaves | None, deadline: float,
+                sets: JointSets | None = None) -> Outcome:  # fmt: skip
     """Prove that no block has an eigenvalue below the claim for parameters in the region."""
     if claim > 0.0:
         return Outcome(False, False, "the residual part always has an eigenvalue of at most zero")
     unit_problem = UnitProblem.of(problem)
     if isinstance(region, Ball):
-        return _Work(unit_problem, claim, deadline).run(_ball_tasks(problem, unit_problem, region))
+        joint = None if sets is None else _joint(problem, unit_problem, region, sets, deadline)
+        tasks = _ball_tasks(problem, unit_problem, region, joint)
+        if joint is not None and joint.broken:
+            return Outcome(False, True, "an ellipsoid does not contain what a hidden unit can add to the outputs")
+        return _Work(unit_problem, claim, deadline).run(tasks)
     if leaves is None:
         return Outcome(False, False, _NO_LEAVES)
     units = Units.of(problem, wide(region.low), wide(region.high))
-    tasks: list[_Task] = []
+    tasks = []
     for unit in sorted(set(units.kinds)):
         found = _tasks(unit_problem, units, unit, leaves)
         if isinstance(found, str):
@@ -91,13 +105,24 @@ def prove_units(problem: Problem, region: Box | Ball, claim: float, leaves: Unit
     return _Work(unit_problem, claim, deadline).run(tasks)
 
 
-def _ball_tasks(problem: Problem, one: UnitProblem, region: Ball) -> list[_Task]:
+def _joint(problem: Problem, one: UnitProblem, region: Ball, sets: JointSets, deadline: float) -> JointProof | None:
+    centre, now = wide(region.center), monotonic()
+    units = Units.of(problem, centre, centre)
+    if one.outputs != 1 or sets.matrices.shape[1:] != (len(units.u[0].lo), len(one.z), len(one.z)):
+        return None
+    return JointProof(one, problem, (units.u[0], units.v[0]), sets, now + _JOINT_SHARE * (deadline - now))
+
+
+def _ball_tasks(problem: Problem, one: UnitProblem, region: Ball, joint: JointProof | None) -> list[_Task]:
     """Cells of a ball are cut here: those of the search are shrunk to what the ball contains."""
     centre = wide(region.center)
     tasks = []
     for unit in sorted(set(Units.of(problem, centre, centre).kinds)):
-        rest = BallRest(problem, one, region, unit)
-        tasks.append(_Task(rest.root, [rest.affine, rest.ranges], exact=False, within=rest.within))
+        rest = BallRest(problem, one, region, unit, joint)
+        models: list[Callable[[FloatArray], Rest]] = [rest.affine, rest.ranges]
+        if rest.has_ellipsoids:
+            models.insert(0, rest.ellipsoids)
+        tasks.append(_Task(rest.root, models, exact=False, ball=rest))
     return tasks
 
 
@@ -170,22 +195,26 @@ class _Work:
 
     def run(self, tasks: list[_Task]) -> Outcome:
         total = sum(len(task.cells) for task in tasks)
-        size = self._problem.dim + self._problem.outputs
-        batch = max(1, min(512, _NUMBERS // (len(self._problem.z) * size * size + 256 * size * size)))
         left = total
         for task in tasks:
-            work = [task.cells[begin : begin + batch] for begin in range(0, len(task.cells), batch)]
+            batch = self._batch(task)
+            # Cells, the model that did best on the cell they were cut from, and how often they were cut.
+            work = [
+                (task.cells[begin : begin + batch], np.zeros(len(task.cells[begin : begin + batch]), dtype=np.int64), 0)
+                for begin in range(0, len(task.cells), batch)
+            ]
             while work:
                 reason = self._out_of_time(left, total)
                 if reason is not None:
                     return Outcome(False, False, reason)
-                cells = work.pop()
+                cells, model, depth = work.pop()
                 left -= min(len(cells), left)
-                if task.within is not None:
-                    cells = task.within(cells)
+                if task.ball is not None:
+                    cells, inside = task.ball.within(cells)
+                    model = model[inside]
                 if not len(cells):
                     continue
-                proved, scores = self._test(task, cells)
+                proved, scores, model = self._test(task, cells, model, every=depth % _EVERY == 0)
                 self._tested += len(cells)
                 if proved.all():
                     continue
@@ -196,11 +225,21 @@ class _Work:
                     return Outcome(False, False, f"a cell too small to be cut is not proved, after {self._tested} cells")
                 self._cut += int((~proved).sum())
                 left += len(halves)
-                work += [halves[begin : begin + batch] for begin in range(0, len(halves), batch)]
+                models = np.tile(model[~proved], 2)
+                work += [
+                    (halves[begin : begin + batch], models[begin : begin + batch], depth + 1)
+                    for begin in range(0, len(halves), batch)
+                ]
         cut = f", {self._cut} of them cut" if self._cut else ""
         return Outcome(
             True, False, f"{self._tested} cells of one unit's weights tested{cut}; they contain all that a unit can be"
         )
+
+    def _batch(self, task: _Task) -> int:
+        size = self._problem.dim + self._problem.outputs
+        # On a ball next to all symbols of the others are in one, too.
+        alone = 8 if task.ball is None else min(size + 1, 8)
+        return max(1, min(_BATCH, _NUMBERS // ((len(self._problem.z) + (1 << alone)) * size * size)))
 
     def _out_of_time(self, left: int, total: int) -> str | None:
         now = monotonic()
@@ -216,20 +255,31 @@ class _Work:
             )
         return None
 
-    def _test(self, task: _Task, cells: FloatArray) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    def _test(self, task: _Task, cells: FloatArray, model: IntArray, *, every: bool
+              ) -> tuple[npt.NDArray[np.bool_], FloatArray, IntArray]:  # fmt: skip
+        """Which cells are proved, how much each coordinate makes of the remainders, and the model that did best on each.
+
+        Tried is the given model; every other one, too, where asked for.
+        """
         proved = np.zeros(len(cells), dtype=np.bool_)
+        best, likely = model.copy(), np.full(len(cells), -np.inf)
         scores = np.zeros((len(cells), cells.shape[2]))
         size = self._problem.dim + self._problem.outputs
-        for number, model in enumerate(task.models):
-            rest = np.flatnonzero(~proved)
+        for number, other in enumerate(task.models):
+            rest = np.flatnonzero(~proved & (every | (model == number)))
             if not rest.size:
-                break
+                continue
             ends = wide(cells[rest][:, :, :size])
-            block = enclosed(self._problem, ends[:, 0], ends[:, 1], model(cells[rest]))
-            proved[rest], shares = no_eigenvalue_below(self._problem, block, self._claim)
-            if number == 0:
-                scores[rest] = self._scores(cells[rest], shares)
-        return proved, scores
+            block = enclosed(self._problem, ends[:, 0], ends[:, 1], other(cells[rest]))
+            found = no_eigenvalue_below(self._problem, block, self._claim)
+            proved[rest] = found.proved
+            better = np.flatnonzero((found.value > likely[rest]) | (number == 0))
+            chosen = rest[better]
+            scores[chosen] = self._scores(cells[chosen], found.shares[better])
+            if task.ball is not None:
+                scores[chosen] += task.ball.gained(cells[chosen]) * found.rest[better, None]
+            likely[chosen], best[chosen] = found.value[better], number
+        return proved, scores, best
 
     def _missed(self, task: _Task, cells: FloatArray) -> bool:
         """Whether a block at the middle of a cell has an eigenvalue clearly below the claim."""

@@ -77,7 +77,7 @@ def ball_affine(obj: Objective, units: Units, others: IntArray) -> Affine:
             jacobian[:, k, -outputs + k] = units.scale_v
     rows = norms(jacobian.reshape(n * outputs, -1)).reshape(n, outputs) if jacobian.shape[2] else np.zeros((n, outputs))
     if jacobian.shape[2]:
-        columns, rest = _reduced(jacobian.reshape(n * outputs, -1))
+        columns, rest = reduced(jacobian.reshape(n * outputs, -1))
         columns, rest = columns.reshape(n, outputs, -1), rest.reshape(n, outputs)
     else:
         columns, rest = np.zeros((n, outputs, 0)), np.zeros((n, outputs))
@@ -149,7 +149,7 @@ def _about_origin(units: Units, kappa: float, quotient: Interval, size_z: FloatA
     return Affine(middle, generators, powers, np.zeros_like(powers), slack, ibp)
 
 
-def _reduced(jacobian: FloatArray) -> tuple[FloatArray, FloatArray]:
+def reduced(jacobian: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Few columns C and a slack with J delta in {C eta : |eta| <= |delta|} +- slack |delta|."""
     left, values, right = np.linalg.svd(jacobian, full_matrices=False)
     count = min(MAX_GENERATORS // 2, int((values > 1e-13 * values[0]).sum())) if values[0] > 0.0 else 0

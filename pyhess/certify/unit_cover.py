@@ -1,4 +1,4 @@
-"""The cells of a branch and bound over one unit's weights, as a certificate keeps them."""
+"""The cells of a branch and bound over one unit's weights and the ellipsoids they rest on, as a certificate keeps them."""
 
 from __future__ import annotations
 
@@ -38,3 +38,27 @@ class UnitLeaves:
     twins: npt.NDArray[np.bool_]
     amplitude: FloatArray
     offset: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class JointSets:
+    """For each of K ranges of the room: |A f_m(d)|² <= t² (|d|² + floor) for every hidden unit m and |d| <= room.
+
+    Attributes
+    ----------
+    rooms, floors : (K,) arrays
+        From the largest to the smallest.
+    matrices : (K, m, n, n) array
+        The A of every hidden unit.
+    scales : (K, m) array
+        The t.
+    """
+
+    rooms: FloatArray
+    floors: FloatArray
+    matrices: FloatArray
+    scales: FloatArray
+
+    def those(self, chosen: npt.NDArray[np.bool_]) -> JointSets:
+        """Some of the ranges."""
+        return JointSets(self.rooms[chosen], self.floors[chosen], self.matrices[chosen], self.scales[chosen])

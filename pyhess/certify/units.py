@@ -28,8 +28,10 @@ from ..objective import Objective
 from ..regions import Ball, Box, Region
 from .intervals import gamma, norms
 from .unit_cells import ACTIVATIONS, TWINS, CellBounds, UnitCells
-from .unit_cover import UnitLeaves
+from .unit_cover import JointSets, UnitLeaves
+from .unit_joint import find_joint, joint_applies
 from .unit_rest import Roots, describe, find_roots
+from .unit_rooms import Rooms
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -38,6 +40,10 @@ IntArray = npt.NDArray[np.int64]
 _SHARE, _MIN_ROUND, _MAX_ROUND = 0.25, 64, 4096
 #: The search ends where four times as many cells has improved the bound by less than this.
 _WORTHWHILE = 1e-4
+#: Cells after which ellipsoids are fitted to what the other units add, and the worst of them that judge these.
+_JOINT_AFTER, _JUDGES = 4000, 400
+#: Seconds that have to be left for that, and the share of them that it may take.
+_JOINT_SECONDS, _JOINT_SHARE = 6.0, 0.35
 #: Multiplications per cell, symbols and (D + K)² that the whole search may not exceed.
 _MAX_SIZE = 32
 
@@ -60,6 +66,8 @@ class UnitCover:
         The Z (lower triangle) that majorants and split weights tau were made for.
     starts : Roots
         The starting cells and the models of the other units.
+    joint : JointSets or None
+        Ellipsoids around what the other units add, if they were used.
     """
 
     cells: FloatArray
@@ -68,6 +76,7 @@ class UnitCover:
     models: IntArray
     weights: FloatArray
     starts: Roots
+    joint: JointSets | None
 
     def leaves(self, obj: Objective, region: Box | Ball) -> UnitLeaves:
         """What a certificate keeps of it."""
@@ -116,6 +125,7 @@ def unit_bound(
     deadline: float | None = None,
     max_cells: int = 200_000,
     stop: npt.NDArray[np.int32] | None = None,
+    ellipsoids: bool = True,
     progress: Callable[[dict[str, float]], object] | None = None,
 ) -> UnitBound | None:
     """Bound psi from below by branch and bound over one unit's weights; None where `unit_bound_applies` does not.
@@ -135,6 +145,8 @@ def unit_bound(
         Cells to evaluate at most.
     stop : (1,) int32 array, optional
         Set ``stop[0] = 1`` from another thread to end early.
+    ellipsoids : bool
+        Whether ellipsoids may be looked for.
     progress : callable, optional
         Called after every round with a dict (psi_lower, gap, cells); the gap is relative to ``psi_upper``, NaN without one.
     """
@@ -144,6 +156,7 @@ def unit_bound(
     flag = np.zeros(1, dtype=np.int32) if stop is None else stop
     with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore"):
         search = _Search(obj, region, flag)
+        search.joint_due &= ellipsoids
         target = 0.0 if psi_upper is None else psi_upper - rtol * abs(psi_upper)
         search.run(min(target, 0.0), math.inf if deadline is None else deadline, max_cells, psi_upper, progress)
     return search.result()
@@ -155,31 +168,37 @@ class _Search:
     def __init__(self, obj: Objective, region: Box | Ball, stop: npt.NDArray[np.int32]) -> None:
         self.began = monotonic()
         self.stop = stop
-        units = describe(obj, region)
+        self.obj = obj
+        self.units = units = describe(obj, region)
         self.roots = find_roots(obj, units)
         net = obj.net
         codes = network_arguments(net, obj.loss)
-        self.task = UnitCells(
-            {
-                "outputs": net.widths[2],
-                "activation": codes["activations"][0],
-                "loss": codes["loss"],
-                "beta": net.betas[0],
-                "scale_u": units.scale_u,
-                "scale_v": units.scale_v,
-                "squared_radius": self.roots.squared_radius,
-            },
-            {
-                "z": units.z,
-                "norms": norms(units.z) * (1.0 + gamma(8)),
-                "weights": obj.data.normalized_weights,
-                "targets": obj.targets,
-                "mass": obj.targets.sum(axis=1),
-                "centers": self.roots.centers,
-                "inverse": self.roots.inverse,
-                **self.roots.rest,
-            },
-        )
+
+        def task(models: dict[str, npt.NDArray[Any]]) -> UnitCells:
+            return UnitCells(numbers, arrays | models)
+
+        numbers: dict[str, Any] = {
+            "outputs": net.widths[2],
+            "activation": codes["activations"][0],
+            "loss": codes["loss"],
+            "beta": net.betas[0],
+            "scale_u": units.scale_u,
+            "scale_v": units.scale_v,
+            "squared_radius": self.roots.squared_radius,
+        }
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "z": units.z,
+            "norms": norms(units.z) * (1.0 + gamma(8)),
+            "weights": obj.data.normalized_weights,
+            "targets": obj.targets,
+            "mass": obj.targets.sum(axis=1),
+            "inverse": self.roots.inverse,
+        }
+        self.new_task = task
+        self.task = task({"centers": self.roots.centers, **self.roots.rest})
+        self.sets: JointSets | None = None
+        self.rooms: Rooms | None = None
+        self.joint_due = joint_applies(obj, units)
         count = len(self.roots.types)
         self.cells = self.roots.cells.copy()
         self.index = np.arange(count)
@@ -189,7 +208,23 @@ class _Search:
         self.finished = False
 
     def _evaluate(self, cells: FloatArray, index: IntArray, parents: FloatArray) -> CellBounds:
+        if self.rooms is not None:
+            return self.rooms.bound(cells, index, parents, self.stop, self.task)
         return self.task.bound(cells, index, parents, self.stop)
+
+    def _join(self, deadline: float) -> None:
+        """Fit ellipsoids to what the other units add, and see where they serve."""
+        self.joint_due = False
+        end = monotonic() + _JOINT_SHARE * (deadline - monotonic())
+        sets = find_joint(self.obj, self.units, lambda: bool(self.stop[0]) or monotonic() > end)
+        if not len(sets.rooms):
+            return
+        net = self.obj.net
+        rooms = Rooms(sets, self.units, self.roots, net.activations[0], net.betas[0], self.new_task)
+        worst = np.argsort(self.bounds, kind="stable")[:_JUDGES]
+        rooms.choose(self.cells[worst], self.index[worst], self.stop, self.task)
+        if not self.stop[0]:
+            self.sets, self.rooms = sets, rooms
 
     def run(self, target: float, deadline: float, max_cells: int, witness: float | None, progress: Any) -> None:
         checkpoint, reference = 50_000 + 4 * len(self.bounds), -math.inf
@@ -210,6 +245,8 @@ class _Search:
                 if lowest - reference <= _WORTHWHILE * abs(lowest):
                     return
                 checkpoint, reference = 4 * self.evaluated, lowest
+            if self.joint_due and self.evaluated >= _JOINT_AFTER and deadline - monotonic() >= _JOINT_SECONDS:
+                self._join(deadline)
             self._cut(places, max_cells)
 
     def _cut(self, places: IntArray, max_cells: int) -> None:
@@ -242,5 +279,9 @@ class _Search:
         return min(0.0, float(self.bounds.min(initial=0.0)))
 
     def result(self) -> UnitBound:
-        cover = UnitCover(self.cells, self.index, self.bounds, self.models, self.directions, self.roots)
+        sets = None
+        if self.sets is not None and self.rooms is not None:
+            used = self.rooms.used(self.cells, self.index)
+            sets = self.sets.those(used) if used.any() else None
+        cover = UnitCover(self.cells, self.index, self.bounds, self.models, self.directions, self.roots, sets)
         return UnitBound(self.psi_lower, self.evaluated, self.finished, monotonic() - self.began, cover)

@@ -16,7 +16,7 @@ ACTIVATIONS = ("tanh", "sigmoid", "softplus", "gelu", "identity")
 @pytest.fixture
 def long_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     """The slow check in long doubles where Arb is installed, too; Arb has tests of its own."""
-    monkeypatch.setattr("pyhess.certify.reference.find_spec", lambda _name: None)
+    monkeypatch.setattr("pyhess.certify.reference_plan.find_spec", lambda _name: None)
 
 
 def small_objective(

@@ -9,8 +9,8 @@ import pytest
 
 import pyhess as ph
 from pyhess.certify import certify, prove
-from pyhess.certify.reference_arithmetic import arithmetic
-from pyhess.certify.reference_interval import Range, dot, exp, logistic, normal, softplus, tanh, up, wide
+from pyhess.certify.reference_arithmetic import Doubles, LongDoubles, arithmetic, using
+from pyhess.certify.reference_interval import Range, dot, down, exp, logistic, normal, softplus, tanh, up, wide
 from pyhess.certify.reference_ranges import activation
 from pyhess.certify.units import unit_bound
 
@@ -22,6 +22,12 @@ def balls() -> Any:
     from pyhess.certify.reference_arb import in_balls
 
     with in_balls():
+        yield
+
+
+@pytest.fixture
+def doubles() -> Any:
+    with using(Doubles()), np.errstate(all="ignore"):
         yield
 
 
@@ -44,10 +50,10 @@ def truth(name: str, x: float) -> Any:
 
 
 @pytest.mark.parametrize("function", [exp, tanh, logistic, softplus, normal])
-@pytest.mark.parametrize("kind", ["long doubles", "Arb"])
+@pytest.mark.parametrize("kind", ["long doubles", "doubles", "balls"])
 def test_functions_contain_the_truth(function: Any, kind: str, request: pytest.FixtureRequest) -> None:
-    if kind == "Arb":
-        request.getfixturevalue("balls")
+    if kind != "long doubles":
+        request.getfixturevalue(kind)
     found = function(Range(wide(POINTS)))
     bits = flint.ctx.prec
     flint.ctx.prec = 400
@@ -57,16 +63,44 @@ def test_functions_contain_the_truth(function: Any, kind: str, request: pytest.F
             # In Arb the ends are exact; NumPy's are compared as two doubles.
             low, high = (exact(end[place]) for end in (found.lo, found.hi))
             assert low <= value <= high, (kind, function.__name__, x)
-            assert float(high - low) <= 4e-15 * (1.0 + abs(float(value))), (kind, function.__name__, x)
+            assert float(high - low) <= (2e-13 if kind == "doubles" else 4e-15) * (1.0 + abs(float(value))), (
+                kind,
+                function.__name__,
+                x,
+            )
     finally:
         flint.ctx.prec = bits
+
+
+@pytest.mark.usefixtures("doubles")
+def test_doubles_are_moved_outwards() -> None:
+    rng = np.random.default_rng(331)
+    x, y = (rng.standard_normal(4000) * 10.0 ** rng.uniform(-170.0, 150.0, 4000) for _ in range(2))
+    for near, true in ((x * y, x.astype(np.longdouble) * y), (x + y, x.astype(np.longdouble) + y)):
+        for found in (Range.about(near, 0.0), Range(down(true), up(true))):
+            # long doubles round, too, but a thousand times less
+            assert found.lo.dtype == np.float64 and (found.lo < true).all() and (true < found.hi).all()
+    ends = np.array([0.0, 5e-324, 1.7e308, -np.inf, np.inf])
+    assert (up(ends)[:3] > ends[:3]).all() and (down(ends)[:3] < ends[:3]).all()
+    assert down(ends)[3] == -np.inf and up(ends)[4] == np.inf
+    # Constants are made in long doubles, and are not rounded to the nearest.
+    third = np.longdouble(1.0) / 3
+    found = Range(wide(np.ones(2))) * _third()
+    assert (found.lo < third).all() and (third < found.hi).all() and (found.hi - found.lo < 1e-15).all()
+    with pytest.raises(ValueError, match="no double"):
+        wide(third)
+
+
+def _third() -> Range:
+    with using(LongDoubles()):
+        return Range(wide(1.0)) / Range(wide(3.0))
 
 
 def exact(end: Any) -> Any:
     if isinstance(end, np.longdouble):
         head = float(end)
         return flint.arb(head) + flint.arb(float(end - np.longdouble(head)))
-    return end.item()
+    return flint.arb(float(end)) if isinstance(end, np.float64) else end.item()
 
 
 @pytest.mark.usefixtures("balls")
@@ -118,7 +152,7 @@ def test_small_certificates_are_checked_in_balls(monkeypatch: pytest.MonkeyPatch
     proof = prove(labels, ph.Ball(radius=0.5), "exact", certify(labels, ph.Ball(radius=0.5), "exact").psi_lower, time_limit=600.0)
     assert proof.proved and "Arb's ball arithmetic with 128 bits" in proof.detail, proof.detail
     assert "floating-point" in arithmetic().name
-    monkeypatch.setattr("pyhess.certify.reference.find_spec", lambda _name: None)
+    monkeypatch.setattr("pyhess.certify.reference_plan.find_spec", lambda _name: None)
     for method, claim in claims.items():
         proof = prove(obj, box, method, claim)
         assert proof.proved and "bit floating-point numbers" in proof.detail, proof.detail

@@ -123,7 +123,7 @@ def test_the_rest_holds_what_the_others_add(at_zero: bool, activation: str, opti
             for _ in range(4):
                 theta = centre + radius * (1.0 - 1e-12) * step / max(float(np.linalg.norm(step)), 1e-9)
                 own = effective(obj, theta, 1)
-                cells = rest.within(np.stack([own - 1e-9, own + 1e-9])[None])
+                cells, _ = rest.within(np.stack([own - 1e-9, own + 1e-9])[None])
                 assert len(cells) == 1 and (cells[0, 0] <= own).all() and (own <= cells[0, 1]).all()
                 found = added(obj, theta, 1)
                 for model in (rest.affine(cells), rest.ranges(cells)):
@@ -151,7 +151,7 @@ def test_weights_are_not_lost_by_cutting() -> None:
     for side in (0, 3, 1, 2, 0, 3):
         below, above = cells.copy(), cells.copy()
         below[:, 1, side] = above[:, 0, side] = 0.5 * (cells[:, 0, side] + cells[:, 1, side])
-        cells = rest.within(np.concatenate([below, above]))
+        cells, _ = rest.within(np.concatenate([below, above]))
     steps = rng.standard_normal((400, obj.num_params)) * rng.choice([0.0, 1.0], (400, obj.num_params))
     for step in steps:
         theta = ball.center + ball.radius * (1.0 - 1e-13) * step / max(float(np.linalg.norm(step)), 1e-9)

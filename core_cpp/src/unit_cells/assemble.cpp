@@ -49,6 +49,14 @@ void Cell::twin_units(index_t i) {
     }
 }
 
+double Cell::range_middle(index_t i, index_t k) const { return polynomial(job_.ranges, 0, i, k); }
+
+double Cell::range_radius(index_t i, index_t k) const {
+    const auto range = [&](index_t row) { return polynomial(job_.ranges, row, i, k); };
+    const double plain = range(1) + room_ * (range(2) + room_ * range(3)), other = range(4) + room_ * range(5);
+    return std::min(plain, other) * (1.0 + 8.0 * kUnit) + 4.0 * kUnit * std::abs(range(0));
+}
+
 // Forms t_k of what the other units add to the outputs of datum i, and the generators' values in the columns.
 void Cell::other_units(index_t i, Model model) {
     if (twins()) return twin_units(i);
@@ -60,22 +68,30 @@ void Cell::other_units(index_t i, Model model) {
             t[0] = job_.middle[modelled(i, k)];
             const double* generators = job_.generators + modelled(i, k) * count;
             double* column = columns_ + k * column_stride_;
-            double spread = 0.0;
             for (index_t l = 0; l < count; ++l) {
-                double x = generators[l];
-                if (job_.powers[l] > 0) x *= job_.powers[l] == 1 ? room_ : room_ * room_;
-                column[l] = x;
-                spread += std::abs(x);
+                column[l] = generators[l];
+                if (job_.powers[l] > 0) column[l] *= job_.powers[l] == 1 ? room_ : room_ * room_;
             }
-            t[2 + outputs_ + k] = spread * (1.0 + 4.0 * static_cast<double>(count) * kUnit);
+            double spread = 0.0;
+            for (index_t code = -1; code < num_groups_; ++code) {
+                double alone = 0.0, square = 0.0;
+                for (index_t l = 0; l < count; ++l) {
+                    if (job_.groups[l] != code) continue;
+                    alone += std::abs(column[l]);
+                    square += column[l] * column[l];
+                }
+                spread += code < 0 ? alone : std::sqrt(square) + kRootTiny;
+            }
             const auto slack = [&](index_t power) { return polynomial(job_.slack, power, i, k); };
             const double own = slack(0) + room_ * (slack(1) + room_ * slack(2));
             t[nl_ + 1] = own * (1.0 + 8.0 * kUnit) + 8.0 * kUnit * (spread + std::abs(t[0]));
+            // What the generators make is no more than the range allows.
+            const double most = std::abs(range_middle(i, k) - t[0]) + range_radius(i, k) + t[nl_ + 1];
+            spread = std::min(spread * (1.0 + 4.0 * static_cast<double>(count) * kUnit), most * (1.0 + 16.0 * kUnit));
+            t[2 + outputs_ + k] = spread;
         } else {
-            const auto range = [&](index_t row) { return polynomial(job_.ranges, row, i, k); };
-            t[0] = range(0);
-            const double plain = range(1) + room_ * (range(2) + room_ * range(3)), other = range(4) + room_ * range(5);
-            t[nl_ + 1] = std::min(plain, other) * (1.0 + 8.0 * kUnit) + 4.0 * kUnit * std::abs(t[0]);
+            t[0] = range_middle(i, k);
+            t[nl_ + 1] = range_radius(i, k);
         }
     }
 }

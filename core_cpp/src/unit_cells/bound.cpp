@@ -91,9 +91,9 @@ void Cell::majorise_rest(const double* z, const Square& weight) {
         if (norm > 0.0) extra_ += majorise(n_, e_[k], z, f_, norm);
     }
     if (count_ <= own) return;
-    const index_t last = *std::max_element(job_.groups, job_.groups + (count_ - own));
-    for (index_t code = 0; code <= last; ++code)
-        extra_ += majorise_ball(n_, {e_[own].at, size_}, job_.groups, count_ - own, code, z, ball_work_);
+    for (index_t code = 0; code < num_groups_; ++code)
+        extra_ +=
+            majorise_ball(n_, {e_[own].at, size_}, job_.groups, count_ - own, code, weight, {l_, a_, b_, q_, x_, y_});
 }
 
 // A mixture of eigenvectors whose majorants give the best bound, and the last direction; the bound, not yet a proved

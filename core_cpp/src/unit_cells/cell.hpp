@@ -42,6 +42,9 @@ private:
     Reach reach(const double* z, index_t first) const;  // from the coordinates `first` … first + D - 1
     void other_units(index_t i, Model model);
     void twin_units(index_t i);
+    // What the other units add to output k of datum i lies within the radius of the middle.
+    double range_middle(index_t i, index_t k) const;
+    double range_radius(index_t i, index_t k) const;
     void combine(index_t i);
     void note_remainders(index_t i, const Reach& s);
     void accumulate_datum(index_t i, const Reach& s);
@@ -59,6 +62,7 @@ private:
 
     // The coordinate whose symbol has the largest share in the remainders at the last bound's Z; -1 if none can be cut.
     index_t split();
+    void add_room_scores();
 
     const UnitJob& job_;
     const index_t dim_, outputs_, size_, nl_, column_stride_;
@@ -68,6 +72,7 @@ private:
 
     index_t scratch_size_ = 0;
     double *lo_ = nullptr, *hi_ = nullptr;
+    index_t num_groups_ = 0;                             // of generators
     index_t root_ = 0, count_ = 0;                       // symbols in use
     double room_ = 0.0, magnitude_ = 0.0, extra_ = 0.0;  // sums of magnitudes: of the block, of N
 
@@ -76,9 +81,9 @@ private:
     double *rem_a_ = nullptr, *rem_b_ = nullptr;      // (n), (n, K): remainders of alpha and beta
     double *free_a_ = nullptr, *free_b_ = nullptr;    // (n, K): coefficients of the e_k
     double *share_a_ = nullptr, *share_b_ = nullptr;  // (n, nl), (n, K, nl): the symbols' shares in the remainders
-    Square m0_{}, n_{}, a_{}, b_{}, q_{}, weight_{}, best_weight_{};
+    Square m0_{}, n_{}, a_{}, b_{}, q_{}, l_{}, x_{}, y_{}, weight_{}, best_weight_{};
     Squares e_{};
-    double *f_ = nullptr, *z_ = nullptr, *best_z_ = nullptr, *ball_work_ = nullptr;
+    double *f_ = nullptr, *z_ = nullptr, *best_z_ = nullptr;
     double *sizes_of_ = nullptr, *scores_ = nullptr;  // of symbols: norms, or -1 for vertices; shares in the remainders
     index_t vertices_[kMaxVertex] = {};
     index_t num_vertices_ = 0;

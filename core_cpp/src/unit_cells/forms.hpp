@@ -10,6 +10,7 @@ namespace pyhess::units {
 
 constexpr double kUnit = 0x1p-53;
 constexpr double kTiny = 1e-300;
+constexpr double kRootTiny = 1e-150;
 
 struct Forms {
     double* rows;

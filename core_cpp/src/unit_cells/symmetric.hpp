@@ -46,10 +46,14 @@ void accumulate(const Square& e, double a, const double* b, double weight, const
 // Returns its size for the rounding.
 double majorise(const Square& n, const Square& e, const double* z, double* f, double norm);
 
-// N += a matrix >= sum_l eta_l E_l for all |eta| <= 1, the E_l those of `count` whose group is `code`; `work` holds
-// count (size + 1). Returns its size for the rounding.
+struct BallScratch {
+    Square l, a, b, q, x, y;
+};
+
+// N += a matrix >= sum_l eta_l E_l for all |eta| <= 1, the E_l those of `count` whose group is `code`, of small trace
+// with the mixture `weight`. Returns its size for the rounding.
 double majorise_ball(const Square& n, const Squares& e, const std::int64_t* groups, index_t count, index_t code,
-                     const double* z, double* work);
+                     const Square& weight, const BallScratch& scratch);
 
 struct Pair {
     double n11, n12, n22;

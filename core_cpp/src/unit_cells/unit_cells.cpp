@@ -50,11 +50,14 @@ Cell::Cell(const UnitJob& job, double* scratch)
     columns_ = take(outputs_ * column_stride_), work_ = take(3 * outputs_), coefficients_ = take(outputs_);
     rem_a_ = take(n), rem_b_ = take(n * outputs_), free_a_ = take(n * outputs_), free_b_ = take(n * outputs_);
     share_a_ = take(n * nl_), share_b_ = take(n * outputs_ * nl_);
-    for (Square* square : {&m0_, &n_, &a_, &b_, &q_, &weight_, &best_weight_}) *square = {take(size_ * size_), size_};
+    for (Square* square : {&m0_, &n_, &a_, &b_, &q_, &l_, &x_, &y_, &weight_, &best_weight_})
+        *square = {take(size_ * size_), size_};
     e_ = {take(symbols * size_ * size_), size_};
     f_ = take(size_), z_ = take(size_), best_z_ = take(size_);
-    ball_work_ = take(column_stride_ * (size_ + 1)), sizes_of_ = take(symbols), scores_ = take(symbols);
+    sizes_of_ = take(symbols), scores_ = take(symbols);
     scratch_size_ = take.used();
+    for (index_t l = 0; l < job.num_generators && job.groups; ++l)
+        num_groups_ = std::max<index_t>(num_groups_, job.groups[l] + 1);
 }
 
 double Cell::shrink_to_ball() {
@@ -78,6 +81,35 @@ double Cell::shrink_to_ball() {
         if (lo_[d] > hi_[d]) return -1.0;
     }
     return std::sqrt(left) * (1.0 + 8.0 * kUnit);
+}
+
+// What the rest makes of the bound, times the share of it that a cell at its middle would not have.
+void Cell::add_room_scores() {
+    double square = 0.0, rest = 0.0;
+    for (index_t k = own_symbols(); k < count_; ++k) {
+        double trace = 0.0;
+        for (index_t i = 0; i < size_; ++i) {
+            trace += e_[k](i, i) * best_weight_(i, i);
+            for (index_t j = 0; j < i; ++j) trace += 2.0 * e_[k](i, j) * best_weight_(i, j);
+        }
+        square += trace * trace;
+    }
+    for (index_t i = 0; i < job_.num_data; ++i) {
+        const double* z = job_.z + i * dim_;
+        const double y2 = quadratic(best_weight_, z);
+        for (index_t k = 0; k < outputs_; ++k) {
+            double yq = 0.0;
+            for (index_t d = 0; d < dim_; ++d) yq += best_weight_(dim_ + k, d) * z[d];
+            rest += std::abs(free_a_[i * outputs_ + k] * y2 + 2.0 * free_b_[i * outputs_ + k] * yq);
+        }
+    }
+    const double scale = (std::sqrt(square) + rest) / (2.0 * room_ * room_ + kTiny);
+    const double* center = job_.centers + root_ * size_;
+    for (index_t d = 0; d < size_; ++d) {
+        const double near = std::max(0.0, std::max(lo_[d] - center[d], center[d] - hi_[d])) * job_.inverse[d];
+        const double middle = (0.5 * (lo_[d] + hi_[d]) - center[d]) * job_.inverse[d];
+        scores_[d] += scale * (middle * middle - near * near);
+    }
 }
 
 index_t Cell::split() {
@@ -107,6 +139,7 @@ index_t Cell::split() {
             }
         }
     }
+    if (job_.squared_radius >= 0.0) add_room_scores();
     index_t best = -1;
     for (index_t d = 0; d < own_symbols(); ++d) {
         const double middle = 0.5 * (lo_[d] + hi_[d]);

@@ -1,0 +1,72 @@
+"""How long a check takes, roughly, and the arithmetics that it is tried in; for checking certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from time import monotonic
+from typing import TypeAlias
+
+import numpy as np
+
+from ..objective import Objective
+from ..regions import Ball, Region
+from .reference_arithmetic import Doubles, using
+from .reference_hessian import Problem
+from .reference_third_tensor import third_seconds
+from .reference_unit_joint import ellipsoid_seconds
+from .reference_units import units_seconds
+from .subdivision import Cover
+from .taylor_multipliers import TaylorMultipliers
+from .third_multipliers import ThirdMultipliers
+from .unit_cover import JointSets, UnitLeaves
+
+_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | JointSets | None
+
+#: Seconds that one datum's part of one entry of one matrix takes.
+_ENTRY_SECONDS = 2.5e-6
+#: Time that the joint bounds take per datum and unit of the last hidden layer, and parts of a ball, roughly.
+_JOINT_SECONDS, _PARTS = 2e-3, 30
+#: Time of a moment bound, whatever the sizes.
+_MOMENT_SECONDS = 0.05
+#: Shares of the time that may be spent on Arb's arithmetic, and that long doubles may need for a unit's cells.
+_ARB_SHARE, _LONG_SHARE = 0.4, 0.2
+
+
+def estimated_seconds(obj: Objective, cells: int) -> float:
+    """Time that whole matrices on so many cells take, roughly."""
+    return _ENTRY_SECONDS * obj.data.num_samples * float(obj.num_params) ** 2 * cells
+
+
+def check_seconds(obj: Objective, region: Region, method: str, cover: Cover | None, leaves: UnitLeaves | None,
+                  multipliers: _Multipliers) -> float:  # fmt: skip
+    """Time that the check takes in long doubles, roughly."""
+    if method == "units" and (leaves is not None or isinstance(region, Ball)):
+        sets = multipliers if isinstance(multipliers, JointSets) else None
+        seconds = 0.0 if sets is None else ellipsoid_seconds(sets, obj.net.widths[0] + int(obj.net.bias))
+        return seconds + units_seconds(obj, leaves)
+    if method == "third":
+        return third_seconds(Problem.of(obj))
+    if method == "taylor":
+        return np.inf  # which keeps it from Arb's arithmetic: the polynomial's arrays are too large
+    if method == "cells":
+        joint = _JOINT_SECONDS * obj.data.num_samples * obj.net.widths[-2]
+        return (0 if cover is None else len(cover.low)) * (_MOMENT_SECONDS + joint)
+    seconds = estimated_seconds(obj, 1 if cover is None else len(cover.low))
+    if obj.loss == "squared_error" and obj.net.widths[-1] == 1 and cover is None and method != "exact":
+        parts = _PARTS if isinstance(region, Ball) else 1
+        seconds += parts * _JOINT_SECONDS * obj.data.num_samples * obj.net.widths[-2]
+    return seconds
+
+
+def arithmetics(method: str, seconds: float, time_limit: float, deadline: float
+                ) -> Iterator[tuple[AbstractContextManager[None], float]]:  # fmt: skip
+    """Arb's for small work, where it is installed, with a share of the time; then NumPy's, doubles for very many cells."""
+    if find_spec("flint") is not None:
+        from .reference_arb import ArbBalls, in_balls
+
+        share = _ARB_SHARE * time_limit
+        if ArbBalls.cost * seconds <= share:
+            yield in_balls(), min(deadline, monotonic() + share)
+    yield using(Doubles()) if method == "units" and seconds > _LONG_SHARE * time_limit else nullcontext(), deadline

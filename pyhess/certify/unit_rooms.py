@@ -1,0 +1,141 @@
+"""Cells bounded with the ellipsoids of `unit_joint` where the room that they leave to the other units allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from .intervals import TINY, UNIT, Interval, gamma, matmul, norms
+from .ranges import derivative_range
+from .unit_ball import reduced
+from .unit_cells import CellBounds, UnitCells
+from .unit_cover import JointSets
+from .unit_models import Units, pre_activations
+from .unit_rest import Roots
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+#: The smallest room that the last range serves, as a share of its end.
+_LAST = 0.5
+#: Size of the parts of cells on which models are compared.
+_JUDGED = 0.1
+
+
+class Rooms:
+    """Bounds of cells by ellipsoids: one model per root and range of the room."""
+
+    def __init__(
+        self, sets: JointSets, units: Units, roots: Roots, name: str, beta: float, task: Callable[..., UnitCells]
+    ) -> None:
+        self._centers, self._inverse, self._square = roots.centers, roots.inverse, roots.squared_radius
+        self._rooms = sets.rooms
+        self._least = np.append(sets.rooms[1:], _LAST * sets.rooms[-1])
+        count, n = len(roots.types), len(units.z)
+        rows = []
+        for t in roots.types:
+            others = np.delete(np.arange(len(units.u.lo)), int(units.types[t][0]))
+            rows += [model(sets, k, self._least[k], units, others, name, beta) for k in range(len(sets.rooms))]
+        size = max(columns.shape[1] for _, columns, _ in rows)
+        generators, middle, slack = np.zeros((len(rows), n, 1, size)), np.zeros((len(rows), n, 1)), np.zeros((3, len(rows), n, 1))
+        for row, (point, columns, rest) in enumerate(rows):
+            generators[row, :, 0, : columns.shape[1]] = columns
+            middle[row, :, 0], slack[0, row, :, 0], slack[1, row, :, 0] = point.middle, point.radius, rest
+        kept = np.repeat(np.arange(count), len(sets.rooms))
+        rest_of = roots.rest
+        self._task = task(
+            {
+                "kinds": rest_of["kinds"][kept],
+                "amplitude": rest_of["amplitude"][kept],
+                "offset": rest_of["offset"][kept],
+                "middle": middle,
+                "generators": generators,
+                "slack": slack,
+                "ranges": rest_of["ranges"][:, kept],
+                "powers": np.ones(size, dtype=np.int64),
+                "groups": np.zeros(size, dtype=np.int64),
+                "centers": roots.centers[kept],
+            }
+        )
+        self._useful = np.ones(len(rows), dtype=np.bool_)
+
+    def used(self, cells: FloatArray, index: IntArray) -> npt.NDArray[np.bool_]:
+        """The ranges that some cell's model is about."""
+        rows = self.rows(cells, index)
+        rows = rows[(rows >= 0) & self._useful[rows]]
+        return np.bincount(rows % len(self._rooms), minlength=len(self._rooms)) > 0
+
+    def rows(self, cells: FloatArray, index: IntArray) -> IntArray:
+        """The model for each cell, or -1."""
+        size = self._inverse.size
+        center = self._centers[index]
+        gap = np.maximum(np.maximum(cells[:, 0, :size] - center, center - cells[:, 1, :size]), 0.0) * self._inverse
+        left = self._square * (1.0 + 1e-13) - (gap * gap).sum(axis=1) * (1.0 - 1e-13)
+        room = np.sqrt(np.maximum(left, 0.0)) * (1.0 + 1e-12)
+        # ends from the largest to the smallest: the last one that is not below
+        k = (self._rooms[None] * (1.0 + 1e-9) >= room[:, None]).sum(axis=1) - 1
+        fits = (k >= 0) & (room > self._least[k] * (1.0 + 1e-9)) & (left > 0.0)
+        return np.where(fits, index * len(self._rooms) + k, -1)
+
+    def choose(self, cells: FloatArray, index: IntArray, stop: npt.NDArray[np.int32], plain: UnitCells) -> None:
+        """Give up models that are no better than the plain ones in the middle of the cells, where these will be cut to."""
+        middle, half = 0.5 * (cells[:, 0] + cells[:, 1]), 0.5 * _JUDGED * (cells[:, 1] - cells[:, 0])
+        cells = np.stack([middle - half, middle + half], axis=1)
+        rows = self.rows(cells, index)
+        there = np.flatnonzero(rows >= 0)
+        none = np.full(there.size, -np.inf)
+        mine = self._task.bound(cells[there].copy(), rows[there], none, stop)
+        before = plain.bound(cells[there].copy(), index[there], none, stop)
+        gain = np.nan_to_num(mine.bounds - before.bounds, nan=0.0, posinf=0.0, neginf=-1e300)
+        for row in np.unique(rows[there]):
+            self._useful[row] = gain[rows[there] == row].sum() >= 0.0
+
+    def bound(self, cells: FloatArray, index: IntArray, parents: FloatArray, stop: npt.NDArray[np.int32], plain: UnitCells
+              ) -> CellBounds:  # fmt: skip
+        """As `UnitCells.bound`, with ``plain`` for the cells without a model."""
+        rows = self.rows(cells, index)
+        mine = (rows >= 0) & self._useful[rows]
+        if not mine.any():
+            return plain.bound(cells, index, parents, stop)
+        parts = []
+        for chosen, task, models in ((mine, self._task, rows), (~mine, plain, index)):
+            own = np.ascontiguousarray(cells[chosen])
+            parts.append(task.bound(own, models[chosen], parents[chosen], stop))
+            cells[chosen] = own
+        order = np.argsort(np.concatenate([np.flatnonzero(mine), np.flatnonzero(~mine)]))
+        return CellBounds(*(np.concatenate(pair)[order] for pair in zip(*parts, strict=True)))
+
+
+def model(sets: JointSets, k: int, least: float, units: Units, others: IntArray, name: str, beta: float
+           ) -> tuple[Interval, FloatArray, FloatArray]:  # fmt: skip
+    """Centre with what is not of first order (n,), columns (n, L) and slack (n,) to be multiplied by the room."""
+    n, room = len(units.z), sets.rooms[k]
+    s0, error, _ = pre_activations(units, others, np.zeros((n, others.size)))
+    at = derivative_range(name, beta, 0, Interval(s0 - error, s0 + error))
+    point = (matmul(at, Interval(units.v.lo[others], units.v.hi[others])) + units.c)[:, 0]
+    total = sets.floors[k] * others.size
+    reach = np.sqrt(room * room + sets.floors[k]) * (1.0 + gamma(8))
+    blocks, missing = [], np.zeros(n)
+    for m in others:
+        matrix, scale = sets.matrices[k, m], float(sets.scales[k, m])
+        inverse = np.linalg.inv(matrix)
+        # f = C A f - (C A - I) f, and |f| is at most |C| |A f| / (1 - |C A - I|).
+        defect = np.abs(inverse @ matrix - np.eye(n)) + gamma(n + 4) * (np.abs(inverse) @ np.abs(matrix) + np.eye(n))
+        off = float(np.sqrt((defect**2).sum())) * (1.0 + gamma(n * n + 8))
+        size = float(np.sqrt((inverse**2).sum())) * (1.0 + gamma(n * n + 8))
+        length = scale * reach * size / (1.0 - off) if off < 0.5 else np.inf
+        missing += norms(defect) * length * (1.0 + gamma(8))
+        blocks.append(scale * inverse)
+    if units.bias:
+        blocks.append(np.full((n, 1), units.scale_v))
+    stacked = np.hstack(blocks)
+    columns, rest = reduced(stacked)
+    rest = (rest + 16.0 * UNIT * norms(stacked)) * (1.0 + gamma(8))
+    # sqrt(rho² + total) <= factor rho for rho >= least
+    factor = float(np.sqrt(1.0 + total / (least * least))) * (1.0 + gamma(16))
+    columns, rest = columns * factor, rest * factor * (1.0 + gamma(8)) + 4.0 * UNIT * np.abs(columns * factor).sum(axis=1)
+    spread = point.radius + missing * (1.0 + gamma(others.size + 8)) + TINY
+    middle = point.middle
+    return Interval(middle - spread, middle + spread), columns, rest
