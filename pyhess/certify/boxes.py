@@ -14,6 +14,7 @@ from .allocation import MAX_BIASES, ball_subdivision
 from .cell_bounds import full_bounds, residual_bounds
 from .moment import moment_bounds
 from .propagate import Cell, box_cells, parameter_scales
+from .quadratic import quadratic_knows
 from .scalar_ranges import CODES
 from .subdivision import Cover, Subdivision, covers
 from .taylor_kernel import monomials
@@ -33,6 +34,8 @@ _BATCH, _BATCH_NUMBERS = 64, 8000
 #: A cell's moment bound takes as long as this many multiplications, and as many again for every datum and unit, fewer where there
 #: are no joint bounds; data times parameters up to which cells are looked at.
 _MOMENT_WORK, _JOINT_COST, _MOMENT_COST, _MOMENT_MOST = 1e4, 600.0, 150.0, 1e7
+#: The same of the quadratic form, for the square of the number of parameters, and for every datum and unit again.
+_FORM_WORK, _FORM_COST = 40.0, 0.5
 
 
 def _problem(obj: Objective) -> tuple[object, ...]:
@@ -129,7 +132,7 @@ def cell_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:
 
     def bounds_of(cells: Cell) -> FloatArray:
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-            found = moment_bounds(cells, obj.data, obj.targets, obj.loss, go_on)
+            found = moment_bounds(cells, obj.data, obj.targets, obj.loss, go_on, quadratic=True)
         assert found is not None  # nobody cancels it
         return found
 
@@ -183,9 +186,10 @@ def cell_costs(obj: Objective) -> dict[str, float]:
 def box_work(net: MLP, samples: int) -> dict[str, float]:
     """The same, from sizes alone."""
     size, units = net.num_params, sum(net.widths[1:])
+    form = (_FORM_WORK + _FORM_COST * samples * net.widths[-2]) * float(size) ** 2 if quadratic_knows(net, samples) else 0.0
     vertices = 2.0 ** min(size, 64) * (1.0 + size / 2.0)  # of few parameters or of no use
     return {
         "boxes": samples * float(size) ** 2 + 4.0 * float(size) ** 3,
-        "cells": _MOMENT_WORK + (_JOINT_COST if net.widths[-1] == 1 else _MOMENT_COST) * samples * units,
+        "cells": _MOMENT_WORK + (_JOINT_COST if net.widths[-1] == 1 else _MOMENT_COST) * samples * units + form,
         "full": 2.0 * samples * units * (float(size) + 1.0) ** 3 + vertices * float(size) ** 3,
     }

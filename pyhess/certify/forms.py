@@ -52,7 +52,7 @@ class FormSum:
         finite = np.isfinite(self._plain).all(axis=(-2, -1)) & np.isfinite(moments).all(axis=(-3, -2, -1))
         form = np.where(finite[..., None, None], self._plain, 0.0)
         moments = np.where(finite[..., None, None, None], moments, 0.0)
-        tops = _tops(moments, self._count)
+        tops = top_eigenvalues(moments, self._count)
         mixed = np.minimum(np.sqrt(tops[..., 1:] * form[..., 0, 1:]), self._crude[..., 1:])
         form[..., 0, 0] = tops[..., 0]
         form[..., 0, 1:] = form[..., 1:, 0] = mixed
@@ -106,7 +106,7 @@ class HiddenSum:
         moments = np.stack(np.broadcast_arrays(*self._moments), axis=-3)
         column, parts, size = self._column, self._plain.shape[-1], moments.shape[-1]
         known = np.isfinite(moments).all(axis=(-3, -2, -1))
-        tops = _tops(np.where(known[..., None, None, None], moments, 0.0), self._count)
+        tops = top_eigenvalues(np.where(known[..., None, None, None], moments, 0.0), self._count)
         moved = self._distance[0] * np.sqrt(tops[..., :-1])
         for below in range(self._layer - 1):
             z = np.sqrt(self._still[below]) + moved
@@ -123,7 +123,7 @@ class HiddenSum:
         return np.where(known[..., None, None] & ~np.isnan(bound), bound, np.inf)
 
 
-def _tops(moments: FloatArray, count: int) -> FloatArray:
+def top_eigenvalues(moments: FloatArray, count: int) -> FloatArray:
     """Bounds of the largest eigenvalues of sums of ``count`` rounded products.
 
     |error| <= gamma sum kap |x~||x~|', in norm at most the trace.

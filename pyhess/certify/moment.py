@@ -23,6 +23,7 @@ from .joint import Last, steep_and_curved
 from .middles import middles
 from .parts import Parts
 from .propagate import Cell, Propagation, propagate
+from .quadratic import quadratic_bounds, quadratic_knows
 from .signed import signed_applies, signed_blocks
 
 FloatArray = npt.NDArray[np.float64]
@@ -152,9 +153,9 @@ def moment_bound(cell: Cell, data: Dataset, targets: FloatArray, loss: str, canc
 
 
 def moment_bounds(
-    cell: Cell, data: Dataset, targets: FloatArray, loss: str, cancelled: npt.NDArray[np.int32]
+    cell: Cell, data: Dataset, targets: FloatArray, loss: str, cancelled: npt.NDArray[np.int32], *, quadratic: bool = False
 ) -> FloatArray | None:
-    """Lower bounds (...) of psi over every cell of a stack; None if cancelled."""
+    """Lower bounds (...) of psi over every cell of a stack; None if cancelled. With ``quadratic`` also by `quadratic_bounds`."""
     net = cell.net
     parts = Parts.of(net, apart=True)
     pairs, total = (FormSum(parts.count, net.widths[0], net.bias) for _ in range(2))
@@ -187,4 +188,7 @@ def moment_bounds(
         reduce(np.fmin, (one.form(scales) for one in sums), form) for form, sums in zip((mixed, curved), sharper, strict=True)
     )
     form = np.fmin(mixed, known * np.outer(scales, scales) * (1.0 + gamma(4))) + curved
-    return -largest(form * (1.0 + gamma(4)))
+    found = -largest(form * (1.0 + gamma(4)))
+    if quadratic and quadratic_knows(net, data.num_samples) and x.shape[0] == data.num_samples:
+        return quadratic_bounds(cell, bounds, middle, x, w, found)
+    return found

@@ -18,6 +18,7 @@ from ..model import MLP
 from ..regions import Ball, Box, Region
 from .intervals import ROOT_TINY, TINY, Interval, down, gamma, matmul, norms, sharp_matmul, up, within
 from .joint import Last, joint_last
+from .output_slopes import OutputSlopes, output_slopes_know
 from .ranges import derivative_range, growth
 from .shared import Below
 from .spectral import norm_bound, norm_bounds
@@ -195,13 +196,19 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
     last = net.num_layers - 1
     a = Interval.point(x)
     a_norm = norms(x)
-    entering, entering_norm, pre, pre_norm = [a], [_with_one(a_norm, net.bias)], [], []
+    pre: list[Interval] = []
+    entering, entering_norm, pre_norm = [a], [_with_one(a_norm, net.bias)], []
     ball = _BallMoves(cell, x) if any(block.rho.any() for block in cell.blocks) else None
     for layer, block in enumerate(cell.blocks):
         moved_norm = entering_norm[-1] if block.rho_bias else a_norm
         s = _affine(block, a, moved_norm)
         if ball is not None:
             s = ball.forwards(layer, s, moved_norm)
+        if layer == last:
+            slope = [derivative_range(net.activations[low], net.betas[low], 1, pre[low]) for low in range(last)]
+            through = OutputSlopes(cell.blocks, slope) if output_slopes_know(net) and not cell.point else None
+            if ball is not None and through is not None:
+                s = ball.outputs(s, through, entering_norm, moved_norm)
         # |s| <= |(W, b)| |(a, 1)|: in a ball this beats the entries' intervals for wide layers.
         s_norm = np.minimum(norms(s.magnitude), block.affine * entering_norm[-1] * (1.0 + gamma(4)))
         pre.append(s)
@@ -219,7 +226,6 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
     if loss == "squared_error":
         residual_norm = np.minimum(residual_norm, (pre_norm[-1] + norms(targets)) * (1.0 + gamma(4)))
 
-    slope = [derivative_range(net.activations[layer], net.betas[layer], 1, pre[layer]) for layer in range(last)]
     delta, delta_norm = [residual], [residual_norm]
     if ball is not None:
         ball.turn(loss, targets, residual)
@@ -236,6 +242,8 @@ def propagate(cell: Cell, x: FloatArray, targets: FloatArray, loss: str) -> Prop
         cotangent = Interval(np.maximum(cotangent.lo, -limit), np.minimum(cotangent.hi, limit))
         if ball is not None:
             cotangent = ball.backwards(layer, cotangent, slope[layer], delta[0], delta_norm[0])
+        if through is not None:
+            cotangent = within(through.gradient(layer, residual), cotangent)
         bar.insert(0, cotangent)
         bent = cotangent * derivative_range(net.activations[layer], net.betas[layer], 2, pre[layer])
         turned = cotangent * slope[layer]
@@ -294,6 +302,12 @@ class _BallMoves:
             self._slopes.append(derivative_range(name, beta, 1, s).magnitude)
             self._da = np.minimum(norms(a.distance(self._a)), self._slopes[-1].max(axis=-1) * self._ds * room)
         return s
+
+    def outputs(self, f: Interval, through: OutputSlopes, entering: list[FloatArray], own: FloatArray) -> Interval:
+        """The outputs, with the layers moved one after the other."""
+        f = within(through.outputs(self._at[-1], entering, own), f)
+        self._ds = np.minimum(self._ds, norms(f.distance(self._at[-1])))
+        return f
 
     def below(self, layer: int, entering: FloatArray) -> Below:
         """What the radii of the layer and of those below do to its pre-activations; ``entering`` bounds |(a, 1)|."""

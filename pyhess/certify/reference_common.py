@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .reference_interval import Range, Wide, down, length, up, wide, zeros
+from .reference_output_slopes import OutputSlopes, still_norm
 from .reference_ranges import activation, loss_gradient
 from .reference_shared import Rows
 
@@ -32,12 +33,6 @@ class CommonRadius:
         self._moves: list[Wide] = []
         self._ds, self._da, self._ddelta = zeros(len(x)), zeros(len(x)), zeros(len(x))
 
-    def _still(self, layer: int) -> Wide:
-        """|C|: the norms hold the radius as well."""
-        if self._cells.norms:
-            return up(self._cells.norms[layer][0] - self._cells.rho[layer])
-        return length(self._cells.w[layer].size().reshape(1, -1))
-
     def forwards(self, layer: int, s: Range, entering: Wide) -> Range:
         """The layer's pre-activations, from their ranges so far and sup |(a, 1)|."""
         problem, w = self._problem, self._cells.w[layer]
@@ -48,7 +43,7 @@ class CommonRadius:
             move = np.minimum(move, up(length(up(w.size() * self._slopes[-1][:, None, :])) * self._ds[:, None]))
         self._moves.append(move)
         s = _about(s, at, up(own[:, None] + move))
-        self._ds = np.minimum(length((s - at).size()), up(own + up(self._still(layer) * self._da)))
+        self._ds = np.minimum(length((s - at).size()), up(own + up(still_norm(self._cells, layer) * self._da)))
         self._at.append(at)
         if layer < problem.layers - 1:
             name, beta = problem.activations[layer], problem.betas[layer]
@@ -57,6 +52,12 @@ class CommonRadius:
             apart = length((activation(name, beta, 0, s) - self._a).size())
             self._da = np.minimum(apart, up(self._slopes[-1].max(axis=1) * self._ds))
         return s
+
+    def outputs(self, f: Range, through: OutputSlopes, entering: list[Wide], own: Wide) -> Range:
+        """The outputs, from their ranges so far; all hidden layers' slopes are known."""
+        f = through.outputs(f, self._at[-1], entering, own)
+        self._ds = np.minimum(self._ds, length((f - self._at[-1]).size()))
+        return f
 
     def rows(self, layer: int, entering: Wide) -> Rows:
         """What enters a layer's units; ``entering`` bounds |(a, 1)|."""
@@ -82,11 +83,19 @@ class CommonRadius:
         columns = length(np.swapaxes(w.size(), 1, 2))
         bar = _about(bar, at, up(own[:, None] + up(columns * ddelta[:, None])))
         steep = activation(self._problem.activations[layer], self._problem.betas[layer], 1, self._at[layer])
-        move = np.minimum(length((bar - at).size()), up(own + up(self._still(layer + 1) * ddelta)))
+        move = np.minimum(length((bar - at).size()), up(own + up(still_norm(self._cells, layer + 1) * ddelta)))
         turned = length(up((slope - steep).size() * at.size()))
         self._ddelta = up(up(slope.size().max(axis=1) * move) + turned)
         self._delta = at * steep
         return bar
+
+
+def moved(value: Range, rho: Wide, norm: Wide) -> Range:
+    """Sums of W's rows or columns with a vector of that norm, W's change allowed for (Cauchy and Schwarz)."""
+    if not rho.any():
+        return value
+    reach = up(rho * norm)[:, None]
+    return Range(down(value.lo - reach), up(value.hi + reach))
 
 
 def _about(x: Range, centre: Range, reach: Wide) -> Range:

@@ -19,9 +19,10 @@ from itertools import pairwise
 import numpy as np
 
 from ..objective import Objective
-from .reference_common import CommonRadius
+from .reference_common import CommonRadius, moved
 from .reference_interval import Range, Wide, down, length, up, wide, zeros
 from .reference_joint import Last, LastLayer, joint_last
+from .reference_output_slopes import OutputSlopes, applies
 from .reference_ranges import activation, gradient_norm, logistic_derivative, loss_gradient, softmax
 from .reference_shared import Rows
 
@@ -155,17 +156,21 @@ _GROWTH = {"sigmoid": (0.5, 0.25), "softplus": (0.69314718055995, 1.0), "gelu": 
 def passes(problem: Problem, cells: Cells, x: Wide, y: Wide) -> Pass:
     """Forwards and backwards for inputs (n, d) and targets (n, K); n or the number of cells is 1, or every input has its own."""
     last = problem.layers - 1
-    a, s, slope = [Range(x)], [], []
+    slope: list[Range] = []
+    a, s = [Range(x)], []
     a_norm = [with_one(problem, length(np.abs(x)))]
     s_norm = a_norm[0]
     hidden_norm, bare_norm = s_norm, s_norm  # |s| of the last hidden layer, |phi(s)|
-    one_each = len(cells.rho[0]) in (1, len(x))
+    one_each, through = len(cells.rho[0]) in (1, len(x)), None
     common = CommonRadius(problem, cells, x) if one_each and any(rho.any() for rho in cells.rho) else None
     for layer in range(last + 1):
         turning = bare_norm if cells.apart and layer == last else a_norm[-1]
-        s.append(_moved((cells.w[layer] * a[-1][:, None, :]).sum(-1) + cells.b[layer], cells.rho[layer], turning))
+        s.append(moved((cells.w[layer] * a[-1][:, None, :]).sum(-1) + cells.b[layer], cells.rho[layer], turning))
         if common is not None:
             s[-1] = common.forwards(layer, s[-1], turning)
+        if layer == last and applies(problem):
+            through = OutputSlopes(cells, slope)
+            s[-1] = s[-1] if common is None else common.outputs(s[-1], through, a_norm, turning)
         s_norm = length(s[-1].size())
         if cells.norms:
             s_norm = np.minimum(s_norm, up(cells.norms[layer][1] * a_norm[-1]))
@@ -179,7 +184,7 @@ def passes(problem: Problem, cells: Cells, x: Wide, y: Wide) -> Pass:
             hidden_norm, bare_norm = s_norm, np.minimum(length(a[-1].size()), grown)
             a_norm.append(with_one(problem, bare_norm))
     delta = [loss_gradient(problem.loss, s[-1], Range(y))]
-    delta_norm = [gradient_norm(problem.loss, delta[0], s_norm, y)]
+    residual, delta_norm = delta[0], [gradient_norm(problem.loss, delta[0], s_norm, y)]
     if common is not None:
         common.turn(delta[0], y)
     bar: list[Range] = []
@@ -187,11 +192,13 @@ def passes(problem: Problem, cells: Cells, x: Wide, y: Wide) -> Pass:
     together: Last | None = None
     for layer in range(last - 1, -1, -1):
         above, rho = cells.w[layer + 1], cells.rho[layer + 1]
-        value = _moved((above * delta[0][:, :, None]).sum(1), rho, delta_norm[0])
+        value = moved((above * delta[0][:, :, None]).sum(1), rho, delta_norm[0])
         columns = up(length(np.swapaxes(above.size(), 1, 2)) + rho[:, None])
         bar.insert(0, value.within(up(columns * delta_norm[0][:, None])))
         if common is not None:
             bar[0] = common.backwards(layer, bar[0], slope[layer], delta[0], delta_norm[0])
+        if through is not None:
+            bar[0] = through.gradient(bar[0], layer, residual)
         bend = activation(problem.activations[layer], problem.betas[layer], 2, s[layer])
         curved.insert(0, bar[0] * bend)
         delta.insert(0, bar[0] * slope[layer])
@@ -220,14 +227,6 @@ def _together(
     unknown = np.full_like(delta_norm[1], np.inf)
     peak = up(delta_norm[1] * slope.size().max(axis=1))
     return joint_last(layer, pre, pre_norm, delta[1], Last(curved, delta[0], delta_norm[0], peak, unknown, unknown))
-
-
-def _moved(value: Range, rho: Wide, norm: Wide) -> Range:
-    """Sums of W's rows or columns with a vector of that norm, W's change allowed for (Cauchy and Schwarz)."""
-    if not rho.any():
-        return value
-    reach = up(rho * norm)[:, None]
-    return Range(down(value.lo - reach), up(value.hi + reach))
 
 
 def enclosures(problem: Problem, cells: Cells, *, gauss: bool) -> tuple[Range, Range | None]:

@@ -34,6 +34,11 @@ def moment_bound(problem: Problem, cells: Cells) -> Wide:
 
 def moment_bounds(problem: Problem, parts: Sequence[Cells]) -> list[Wide]:
     """The same of several parts, all with biases apart or none: together they take fewer calls of NumPy."""
+    return [bound for bound, _ in bounds_and_ranges(problem, parts)]
+
+
+def bounds_and_ranges(problem: Problem, parts: Sequence[Cells]) -> list[tuple[Wide, Pass]]:
+    """The same, and the enclosures that they are made from."""
     rows = len(problem.x)
     cells = parts[0] if len(parts) == 1 else _repeated(parts, rows)
     x, y = (np.tile(z, (len(parts), 1)) for z in (problem.x, problem.y))
@@ -51,7 +56,7 @@ def moment_bounds(problem: Problem, parts: Sequence[Cells]) -> list[Wide]:
                 sharper = [hidden_form(problem, middle, layer, sizes, forms[own]) for forms in (mixed, curved)]
                 means = [_smaller(form, other) for form, other in zip(means, sharper, strict=True)]
             means[0] = _smaller(means[0], signed_form(problem, part, there, middle))
-        found.append(-_largest(up(means[0] + means[1])))
+        found.append((-_largest(up(means[0] + means[1])), there))
     return found
 
 

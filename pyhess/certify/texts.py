@@ -20,7 +20,7 @@ WHAT = {
     "units": "branch and bound over the weights of one hidden unit, whatever the others do",
     "exact": "closed form for a two-layer linear network",
     "boxes": "branch and bound over the parameters, comparison matrix of the residual part",
-    "cells": "branch and bound with the moment bound, over the parameters of a box or a ball's radius shares and output biases",
+    "cells": "branch and bound with norms or a form of the units, over a box's parameters or a ball's shares and output biases",
     "full": "branch and bound over the parameters, linear model of the Hessian with enclosed third derivatives",
 }
 _NEEDS = {
