@@ -122,7 +122,7 @@ def test_best_known_values_on_real_data(data: str, widths: list[int], radius: fl
         raw = datasets.load_digits()
         x, y, loss = ((raw.data - raw.data.mean(0)) / 16.0)[:500], raw.target[:500], "cross_entropy"
     obj = ph.Objective(ph.MLP(widths, "tanh"), ph.Dataset(x, y), loss=loss)
-    t = ph.lambda_threshold(obj, ph.Box(-radius, radius), rng=7)
+    t = ph.lambda_threshold(obj, ph.Box(-radius, radius), rng=7, certificate="moment")
     assert t.psi_upper <= psi * (1.0 - 1e-3)
     assert t.lam_lower <= t.lam_upper < np.inf
     assert t.witness is not None and t.witness.check()
