@@ -113,6 +113,32 @@ def positive_float(name: str, value: Any) -> float:
     return number
 
 
+def finite_float(name: str, value: Any) -> float:
+    """Return ``value`` as a finite float; bools, strings and arrays are refused."""
+    kind = type(value).__name__
+    is_array = isinstance(value, np.ndarray) and value.ndim > 0
+    try:
+        if is_array or isinstance(value, bool | np.bool_ | str | bytes):
+            raise TypeError
+        number = float(value)
+    except OverflowError:
+        number = np.inf
+    except (TypeError, ValueError):
+        raise InputTypeError(f"{name} is {shown(value)} ({kind}); pass a finite number.") from None
+    if not np.isfinite(number):
+        raise InputError(f"{name} is {number}; allowed are finite numbers.")
+    return number
+
+
+def as_flag(cancel: Any) -> npt.NDArray[np.int32]:
+    """Return a flag that other threads may raise: ``cancel``, or a new one for None."""
+    if cancel is None:
+        return np.zeros(1, dtype=np.int32)
+    if not (isinstance(cancel, np.ndarray) and cancel.dtype == np.int32 and cancel.shape == (1,)):
+        raise InputTypeError(f"cancel is {shown(cancel)}; pass np.zeros(1, dtype=np.int32), which another thread sets to 1.")
+    return cancel
+
+
 def real_array(name: str, value: Any, hint: str = "") -> npt.NDArray[Any]:
     """Return ``value`` as a real array, dtype kept; ``hint`` ends the message about other dtypes."""
     try:

@@ -9,9 +9,9 @@ from time import monotonic
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import choice, positive_float
+from .._checks import as_flag, choice, finite_float, positive_float, shown
 from .._threads import blas_single_thread
-from ..errors import InputError, InputTypeError, MemoryLimitError
+from ..errors import InputTypeError, MemoryLimitError
 from ..objective import Objective
 from ..regions import Ball, Box, Region, as_region
 from .certificate import Certificate, MethodResult
@@ -106,10 +106,10 @@ def certify(
     bound = as_region(region).bind(obj)
     choice("method", method, ("auto", *METHODS))
     limit = None if time_limit is None else positive_float("time_limit", time_limit)
-    goal = None if psi_upper is None else float(psi_upper)
-    if goal is not None and not math.isfinite(goal):
-        raise InputError(f"psi_upper is {psi_upper!r}; allowed are finite numbers, or None if no eigenvalue is known.")
-    stop = np.zeros(1, dtype=np.int32) if cancel is None else cancel
+    goal = None if psi_upper is None else finite_float("psi_upper", psi_upper)
+    if progress is not None and not callable(progress):
+        raise InputTypeError(f"progress is {shown(progress)}; pass a function that takes a dict, or None.")
+    stop = as_flag(cancel)
     if obj.net.num_layers == 1:
         return _linear(obj, bound)
     if method in ("centre", "comparison", "deif") and obj.num_params > DENSE_PARAMS_MAX:

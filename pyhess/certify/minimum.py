@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import as_vector
+from .._checks import as_vector, shown
 from .._threads import blas_single_thread
 from ..errors import InputError, InputTypeError, NumericalError
 from ..objective import Objective
@@ -32,6 +32,9 @@ from .ranges import derivative_range
 FloatArray = npt.NDArray[np.float64]
 
 _MOST_STEPS, _MEMORY = 500, 10
+#: Points of the region from which the upper end is looked for as well: on symmetric regions the convexified loss has its
+#: minimiser on a saddle.
+_MORE_STARTS, _SEED = 3, 2
 #: Relative gap between F(t) and its tangent bound at which t counts as the minimiser.
 _ACCURACY = 1e-9
 
@@ -77,7 +80,8 @@ def certify_minimum(
     certificate : Certificate, optional
         Of this problem; by default ``certify(obj, region)``.
     start : (P,) array, optional
-        A point to start from for the upper end, such as trained weights; by default the minimiser of the convexified loss.
+        A point to start from for the upper end, such as trained weights; besides it, or the minimiser of the convexified loss,
+        a few points of the region are tried.
 
     Returns
     -------
@@ -86,7 +90,7 @@ def certify_minimum(
     Raises
     ------
     InputError, InputTypeError
-        If the network has ReLU layers, the region is neither box nor ball, or the certificate is of another problem.
+        If the network has ReLU layers, the region is neither box nor ball, or the certificate is none or of another problem.
     NumericalError
         If the certificate has no finite bound, or the loss overflows.
 
@@ -110,6 +114,8 @@ def certify_minimum(
         raise InputTypeError(f"region is {part!r}; allowed are Box and Ball. Enclose it in one of them.")
     if not obj.net.is_smooth:
         raise InputError("the network has ReLU layers, whose kinks no penalty makes convex; allowed are smooth activations.")
+    if certificate is not None and not isinstance(certificate, Certificate):
+        raise InputTypeError(f"certificate is {shown(certificate)}; pass what certify returns, or None.")
     proof = certify(obj, part) if certificate is None else certificate
     if proof.region.bind(obj) != part or proof.obj.net != obj.net or proof.obj.loss != obj.loss or not _same_data(proof.obj, obj):
         raise InputError("the certificate is of another problem; pass certify(obj, region) of the same objective and region.")
@@ -127,9 +133,11 @@ def certify_minimum(
     with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore"):
         point = _descend(convexified, part, centre)
         begin = point if start is None else part.project(as_vector("start", start, obj.num_params))
-        best = _descend(lambda theta: (obj.value(theta), obj.gradient(theta)), part, begin)
+        begins = [begin, *part.sample(_MORE_STARTS, rng=np.random.default_rng(_SEED))]
+        ends = [_descend(lambda theta: (obj.value(theta), obj.gradient(theta)), part, theta) for theta in begins]
         lower = max(_tangent_bound(obj, part, centre, lam, point), 0.0)  # no loss is negative
-        upper = min(float(_loss_and_gradient(obj, theta)[0].hi[()]) for theta in (best, begin))
+        values = [(float(_loss_and_gradient(obj, theta)[0].hi[()]), theta) for theta in (begin, *ends)]
+        upper, best = min(values, key=lambda pair: pair[0])
     if not (math.isfinite(lower) and math.isfinite(upper)):
         raise NumericalError("the loss or its bound overflows on this region.")
     return GlobalMinimum(lower, upper, best, lam)

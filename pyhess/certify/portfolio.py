@@ -26,7 +26,7 @@ from .centre import centre_bounds, centre_of
 from .certificate import Certificate, MethodResult
 from .dense import dense_cost
 from .intervals import Interval
-from .limits import dense_seconds, raised_after
+from .limits import dense_seconds, local_seconds, raised_after
 from .linear_networks import exact_linear
 from .matrices import comparison_bound, deif_bound, residual_enclosure
 from .moment import moment_bound
@@ -50,8 +50,10 @@ Bound = Callable[[Cell], float | None]
 _DENSE_PARAMS, _DENSE_COST = 2000, 6e10
 #: … and asked for by name they are computed up to this many parameters: several dense matrices.
 DENSE_PARAMS_MAX = 8000
-#: Cells that ``units`` looks at without a time limit, by the multiplications for one of them, and its share of a limit.
-_UNIT_WORK, _UNIT_CELLS, _UNIT_SHARE = 1e8, (256, 6000), 0.8
+#: Cells that ``units`` looks at without a time limit, by the multiplications for one of them.
+_UNIT_WORK, _UNIT_CELLS = 1e8, (256, 6000)
+#: Its share of a limit, and that where ``full`` applies, which reaches any accuracy.
+_UNIT_SHARE, _UNIT_SHARE_BESIDE_FULL = 0.8, 0.1
 #: Cutting a ball into cells brings no bound closer to zero than by about this factor.
 _CELLS_GAIN = 3.0
 #: Multiplications that cutting a ball into cells may use (the joint bounds take most of them), and the number of cells.
@@ -96,19 +98,24 @@ class Run:
             "blocks": lambda: self._blocks,
         }
         for name in (name for name in names if name in makers):
-            if name in _DENSE and method == "auto" and monotonic() + self._dense_seconds > deadline:
-                # It would hold up everything, and not be finished.
-                self.out_of_time = True
+            if name in _DENSE and method == "auto" and not self._in_time(self._dense_seconds, deadline):
                 continue
             self._record(name, lambda name=name: self._whole(name, makers[name], bounds))  # type: ignore[misc]
         for name in (name for name in names if name in _LOCAL):
-            self._local(name)
+            if method == name or self._in_time(local_seconds(name, self.obj.net, self.obj.data.num_samples), deadline):
+                self._local(name)
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
             local = max((self.table[name].psi_lower for name in _LOCAL if name in self.table), default=-math.inf)
             if not local > self.table[best].psi_lower / _CELLS_GAIN:
                 self._record(best, lambda: self._over_cells(best, bounds[best]))
         self._enclosed = None
+
+    def _in_time(self, seconds: float, deadline: float) -> bool:
+        """Whether what takes so long at the least may be finished; else it would hold up everything."""
+        late = monotonic() + seconds > deadline
+        self.out_of_time |= late
+        return not late
 
     def _auto(self) -> list[str]:
         """The bounds of the whole region that are cheap enough."""
@@ -134,7 +141,8 @@ class Run:
         if not chosen or self.stop[0]:
             return
         if "units" in chosen:
-            share = None if time_limit is None else time_limit * (_UNIT_SHARE if len(chosen) > 1 else 1.0)
+            part = 1.0 if len(chosen) == 1 else _UNIT_SHARE_BESIDE_FULL if "full" in chosen else _UNIT_SHARE
+            share = None if time_limit is None else time_limit * part
             began = monotonic()
             self._units(share, psi_upper)
             chosen.remove("units")

@@ -115,9 +115,13 @@ def _bound_with(
     parts = [x for part in (found.residual, found.squares) for x in (part.head, part.half, part.tail, part.rest)]
     if not all(np.isfinite(x).all() for x in (*parts, found.cubic)):
         return nothing
+    if cancelled[0]:
+        return None
     lifted = Lifted(found, float(region.radius) * (1.0 + gamma(4)))
     if not np.isfinite(lifted.gram).all():
         return nothing
+    if cancelled[0]:
+        return None
     state = _promising(lifted, known) if start is None else _renewed(lifted, start, cancelled)
     if state is None:
         return nothing

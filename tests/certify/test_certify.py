@@ -320,9 +320,16 @@ def test_memory_is_not_promised(small: ph.Objective) -> None:
         ({"region": ph.Box(np.zeros(3), np.ones(3))}, InputError, "parameters"),
         ({"method": "momentum"}, InputError, "Did you mean 'moment'"),
         ({"method": None}, InputTypeError, "method"),
+        ({"psi_upper": "low"}, InputTypeError, "psi_upper is 'low'"),
+        ({"psi_upper": np.zeros(3)}, InputTypeError, "psi_upper"),
+        ({"psi_upper": np.nan}, InputError, "psi_upper is nan"),
+        ({"psi_upper": 10**400}, InputError, "psi_upper is inf"),
+        ({"progress": 3}, InputTypeError, "progress is 3"),
+        ({"cancel": [0]}, InputTypeError, "cancel"),
+        ({"cancel": np.zeros(1)}, InputTypeError, "cancel"),
     ],
 )
 def test_bad_arguments(small: ph.Objective, change: dict[str, Any], error: type[Exception], text: str) -> None:
     arguments: dict[str, Any] = {"obj": small, "region": ph.Box(-1, 1), "method": "auto", **change}
     with pytest.raises(error, match=text):
-        certify(arguments["obj"], arguments["region"], arguments["method"])
+        certify(**arguments)

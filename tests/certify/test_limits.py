@@ -32,6 +32,26 @@ def test_whole_matrices_that_do_not_fit_into_the_time_are_left_out(monkeypatch: 
     assert "centre" in Certification(obj, box.bind(obj)).roots("auto").certificate().table
 
 
+def test_bounds_of_small_balls_that_do_not_fit_into_the_time_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    obj, ball = problem([2, 2, 1]), ph.Ball(radius=0.01)
+    fits = Certification(obj, ball.bind(obj)).roots("auto", 1000.0)
+    assert fits.certificate().table["taylor"].psi_lower > -np.inf and not fits.out_of_time
+    monkeypatch.setattr(portfolio, "local_seconds", lambda *_: 1001.0)
+    late = Certification(obj, ball.bind(obj)).roots("auto", 1000.0)
+    assert "taylor" not in late.certificate().table and late.out_of_time
+    for again in (Certification(obj, ball.bind(obj)).roots("auto"), Certification(obj, ball.bind(obj)).roots("taylor", 1000.0)):
+        assert "taylor" in again.certificate().table and not again.out_of_time
+
+
+def test_a_method_that_reaches_any_accuracy_has_most_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr(portfolio.Run, "_units", lambda _self, share, _goal: shares.append(share))
+    for widths in ([1, 1, 1], [2, 3, 1]):
+        obj = problem(widths)
+        Certification(obj, ph.Ball(radius=0.5).bind(obj)).refine("auto", 1.0, psi_upper=-1e-300)
+    assert shares == [0.1, 1.0]
+
+
 def test_a_matrix_bound_asked_for_by_name_ends_with_its_time() -> None:
     obj = problem([20, 24, 3], 30)
     certificate = ph.certify(obj, ph.Box(-0.1, 0.1), "centre", time_limit=1e-6)

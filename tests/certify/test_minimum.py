@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
 import pyhess as ph
 from pyhess.certify import certify
@@ -44,6 +45,21 @@ def test_a_known_minimum() -> None:
     assert around.lower == 0.0 and around.upper < 1e-12
 
 
+def test_the_upper_end_is_not_a_saddle() -> None:
+    """The convexified loss of a tanh network on a box about zero has its minimiser at a constant network."""
+    rng = np.random.default_rng(313)
+    obj = ph.Objective(ph.MLP([2, 3, 1]), ph.Dataset(rng.standard_normal((9, 2)), rng.standard_normal(9)))
+    box = ph.Box(-0.5, 0.5).bind(obj)
+    starts, bounds = box.sample(10, rng=rng), [(-0.5, 0.5)] * obj.num_params
+    ends = [minimize(obj.value, start, jac=obj.gradient, bounds=bounds).fun for start in starts]
+    found = ph.certify_minimum(obj, box)
+    assert found.lower <= min(ends) and found.upper <= min(ends) * (1.0 + 1e-6)
+    assert found.upper == pytest.approx(obj.value(found.theta), rel=1e-12)
+    constant = np.zeros(obj.num_params)
+    constant[-1] = np.clip(obj.targets.mean(), -0.5, 0.5)
+    assert found.upper < 0.9 * obj.value(constant)
+
+
 def test_a_convex_loss_has_no_gap() -> None:
     rng = np.random.default_rng(239)
     x, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
@@ -77,6 +93,8 @@ def test_bad_arguments() -> None:
     smooth = ph.Objective(ph.MLP([1, 2, 1]), obj.data)
     with pytest.raises(InputError, match="another problem"):
         ph.certify_minimum(smooth, ph.Box(-1.0, 1.0), certify(smooth, ph.Box(-2.0, 2.0), "moment"))
+    with pytest.raises(InputTypeError, match="certificate is 3; pass what certify returns"):
+        ph.certify_minimum(smooth, ph.Box(-1.0, 1.0), 3)  # type: ignore[arg-type]
     with pytest.raises(InputTypeError, match="Box and Ball"):
         ph.certify_minimum(smooth, ph.Intersection([ph.Box(-1.0, 1.0), ph.Ball(0.0, 1.0)]))
     with pytest.raises(InputTypeError, match=r"pyhess\.Objective"):
