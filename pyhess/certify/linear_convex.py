@@ -46,7 +46,9 @@ def scalar_model(obj: Objective) -> Scalar | None:
     return Scalar(np.array(z, dtype=np.float64), obj.data.normalized_weights, mass, targets[:, 0], obj.loss, length)
 
 
-def exact_scalar(obj: Objective, region: Ball | Box) -> tuple[float, float, str] | None:
+def exact_scalar(
+    obj: Objective, region: Ball | Box, cancelled: npt.NDArray[np.int32] | None = None
+) -> tuple[float, float, str] | None:
     """(psi_lower, psi_upper, formula); None where no formula is known, or its maximum is not found in reasonable time.
 
     ``obj`` has one hidden layer with the identity as activation; ``region`` is bound to it.
@@ -65,7 +67,7 @@ def exact_scalar(obj: Objective, region: Ball | Box) -> tuple[float, float, str]
         if obj.net.widths[1] < 2 or model.z.shape[1] > _MAX_DIM or model.loss == "squared_error":
             return None
         reach = _spindle(obj, model, region) if isinstance(region, Ball) else _sides(obj, region)
-        both = None if reach is None else largest_gradient(model, reach)
+        both = None if reach is None else largest_gradient(model, reach, cancelled)
         if both is None:
             return None
         lower, upper = both

@@ -131,9 +131,11 @@ class Sides:
         return np.clip(beta, self.low, self.high)
 
 
-def largest_gradient(model: Scalar, reach: Spindle | Sides) -> tuple[float, float] | None:
-    """(lower, upper) end of the maximum of |g|; None if the two do not meet within the work allowed."""
-    return _Maximum(model, reach).solve()
+def largest_gradient(
+    model: Scalar, reach: Spindle | Sides, cancelled: npt.NDArray[np.int32] | None = None
+) -> tuple[float, float] | None:
+    """(lower, upper) end of the maximum of |g|; None if the two do not meet within the work allowed, or until it is cancelled."""
+    return _Maximum(model, reach).solve(np.zeros(1, dtype=np.int32) if cancelled is None else cancelled)
 
 
 class _Maximum:
@@ -156,7 +158,7 @@ class _Maximum:
         self.h_error = float((self.weighted * lengths**2 * p_error).sum()) * (1.0 + gamma(n + 80)) + gamma(n + 96) * self.bend
         self.cells = 0
 
-    def solve(self) -> tuple[float, float] | None:
+    def solve(self, cancelled: npt.NDArray[np.int32]) -> tuple[float, float] | None:
         if not max(self.farthest, self.size, self.bend) <= _LARGEST:
             return None
         n, dim = self.model.z.shape
@@ -173,7 +175,7 @@ class _Maximum:
             low, high, bounds = low[keep], high[keep], bounds[keep]
             if not len(bounds):
                 break
-            if self.cells >= most:
+            if self.cells >= most or cancelled[0]:
                 return None
             order = np.argsort(-bounds, kind="stable")
             chosen, rest = order[:_ROUND], order[_ROUND:]

@@ -60,8 +60,8 @@ class _Moments:
     errors: tuple[float, float, float]
 
 
-def exact_linear(obj: Objective, region: Region) -> ExactValue | None:
-    """The exact psi of a two-layer linear network; None where no formula is known.
+def exact_linear(obj: Objective, region: Region, cancelled: npt.NDArray[np.int32] | None = None) -> ExactValue | None:
+    """The exact psi of a two-layer linear network; None where no formula is known, or if it was cancelled.
 
     Parameters
     ----------
@@ -69,6 +69,8 @@ def exact_linear(obj: Objective, region: Region) -> ExactValue | None:
         One hidden layer with the identity as activation, in general of two or more units.
     region : Region
         A ball around the origin, or a box with the same ranges for all hidden units.
+    cancelled : (1,) int32 array, optional
+        Raised to end early.
     """
     net = obj.net
     if net.num_layers != 2 or net.activations != ("identity",):
@@ -78,7 +80,7 @@ def exact_linear(obj: Objective, region: Region) -> ExactValue | None:
         return None
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         if obj.loss != "squared_error" or net.widths[1] < 2:
-            ends = exact_scalar(obj, region)
+            ends = exact_scalar(obj, region, cancelled)
             found = None if ends is None else ExactValue(*ends)
         elif isinstance(region, Box):
             found = _box(obj, region)

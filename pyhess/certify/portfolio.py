@@ -54,6 +54,8 @@ DENSE_PARAMS_MAX = 8000
 _UNIT_WORK, _UNIT_CELLS = 1e8, (256, 6000)
 #: Its share of a limit, and that where ``full`` applies, which reaches any accuracy.
 _UNIT_SHARE, _UNIT_SHARE_BESIDE_FULL = 0.8, 0.1
+#: Radii whose squares and third powers are numbers.
+_RADII = 1e-100, 1e150
 #: Cutting a ball into cells brings no bound closer to zero than by about this factor.
 _CELLS_GAIN = 3.0
 #: Multiplications that cutting a ball into cells may use (the joint bounds take most of them), and the number of cells.
@@ -69,6 +71,7 @@ class Run:
         self.stop = stop
         self.progress = progress
         self.whole = whole_cell(obj.net, region)
+        self._has_powers = isinstance(region, Box) or _RADII[0] <= region.radius <= _RADII[1]
         self.table: dict[str, MethodResult] = {}
         #: Whether a time limit ended some of the work.
         self.out_of_time = False
@@ -127,7 +130,7 @@ class Run:
         """The branch and bound methods that apply."""
         if "exact" in self.table:
             return []
-        names = ["units"] if unit_bound_applies(self.obj, self.region) else []
+        names = ["units"] if self._has_powers and unit_bound_applies(self.obj, self.region) else []
         names += ["full"] if full_applies(self.obj) else []
         names += ["cells"] if cells_apply(self.obj, self.region) else []
         return [*names, "boxes"] if isinstance(self.region, Box) and boxes_apply(self.obj) else names
@@ -151,6 +154,10 @@ class Run:
             time_limit = None if time_limit is None else time_limit - spent
         if not chosen or self.stop[0] or (time_limit is not None and time_limit <= 0.0):
             return
+        known = max((row.psi_lower for row in self.table.values()), default=-math.inf)
+        if time_limit is not None and self._moment_seconds > time_limit and known > -math.inf:
+            self.out_of_time = True  # one cell would take longer
+            return
         if self._portfolio is None:
             makers = {
                 "full": lambda: full_subdivision(self.obj, self.region),
@@ -158,7 +165,6 @@ class Run:
                 "cells": lambda: cell_subdivision(self.obj, self.region),
             }
             self._portfolio = Portfolio({name: makers[name] for name in chosen}, cell_costs(self.obj))
-        known = max((row.psi_lower for row in self.table.values()), default=-math.inf)
         began = monotonic()
         try:
             self._portfolio.work(self.stop, time_limit, psi_upper, known, self.progress)
@@ -169,7 +175,7 @@ class Run:
     def _exact(self, *, asked: bool) -> bool:
         """Look for a closed form; whether there is one."""
         began = perf_counter()
-        value = exact_linear(self.obj, self.region)
+        value = exact_linear(self.obj, self.region, self.stop) if self._has_powers else None
         if value is not None:
             self.formula = value.formula
             self.table["exact"] = MethodResult(value.psi_lower, perf_counter() - began, 1)
@@ -231,7 +237,7 @@ class Run:
         """Whether a method for small balls is for this problem."""
         net, samples = self.obj.net, self.obj.data.num_samples
         knows = taylor_knows(net, samples) if local == "taylor" else third_knows(net, samples, self.obj.loss)
-        return isinstance(self.region, Ball) and knows
+        return isinstance(self.region, Ball) and self._has_powers and knows
 
     def _local(self, name: str) -> None:
         """A method for small balls, with the multipliers that prove its bound."""
@@ -253,6 +259,11 @@ class Run:
         self._record(name, found)
         if name in self.table:
             self.table[name] = replace(self.table[name], multipliers=multipliers)
+
+    @property
+    def _moment_seconds(self) -> float:
+        """Seconds that the moment bound took for the whole region."""
+        return self.table["moment"].seconds if "moment" in self.table else 0.0
 
     @property
     def _dense_seconds(self) -> float:

@@ -226,7 +226,8 @@ def covers(cover: Cover, low: FloatArray, high: FloatArray) -> bool:
             continue
         middle = 0.5 * start + 0.5 * end
         below, above = cover.high[part] <= middle, cover.low[part] >= middle
-        whole = np.flatnonzero((below | above).all(axis=0))
+        # Parameters with no number between their ends cannot be halved, and lie on one side of the middle for all boxes.
+        whole = np.flatnonzero((below | above).all(axis=0) & (start < middle) & (middle < end))
         if whole.size == 0:
             return False
         k = int(whole[0])

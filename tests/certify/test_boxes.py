@@ -164,6 +164,20 @@ def test_covers_know_gaps() -> None:
     assert cover.bound.min() == search.psi_lower
 
 
+def test_boxes_that_cannot_be_halved_any_more_cover_as_well() -> None:
+    def narrow(lows: Any, highs: Any, bounds: Any, splits: Any) -> None:
+        """Worst where both parameters are one, so that boxes there shrink to neighbouring numbers."""
+        bounds[:], splits[:] = -highs.sum(axis=1), -1
+
+    search = Subdivision(narrow, np.zeros(2), np.ones(2))
+    search.run(Limits(GO, max_cells=10**4))
+    cover = search.cover()
+    assert search.cells < 10**4 and (np.nextafter(cover.low, 2.0) >= cover.high).all(axis=1).any()
+    assert covers(cover, search.low, search.high)
+    keep = np.arange(cover.bound.size) != int(cover.bound.argmin())
+    assert not covers(type(cover)(cover.low[keep], cover.high[keep], cover.bound[keep]), search.low, search.high)
+
+
 @pytest.fixture
 def deep() -> ph.Objective:
     rng = np.random.default_rng(76)

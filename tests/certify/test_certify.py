@@ -306,6 +306,17 @@ def test_cancelling_keeps_what_is_proved() -> None:
     assert c.psi_lower <= whole.psi_lower * (1 - 1e-9)
 
 
+@pytest.mark.parametrize("activation", ["tanh", "identity"])
+@pytest.mark.parametrize("radius", [1e-160, 1e160])
+def test_radii_whose_powers_are_no_numbers(small: ph.Objective, activation: str, radius: float) -> None:
+    obj = ph.Objective(ph.MLP([3, 2, 1], activation), small.data)
+    found = certify(obj, ph.Ball(radius=radius))
+    assert {"moment", "blocks"} <= set(found.table) and not {"taylor", "third", "units", "exact"} & set(found.table)
+    lowest = np.linalg.eigvalsh(obj.hessian(np.zeros(obj.num_params)).to_dense())[0]
+    assert found.psi_lower <= lowest + 1e-14
+    assert found.psi_lower >= 1.0001 * lowest if radius < 1.0 else found.psi_lower < -1e100
+
+
 def test_memory_is_not_promised(small: ph.Objective) -> None:
     obj = ph.Objective(ph.MLP([3, 3000, 1]), small.data)
     with pytest.raises(MemoryLimitError, match="moment"):
