@@ -12,6 +12,7 @@ of the outputs, e their third order and the rest, and any 0 < eta <= 1, as (x + 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -92,11 +93,13 @@ def taylor_hessian(
     layers = Layers(net, np.array(region.center), float(region.radius) * (1.0 + gamma(4)))
     weights = data.normalized_weights
     rows = max(1, _BLOCK_NUMBERS // (max(net.widths[1:]) * size * len(triples(size))))
-    sums = _Sums(layers, loss, 16 * net.num_layers * -(-data.num_samples // rows))
-    for begin in range(0, data.num_samples, rows):
+    # On balls that are much too large the first datum tells.
+    begins = [0, *range(1, data.num_samples, rows)]
+    sums = _Sums(layers, loss, 16 * net.num_layers * len(begins))
+    for begin, end in pairwise([*begins, data.num_samples]):
         if cancelled[0]:
             return None
-        part = slice(begin, begin + rows)
+        part = slice(begin, end)
         sums.add(data.X[part], targets[part], weights[part], 1.0 if kept is None else kept[part, None])
         gone = sums.residual.rest + sums.taken  # which grows
         if not np.isfinite(gone).all() or float(np.linalg.eigvalsh(gone + gone.T)[-1]) > 2.0 * most:
