@@ -62,3 +62,30 @@ class JointSets:
     def those(self, chosen: npt.NDArray[np.bool_]) -> JointSets:
         """Some of the ranges."""
         return JointSets(self.rooms[chosen], self.floors[chosen], self.matrices[chosen], self.scales[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class AlikeSets:
+    """Hidden units that are all alike: |A F(d, c)| <= t (|d|² + c² + floor) in K ways, for |d|² + c² <= room².
+
+    F(d, c) = f(d) + kv c 1/sqrt(M), with M the number of the other units and the output bias's change c sqrt(M) shared out among
+    them; without biases F = f.
+
+    Attributes
+    ----------
+    rooms, floors : (K,) arrays
+        In any order.
+    matrices : (K, n, n) array
+        The A.
+    scales : (K,) array
+        The t.
+    """
+
+    rooms: FloatArray
+    floors: FloatArray
+    matrices: FloatArray
+    scales: FloatArray
+
+    def those(self, chosen: npt.NDArray[np.bool_]) -> AlikeSets:
+        """Some of the ways."""
+        return AlikeSets(self.rooms[chosen], self.floors[chosen], self.matrices[chosen], self.scales[chosen])
