@@ -66,7 +66,8 @@ class JointSets:
 
 @dataclass(frozen=True, eq=False)
 class AlikeSets:
-    """Hidden units that are all alike: |A F(d, c)| <= t (|d|² + c² + floor) in K ways, for |d|² + c² <= room².
+    """Hidden units that are all alike, without output weights at the centre: |A F(d, c)| <= t (|d|² + c² + floor) in K ways, for
+    changes d = (x, y) with |x| <= room.
 
     F(d, c) = f(d) + kv c 1/sqrt(M), with M the number of the other units and the output bias's change c sqrt(M) shared out among
     them; without biases F = f.
@@ -74,7 +75,7 @@ class AlikeSets:
     Attributes
     ----------
     rooms, floors : (K,) arrays
-        In any order.
+        From the largest to the smallest.
     matrices : (K, n, n) array
         The A.
     scales : (K,) array
@@ -89,3 +90,9 @@ class AlikeSets:
     def those(self, chosen: npt.NDArray[np.bool_]) -> AlikeSets:
         """Some of the ways."""
         return AlikeSets(self.rooms[chosen], self.floors[chosen], self.matrices[chosen], self.scales[chosen])
+
+    def joined(self, more: AlikeSets) -> AlikeSets:
+        """Both, from the largest room to the smallest."""
+        names = ("rooms", "floors", "matrices", "scales")
+        order = np.argsort(-np.concatenate([self.rooms, more.rooms]), kind="stable")
+        return AlikeSets(*(np.concatenate([getattr(self, name), getattr(more, name)])[order] for name in names))
