@@ -34,6 +34,9 @@ _STEPS, _INSIDE = 60, 1.0 - 1e-9
 #: The least square of the room for c, as a share of all, and what keeps lam from zero.
 _LEAST, _BEYOND = 1e-6, 1.0 + 1e-9
 
+#: Share of the square of what w.f moves over a box that its Y reckons with.
+_OF_MOVED = 0.1
+
 
 class AlikeProof:
     """The sets around what all hidden units but one and the output bias add, each proved once."""
@@ -71,7 +74,10 @@ class _Alike:
     def side(self, here: Local) -> Side:
         """With the Y of each box that seems to prove the most."""
         at, moved = (x.astype(np.float64) for x in (here.extra.size(), here.moved))
-        b, square, t2 = np.sqrt(at**2 + moved**2), self._squares(here) + self._floor, self.t**2
+        b, t2 = np.sqrt(at**2 + _OF_MOVED * moved**2), self.t**2
+        # boxes that have much to spare are largest for the R at their near end
+        nearer = np.maximum(self._squares(here) - (np.abs(here.middle) * here.half).sum(axis=1), 0.0)
+        square = nearer + self._floor
         c = np.minimum(self._shift(b, square), np.sqrt(np.maximum(self._left(here), _LEAST * self.room**2)))
         along = np.divide(b, c, out=np.zeros_like(b), where=c > 0.0) + float(self._length.hi)
         y = _BEYOND * np.maximum(square + c * c, along / (2.0 * t2))

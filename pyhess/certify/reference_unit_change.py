@@ -26,9 +26,10 @@ _MOST, _NUMBERS = 400_000, 400_000
 
 @dataclass(frozen=True)
 class Local:
-    """Of boxes (B, P): the middles, A f ± rounding in the Euclidean norm and w.f there, and how far w.f may be from it in the box."""
+    """Of boxes (B, P): middles and halves, A f ± rounding in the Euclidean norm and w.f there, and how far w.f may be from it in the box."""
 
     middle: FloatArray
+    half: FloatArray
     at: Range  # (B, n)
     rounding: Range  # (B,)
     extra: Range  # (B,)
@@ -69,7 +70,7 @@ def holds(change: Change, claim: Claim, deadline: float) -> bool | None:
             return False
         boxes = work.pop()
         count += len(boxes)
-        proved, violated, side = tested(change, claim, boxes)
+        proved, violated, side = on_boxes(change, claim, boxes)
         if violated:
             return None
         boxes, side = boxes[~proved], side[~proved]
@@ -124,8 +125,8 @@ class Change:
         return value, stacked(slopes, 1), stacked(second, 1), rest.hi
 
 
-def tested(change: Change, claim: Claim, boxes: FloatArray
-           ) -> tuple[npt.NDArray[np.bool_], bool, npt.NDArray[np.int64]]:  # fmt: skip
+def on_boxes(change: Change, claim: Claim, boxes: FloatArray
+             ) -> tuple[npt.NDArray[np.bool_], bool, npt.NDArray[np.int64]]:  # fmt: skip
     """For which boxes (B, 2, P) the claim is shown, whether a point inside shows the contrary, and where to cut."""
     low, high = boxes[:, 0], boxes[:, 1]
     centre = 0.5 * (low + high)
@@ -151,7 +152,7 @@ def tested(change: Change, claim: Claim, boxes: FloatArray
     blur = Range(matmul(Range(rest), sizes).hi)
     rounding = Range(length(matmul(Range(r0), sizes).hi[:, :-1]))
     moved = (Range(q1.size()[..., -1]) * h).sum(1) + (Range(q2.size()[..., -1]) * pairs).sum(1) * _HALF + blur[:, -1]
-    here = Local(centre, q0[:, :-1], rounding, q0[:, -1], moved.hi)
+    here = Local(centre, half.astype(np.float64), q0[:, :-1], rounding, q0[:, -1], moved.hi)
     side = claim.side(here)
     q0, q1, q2, blur = (_with_last(q, side.scale) for q in (q0, q1, q2, blur))
     e = Range(length(blur.hi))
@@ -159,10 +160,12 @@ def tested(change: Change, claim: Claim, boxes: FloatArray
     base = q0.square().sum(1) - side.pull * middle.square().sum(1) - side.rest
     along = Range((dot(q0[:, None], q1, 2) - pull * middle).size()) * h * _TWO
     bends = dot(q1[:, left], q1[:, right], 2) + dot(q0[:, None], q2, 2)
-    grown = np.where(left == right, np.maximum((bends - pull).hi, wide(0.0)), bends.size())
+    same = left == right
     # The last parameter alone has no second derivative.
-    last_one = Range(np.maximum((dot(q1[:, -1], q1[:, -1], 1) - side.pull).hi, wide(0.0))) * h[:, -1].square()
-    across = (Range(grown) * pairs).sum(1) + last_one
+    own = dot(q1[:, -1], q1[:, -1], 1).reshape(-1, 1)
+    squares = Range(np.concatenate([bends.lo[:, same], own.lo], 1), np.concatenate([bends.hi[:, same], own.hi], 1)) - pull
+    alone = _highest(along.hi, (squares * h.square()).hi)
+    grown = Range(np.where(same, wide(0.0), bends.size())) * pairs
     first = (Range(length(q1.size())) * h).sum(1)
     lengths = Range(length(q2.size())) * pairs
     curved = lengths.sum(1) * _HALF
@@ -170,17 +173,23 @@ def tested(change: Change, claim: Claim, boxes: FloatArray
     sharp = dot(Range(matmul(_with_last(q0, side.scale), rows).size()), Range(rest), 1).hi
     plain = (Range(length(q0.size())) * e).hi
     last = more + _TWO * Range(np.minimum(sharp, plain))
-    worst = (base + along.sum(1) + across + last).hi
+    worst = (base + Range(alone).sum(1) + grown.sum(1) + last).hi
     proved = outside | np.asarray(worst <= 0.0)
-    shares = along.hi.astype(np.float64)
-    shares[:, -1] += last_one.hi.astype(np.float64)
-    kinks = (Range(grown) * pairs + lengths * (first * _TWO + curved)[:, None]).hi.astype(np.float64)
+    shares = alone.astype(np.float64)
+    kinks = (grown + lengths * (first * _TWO + curved)[:, None]).hi.astype(np.float64)
     for k, (p, q) in enumerate(zip(left, right, strict=True)):
         shares[:, p] += kinks[:, k]
         shares[:, q] += kinks[:, k]
     reach = np.append(np.abs(change.inputs).mean(axis=0), 0.1) * half.astype(np.float64)
     shares += reach / reach.sum(axis=1, keepdims=True) * last.hi.astype(np.float64)[:, None]
     return proved, bool(claim.contrary(here).any()), np.nan_to_num(shares, nan=1e300, posinf=1e300).argmax(axis=1)
+
+
+def _highest(slope: Wide, square: Wide) -> Wide:
+    """Upper bound of slope x + square x² for 0 <= x <= 1, slope >= 0."""
+    end = slope >= -2.0 * square
+    inside = Range(slope).square() / Range(np.where(end, wide(1.0), -4.0 * square))
+    return wide(np.where(end, up(slope + square), inside.hi))
 
 
 def _with_last(q: Range, scale: Range) -> Range:
