@@ -15,6 +15,8 @@ with a Y of their own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -38,12 +40,21 @@ _LEAST, _BEYOND = 1e-6, 1.0 + 1e-9
 _OF_MOVED = 0.1
 
 
+@dataclass(frozen=True)
+class AlikeSet:
+    """All that others add is x C e ± missing with x = rho² + floor, |e| <= 1, for rho up to the room."""
+
+    room: Range
+    floor: Range
+    around: Ellipsoid
+
+
 class AlikeProof:
     """The sets around what all hidden units but one and the output bias add, each proved once."""
 
     def __init__(self, one: UnitProblem, problem: Problem, units: Units, sets: AlikeSets, deadline: float) -> None:
         self.broken = False
-        self.found: list[tuple[Range, Range, Ellipsoid]] = []
+        self.found: list[AlikeSet] = []
         many = Range(wide(float(len(units.kinds) - 1)))
         bias = problem.scale[1] / many.root() if problem.bias else Range(wide(0.0))
         change = Change(one, (problem.scale[0], problem.scale[1]), units.u[0][0], units.v[0][0, 0])
@@ -57,7 +68,7 @@ class AlikeProof:
             reach = Range(wide(room)).square() + total
             around = ellipsoid(matrix, claim.t, reach) if proved else None
             if around is not None:
-                self.found.append((Range(wide(room)), total, around))
+                self.found.append(AlikeSet(Range(wide(room)), total, around))
 
 
 class _Alike:

@@ -1,8 +1,8 @@
 """What one hidden unit's change of weights adds to one output, over boxes; for checking certificates.
 
 A change d = (x, y) of a unit's parameters changes the outputs by f(d) = (v0 + kv y) phi(s0 + ku z.x) - v0 phi(s0), an entry per
-datum. Statements of the kind |A f(d)|² + (s w.f(d))² <= p |d|² + q are shown on boxes by Taylor's theorem, the constant, linear and
-quadratic terms of both sides each as a whole, so that they cancel where an ellipsoid touches; boxes are cut until they are shown.
+datum. That |A f|² + (s w.f)² <= p |d|² + q is shown on boxes by Taylor's theorem, the constant, linear and quadratic terms of
+both sides each as a whole, so that they cancel where an ellipsoid touches; boxes are cut until it is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST, _NUMBERS = 400_000, 400_000
 
 @dataclass(frozen=True)
 class Local:
-    """Of boxes (B, P): middles and halves, A f ± rounding in the Euclidean norm and w.f there, and how far w.f may be from it in the box."""
+    """Of boxes (B, P): middles and halves; A f at the middles, a bound of its error, w.f, and a bound of how far that moves."""
 
     middle: FloatArray
     half: FloatArray

@@ -19,7 +19,7 @@ from .reference_hessian import Problem
 from .reference_interval import Range, Wide, length, matmul, wide, zeros
 from .reference_unit_block import UnitProblem
 from .reference_unit_change import Change, Local, Side, holds
-from .unit_cover import JointSets
+from .unit_cover import AlikeSets, JointSets
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -30,10 +30,10 @@ MORE = 1.005
 _BOX_SECONDS = 6e-5
 
 
-def ellipsoid_seconds(sets: JointSets, dim: int) -> float:
+def ellipsoid_seconds(sets: JointSets | AlikeSets, dim: int) -> float:
     """Time that their proofs take in long doubles, roughly."""
-    ranges, units, n = sets.matrices.shape[:3]
-    return float(ranges * units * n) * 4.0 * 8.0 ** (dim + 1) * _BOX_SECONDS
+    boxes = 4.0 * 8.0 ** (dim + 1) if isinstance(sets, JointSets) else 3.0 * 10.0 ** (dim + 1)
+    return float(sets.scales.size * sets.matrices.shape[-1]) * boxes * _BOX_SECONDS
 
 
 @dataclass(frozen=True)
