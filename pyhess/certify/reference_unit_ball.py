@@ -75,7 +75,8 @@ class BallRest:
         self._one = one
         units = Units.of(problem, wide(region.center), wide(region.center))
         others = units.others(unit)
-        self._square = Range(wide(region.radius)).square()
+        self._radius = wide(region.radius)
+        self._square = Range(self._radius).square()
         dim, outputs = one.dim, one.outputs
         self._scale = Range(
             np.concatenate([np.repeat(problem.scale[layer].lo, size) for layer, size in ((0, dim), (1, outputs))]),
@@ -131,9 +132,10 @@ class BallRest:
         return (Range(nearest) / self._scale).square()
 
     def _room(self, cells: FloatArray) -> Range:
-        """Rho (B,), rounded up."""
+        """Rho (B,), rounded up, but to no more than the radius."""
         left = self._square - self._distances(cells).sum(1)
-        return Range(np.maximum(left.hi, wide(0.0))).root()
+        rho = Range(np.maximum(left.hi, wide(0.0))).root()
+        return Range(np.minimum(rho.lo, self._radius), np.minimum(rho.hi, self._radius))
 
     def _model(self, problem: Problem, centre: tuple[Range, Range, Range], zero: bool) -> None:
         one, (u0, v0, c0) = self._one, centre
