@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -22,7 +23,7 @@ from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_unit_alike import AlikeProof, _Alike
 from pyhess.certify.reference_unit_ball import BallRest
 from pyhess.certify.reference_unit_block import UnitProblem
-from pyhess.certify.reference_unit_change import Change, on_boxes
+from pyhess.certify.reference_unit_change import Change, _highest, on_boxes
 from pyhess.certify.reference_unit_joint import MORE
 from pyhess.certify.reference_unit_rest import Units
 from pyhess.certify.reference_units import _joint, prove_units
@@ -90,26 +91,30 @@ def climbed(reach: Callable[[Array], Array], steps: Array, room: float, rng: np.
     return steps
 
 
-@cache
-def fitted(activation: str) -> tuple[ph.Objective, Any, AlikeSets]:
-    """Matrices for two rooms with the t that samples need, nearly: whitened samples, scaled."""
-    obj, ball = alike(activation)
+def fit(obj: ph.Objective, ball: Any, room: float, floor: float) -> Array:
+    """A matrix for which samples need t = 1, nearly: samples made white."""
     rng = np.random.default_rng(547)
     size = obj.net.widths[0] + 1 + 2 * int(obj.net.bias)
-    rooms, floors, matrices = np.array([1.0, 0.5]) * ball.radius, np.array([0.01, 0.02]) * ball.radius**2, []
-    for room, floor in zip(rooms, floors, strict=True):
-        steps, matrix = in_ball(rng, 3000, size, room), np.eye(obj.data.num_samples)
+    steps, matrix = in_ball(rng, 3000, size, room), np.eye(obj.data.num_samples)
 
-        def reach(steps: Array, floor: float = floor) -> Array:
-            return np.linalg.norm(added(obj, ball.center, steps) @ matrix.T, axis=1) / ((steps**2).sum(axis=1) + floor)  # noqa: B023
+    def reach(steps: Array) -> Array:
+        return np.linalg.norm(added(obj, ball.center, steps) @ matrix.T, axis=1) / ((steps**2).sum(axis=1) + floor)
 
-        for _ in range(4):
-            x = added(obj, ball.center, steps) / ((steps**2).sum(axis=1, keepdims=True) + floor)
-            axes, turn = np.linalg.eigh(x.T @ x)
-            matrix = (turn / np.sqrt(np.maximum(axes, 1e-3 * axes[-1]))).T
-            farthest = steps[np.argsort(-reach(steps))[:300]]
-            steps = np.concatenate([steps, climbed(reach, farthest, room, rng)])
-        matrices.append(matrix / reach(steps).max())
+    for _ in range(4):
+        x = added(obj, ball.center, steps) / ((steps**2).sum(axis=1, keepdims=True) + floor)
+        axes, turn = np.linalg.eigh(x.T @ x)
+        matrix = (turn / np.sqrt(np.maximum(axes, 1e-3 * axes[-1]))).T
+        farthest = steps[np.argsort(-reach(steps))[:300]]
+        steps = np.concatenate([steps, climbed(reach, farthest, room, rng)])
+    return matrix / reach(steps).max()
+
+
+@cache
+def fitted(activation: str) -> tuple[ph.Objective, Any, AlikeSets]:
+    """Sets for two rooms that hold for a t of 1.03."""
+    obj, ball = alike(activation)
+    rooms, floors = np.array([1.0, 0.5]) * ball.radius, np.array([0.01, 0.02]) * ball.radius**2
+    matrices = [fit(obj, ball, room, floor) for room, floor in zip(rooms, floors, strict=True)]
     return obj, ball, AlikeSets(rooms, floors, np.stack(matrices), np.ones(2))
 
 
@@ -129,38 +134,100 @@ def test_sets_that_hold_are_proved_and_smaller_ones_refuted(activation: str) -> 
         assert smaller.broken and not smaller.found
 
 
+@pytest.mark.usefixtures("doubles")
+def test_what_is_beyond_the_room_does_not_count() -> None:
+    """With a large g the most is needed at the edge of the room, and more beyond."""
+    obj, ball, _ = fitted("gelu")
+    room, floor = 0.6 * ball.radius, 3.0 * ball.radius**2
+    sets = AlikeSets(np.array([room]), np.array([floor]), fit(obj, ball, room, floor)[None], np.array([1.02]))
+    assert len(proof_of(obj, ball, sets).found) == 1
+    assert proof_of(obj, ball, replace(sets, rooms=1.2 * sets.rooms)).broken
+
+
+def part_and_change(obj: ph.Objective, ball: Any) -> tuple[Range, Change]:
+    """The bias's kv/sqrt(M) and a unit's change, for the slow proof."""
+    full = Problem.of(obj)
+    units = Units.of(full, wide(ball.center), wide(ball.center))
+    part = full.scale[1] / Range(wide(float(len(units.kinds) - 1))).root() if obj.net.bias else Range(wide(0.0))
+    return part, Change(UnitProblem.of(full), (full.scale[0], full.scale[1]), units.u[0][0], units.v[0][0, 0])
+
+
+def needed(obj: ph.Objective, ball: Any, matrix: Array, room: float, floor: float, points: Array, errors: Array) -> float:
+    """The least t that the points (B, D + 1) in the ball need with the worst c and any of the errors (E, n) of the outputs."""
+    points = points[(points**2).sum(axis=1) < room**2]
+
+    def reach(points: Array) -> Array:
+        values = added(obj, ball.center, points)[:, None] + errors
+        return np.linalg.norm(values @ matrix.T, axis=2).max(axis=1) / ((points**2).sum(axis=1) + floor)
+
+    if not obj.net.bias:
+        return float(reach(points).max())
+    most = np.sqrt(room**2 - (points**2).sum(axis=1, keepdims=True))
+    points, c, step = np.repeat(points, 101, axis=0), (most * np.linspace(-1.0, 1.0, 101)).ravel(), np.repeat(most / 50.0, 101)
+    for _ in range(3):
+        best = np.argsort(-reach(np.column_stack([points, c])))[:10]
+        points, step = np.repeat(points[best], 101, axis=0), np.repeat(step[best] / 50.0, 101)
+        c = np.repeat(c[best], 101) + np.tile(np.arange(-50, 51), 10) * step
+        limit = np.sqrt(room**2 - (points**2).sum(axis=1))
+        c = np.clip(c, -limit, limit)
+    return float(reach(np.column_stack([points, c])).max())
+
+
 @pytest.mark.parametrize("activation", CASES)
 @pytest.mark.usefixtures("doubles")
 def test_boxes_are_proved_where_samples_allow_it_and_nowhere_else(activation: str) -> None:
-    """For small boxes the least t that is proved is the one that the worst c needs, and the same for all boxes in the ball."""
+    """For small boxes the least t that is proved is the one that the worst c needs; for larger ones it is not below."""
     rng = np.random.default_rng(557)
     obj, ball, sets = fitted(activation)
-    full, bias = Problem.of(obj), int(obj.net.bias)
-    units = Units.of(full, wide(ball.center), wide(ball.center))
-    many = len(units.kinds) - 1
-    part = full.scale[1] / Range(wide(float(many))).root() if bias else Range(wide(0.0))
-    change = Change(UnitProblem.of(full), (full.scale[0], full.scale[1]), units.u[0][0], units.v[0][0, 0])
+    part, change = part_and_change(obj, ball)
     matrix, room, floor = sets.matrices[1], float(sets.rooms[1]), float(sets.floors[1])
     large = 0
     for middle in in_ball(rng, 40, change.size, 0.98 * room):
         half = room * 10.0 ** rng.uniform(-4.0, -0.7) * rng.uniform(0.3, 1.0, change.size)
-        points = middle + half * rng.uniform(-1.0, 1.0, (300, change.size))
-        points[0] = middle
-        points = points[(points**2).sum(axis=1) < room**2]
-        if bias:
-            most = np.sqrt(room**2 - (points**2).sum(axis=1))
-            c = most[:, None] * np.linspace(-1.0, 1.0, 201)
-            points = np.concatenate([np.repeat(points, 201, axis=0), c.reshape(-1, 1)], axis=1)
-        reach = np.linalg.norm(added(obj, ball.center, points) @ matrix.T, axis=1)
-        least = float((reach / ((points**2).sum(axis=1) + floor)).max())
+        moves = [np.zeros(change.size), *rng.uniform(-1.0, 1.0, (40, change.size))]
+        moves += [np.array(corner) for corner in itertools.product([-1.0, 1.0], repeat=change.size)]
+        least = needed(obj, ball, matrix, room, floor, middle + half * np.array(moves), np.zeros((1, len(matrix))))
         box = np.stack([middle - half, middle + half])[None]
-        below, above = (_Alike(matrix, f * least, floor, room, part) for f in (0.999, 1.003 + 6.0 * half.sum() / room))
+        factors = 1.0 - 1e-6, 1.0 + 1e-4 + 6.0 * half.sum() / room
+        below, above = (_Alike(matrix, factor * least, floor, room, part) for factor in factors)
         proved, _, _ = on_boxes(change, below, box)
         assert not proved.any()
         proved, violated, _ = on_boxes(change, above, box)
         assert proved.all() and not violated
         large += half.max() > 0.03 * room
     assert large > 5
+
+
+@pytest.mark.usefixtures("doubles")
+def test_the_highest_point_of_a_parabola() -> None:
+    rng = np.random.default_rng(571)
+    slope, square = np.abs(rng.standard_normal(400)), rng.standard_normal(400)
+    slope[:10], square[10:20] = 0.0, 0.0
+    x = np.linspace(0.0, 1.0, 2001)
+    largest = (slope[:, None] * x + square[:, None] * x * x).max(axis=1)
+    found = _highest(slope, square)
+    assert (found >= largest).all() and (found <= largest + 1e-6).all()
+
+
+@pytest.mark.parametrize("activation", CASES)
+@pytest.mark.usefixtures("doubles")
+def test_what_the_polynomials_leave_out_counts(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much as an error of any signs in the outputs would need, at points."""
+    rng = np.random.default_rng(569)
+    obj, ball, sets = fitted(activation)
+    part, change = part_and_change(obj, ball)
+    matrix, room, floor = sets.matrices[0], float(sets.rooms[0]), float(sets.floors[0])
+    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=obj.data.num_samples)))
+    for middle in in_ball(rng, 15, change.size, 0.9 * room):
+        error = 1e-4 * np.abs(added(obj, ball.center, np.append(middle, 0.0)[None])).max() * rng.random(len(matrix))
+        without, least = (needed(obj, ball, matrix, room, floor, middle[None], by) for by in (0.0 * signs, signs * error))
+        assert least > (1.0 + 1e-6) * without
+        exact = change.pieces
+        with monkeypatch.context() as patched:
+            patched.setattr(change, "pieces", lambda *given, error=error, exact=exact: (*exact(*given)[:3], wide(error[None])))
+            for share, known in ((0.9, False), (2.0, True)):
+                claim = _Alike(matrix, without + share * (least - without), floor, room, part)
+                assert on_boxes(change, claim, np.stack([middle, middle])[None])[0].all() == known
 
 
 @pytest.mark.parametrize("activation", CASES)
@@ -198,7 +265,11 @@ def test_what_the_others_add_lies_in_every_model(activation: str) -> None:
             for _ in range(12):
                 step = without_own(obj, step)
                 step *= rho * (1.0 - 1e-9) / np.linalg.norm(step)
-                reached = w @ others(obj, ball.center + step) - w @ middle
+                whole = others(obj, ball.center + step) - middle
+                # what the inverse in floating point is off
+                off = np.linalg.inv(matrix).astype(np.longdouble) @ matrix.astype(np.longdouble) - np.eye(len(matrix))
+                assert (np.abs(off @ whole) <= slack).all() and off.any()
+                reached = w @ whole
                 assert reached <= width + 1e-9
                 closest = max(closest, reached / width)
                 step = np.array(
