@@ -24,7 +24,7 @@ from pyhess.certify.reference_unit_alike import AlikeProof, _Alike
 from pyhess.certify.reference_unit_ball import BallRest
 from pyhess.certify.reference_unit_block import UnitProblem
 from pyhess.certify.reference_unit_change import Change, _highest, on_boxes
-from pyhess.certify.reference_unit_joint import MORE
+from pyhess.certify.reference_unit_joint import MORE, Ellipsoid, ellipsoid
 from pyhess.certify.reference_unit_rest import Units
 from pyhess.certify.reference_units import _joint, prove_units
 from pyhess.certify.unit_cover import AlikeSets, JointSets
@@ -132,6 +132,35 @@ def test_sets_that_hold_are_proved_and_smaller_ones_refuted(activation: str) -> 
         wrong = sets.those(np.arange(2) == k)
         smaller = proof_of(obj, ball, replace(wrong, scales=0.97 * wrong.scales))
         assert smaller.broken and not smaller.found
+
+
+@pytest.mark.usefixtures("doubles")
+def test_the_inverse_is_off_by_no_more_than_the_farthest_sum_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    obj, ball, sets = fitted("tanh")
+    given: list[tuple[float, float]] = []
+
+    def noted(matrix: Array, t: float, reach: Range) -> Ellipsoid | None:
+        given.append((t, float(reach.hi)))
+        return ellipsoid(matrix, t, reach)
+
+    monkeypatch.setattr("pyhess.certify.reference_unit_alike.ellipsoid", noted)
+    proof_of(obj, ball, replace(sets, scales=1.03 * sets.scales))
+    farthest = sets.rooms**2 + (obj.net.widths[1] - 1) * sets.floors
+    assert given == [(pytest.approx(1.03 * MORE), pytest.approx(x)) for x in farthest]
+    # A matrix that is nearly singular: vectors with A f = t x e are x C e up to what is said to be missing.
+    rng = np.random.default_rng(577)
+    left, right = (np.linalg.qr(rng.standard_normal((6, 6)))[0] for _ in range(2))
+    matrix = (left * 10.0 ** np.arange(0.0, -9.0, -1.5)) @ right
+    found = ellipsoid(matrix, 1.5, Range(wide(2.0)))
+    assert found is not None
+    exact, off = found.columns.hi.astype(np.longdouble) * 2.0, found.missing.astype(np.longdouble)
+    for e in left.T:
+        # the largest f in the direction of an axis, refined until A f = 3 e
+        f = 3.0 * np.linalg.solve(matrix, e).astype(np.longdouble)
+        for _ in range(5):
+            f += np.linalg.solve(matrix, (3.0 * e - matrix.astype(np.longdouble) @ f).astype(float))
+        assert (np.abs(f - exact @ e) <= off).all()
+    assert np.abs(f - exact @ e).max() > 1e-12
 
 
 @pytest.mark.usefixtures("doubles")
@@ -254,6 +283,10 @@ def test_what_the_others_add_lies_in_every_model(activation: str) -> None:
         found = model.rest(cell)
         middle, slack = found.middle.hi[0, :, 0].astype(float), found.slack[0, :, 0].astype(float)
         assert (slack < 1e-9).all() and (found.groups == 0).all()
+        # What the inverse in floating point is off, for the farthest vectors of the ellipsoid.
+        inverse = np.linalg.inv(matrix).astype(np.longdouble)
+        off = inverse @ matrix.astype(np.longdouble) - np.eye(len(matrix))
+        assert off.any() and (slack >= t * (rho**2 + many * floor) * np.linalg.norm(off @ inverse, axis=1)).all()
         closest = 0.0
         for _ in range(6):
             w = rng.standard_normal(obj.data.num_samples)
@@ -265,11 +298,7 @@ def test_what_the_others_add_lies_in_every_model(activation: str) -> None:
             for _ in range(12):
                 step = without_own(obj, step)
                 step *= rho * (1.0 - 1e-9) / np.linalg.norm(step)
-                whole = others(obj, ball.center + step) - middle
-                # what the inverse in floating point is off
-                off = np.linalg.inv(matrix).astype(np.longdouble) @ matrix.astype(np.longdouble) - np.eye(len(matrix))
-                assert (np.abs(off @ whole) <= slack).all() and off.any()
-                reached = w @ whole
+                reached = w @ (others(obj, ball.center + step) - middle)
                 assert reached <= width + 1e-9
                 closest = max(closest, reached / width)
                 step = np.array(
