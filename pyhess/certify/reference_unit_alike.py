@@ -1,16 +1,15 @@
 """Ellipsoids around what hidden units that are all alike add to one output, proved anew for checking certificates.
 
-Each of the M other units takes c = C/sqrt(M) of the output bias's change C, and a unit's change d with its c adds
-F = f(d) + kv c 1/sqrt(M). A file holds A, t, g and r for which |A F| <= t (|d|² + c² + g) for |d|² + c² <= r² is shown here. Then
-all units and the bias together add sum F = (A^-1) t (rho² + M g) e with |e| <= 1, where sum |d|² + C² <= rho² <= r².
+The units' output weights are zero at the centre. Each of the M others takes c = C/sqrt(M) of the output bias's change C, so that
+a change (x, y) of its parameters with its c adds F = y h(x) + kv c 1/sqrt(M), h = kv phi(s0 + ku z.x). A file holds A, t, g and r
+for which |A F| <= t (|x|² + y² + c² + g) for |x| <= r and any y and c is shown here. Then all units and the bias together add
+sum F = (A^-1) t (rho² + M g) e with |e| <= 1, where sum |x|² + y² + C² <= rho² <= r².
 
-With R = |d|² + c², a = kv A 1/sqrt(M), w = A'a and any number Y > 0
+With a = kv A 1/sqrt(M) and w = A'a it is enough that, for some lam > 0 and L = 4 t² (|x|² + g) >= lam + |a|² on a box of x,
 
-    (R + g)² >= 2 Y (R + g) - k (2 Y - k),      k = Y, or the lesser r² + g as long as R <= r²;
-    |A f + c a|² <= |A f|² + |a|² c² + lam c² + (w.f)²/lam      for any lam > 0,
+    |A h|² + (w.h)²/lam <= L:
 
-so with lam = 2 t² Y - |a|² it is enough that |A f|² + (w.f)²/lam <= 2 t² Y (|d|² + g) - t² k (2 Y - k): boxes of d alone are cut,
-with a Y of their own.
+then [L - |A h|², -w.h; -w.h, L - |a|²] is positive semi-definite, so |y A h + c a|² <= (y² + c²) L <= t² (y² + c² + |x|² + g)².
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .reference_hessian import Problem
-from .reference_interval import Range, matmul, wide
+from .reference_interval import Range, Wide, down, matmul, wide, zeros
 from .reference_unit_block import UnitProblem
 from .reference_unit_change import Change, Local, Side, holds
 from .reference_unit_joint import MORE, Ellipsoid, ellipsoid
@@ -30,14 +29,7 @@ from .unit_cover import AlikeSets
 
 FloatArray = npt.NDArray[np.float64]
 
-_ONE, _TWO = Range(wide(1.0)), Range(wide(2.0))
-#: Steps of the search for c, and its largest share of what a ball leaves at a point, for the point to be inside.
-_STEPS, _INSIDE = 60, 1.0 - 1e-9
-#: The least square of the room for c, as a share of all, and what keeps lam from zero.
-_LEAST, _BEYOND = 1e-6, 1.0 + 1e-9
-
-#: Share of the square of what w.f moves over a box that its Y reckons with.
-_OF_MOVED = 0.1
+_ONE, _FOUR = Range(wide(1.0)), Range(wide(4.0))
 
 
 @dataclass(frozen=True)
@@ -57,10 +49,10 @@ class AlikeProof:
         self.found: list[AlikeSet] = []
         many = Range(wide(float(len(units.kinds) - 1)))
         bias = problem.scale[1] / many.root() if problem.bias else Range(wide(0.0))
-        change = Change(one, (problem.scale[0], problem.scale[1]), units.u[0][0], units.v[0][0, 0])
+        outputs = Outputs(one, (problem.scale[0], problem.scale[1]), units.u[0][0])
         for room, floor, matrix, scale in zip(sets.rooms, sets.floors, sets.matrices, sets.scales, strict=True):
-            claim = _Alike(matrix, MORE * float(scale), float(floor), float(room), bias)
-            proved = holds(change, claim, deadline)
+            claim = Around(matrix, MORE * float(scale), float(floor), float(room), bias)
+            proved = holds(outputs, claim, deadline)
             if proved is None:
                 self.broken = True
                 return
@@ -71,56 +63,54 @@ class AlikeProof:
                 self.found.append(AlikeSet(Range(wide(room)), total, around))
 
 
-class _Alike:
-    """|A f + kv c A 1/sqrt(M)| <= t (|d|² + c² + floor) for |d|² + c² <= room²; ``bias`` is kv/sqrt(M), or zero."""
+class Outputs(Change):
+    """The function h of x over boxes."""
+
+    def __init__(self, one: UnitProblem, scale: tuple[Range, Range], u: Range) -> None:
+        super().__init__(one, scale, u, Range(wide(0.0)))
+        self.size = one.dim
+        self.reach = np.abs(self.inputs).mean(axis=0)
+
+    @property
+    def places(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """All pairs, each once."""
+        first, last = np.triu_indices(self.size)
+        return first, last
+
+    def pieces(self, centre: FloatArray, half: Wide) -> tuple[Range, Range, Range, Wide]:
+        """Those of y h at y = 1, without what is due to y."""
+        ones, none = np.ones((len(centre), 1)), zeros((len(centre), 1))
+        value, slopes, second, rest = super().pieces(np.hstack([centre, ones]), wide(np.hstack([half, none])))
+        return value, slopes[:, :-1], second[:, : len(self.places[0])], rest
+
+
+class Around:
+    """|y A h + c a| <= t (|x|² + y² + c² + floor) for |x| <= room; ``bias`` is kv/sqrt(M), or zero."""
 
     def __init__(self, matrix: FloatArray, t: float, floor: float, room: float, bias: Range) -> None:
-        self.matrix, self.t, self.room, self._floor = matrix, t, room, floor
+        self.matrix, self.t, self.room, self._floor = matrix, t, room, Range(wide(floor))
         a = Range(wide(matrix))
         self._along = matmul(a, Range(wide(np.ones((len(matrix), 1)))))[:, 0] * bias
         self.row = matmul(self._along.reshape(1, -1), a)[0]
         self._length = self._along.square().sum(0)
-        self._square, self._limit = Range(wide(t)).square(), Range(wide(room)).square()
+        self._four = _FOUR * Range(wide(t)).square()
 
     def side(self, here: Local) -> Side:
-        """With the Y of each box that seems to prove the most."""
-        at, moved = (x.astype(np.float64) for x in (here.extra.size(), here.moved))
-        b, t2 = np.sqrt(at**2 + _OF_MOVED * moved**2), self.t**2
-        # boxes that have much to spare are largest for the R at their near end
-        nearer = np.maximum(self._squares(here) - (np.abs(here.middle) * here.half).sum(axis=1), 0.0)
-        square = nearer + self._floor
-        c = np.minimum(self._shift(b, square), np.sqrt(np.maximum(self._left(here), _LEAST * self.room**2)))
-        along = np.divide(b, c, out=np.zeros_like(b), where=c > 0.0) + float(self._length.hi)
-        y = _BEYOND * np.maximum(square + c * c, along / (2.0 * t2))
-        end = np.nextafter(float((self._limit + Range(wide(self._floor))).hi), np.inf)
-        large, kept = Range(wide(y)), Range(wide(np.minimum(y, end)))
-        pull = _TWO * self._square * large
-        rest = pull * Range(wide(self._floor)) - self._square * kept * (_TWO * large - kept)
-        return Side(pull, rest, _ONE / (pull - self._length).root())
+        """With the largest lam of each box."""
+        nearest = np.maximum(down(wide(np.abs(here.middle)) - wide(here.half)), wide(0.0))
+        least = self._four * (Range(nearest).square().sum(1) + self._floor)
+        lam = down(least.lo - self._length.hi)
+        scale = (_ONE / Range(np.where(lam > 0.0, lam, wide(1.0))).root()).hi
+        none = Range(zeros(len(here.middle)))
+        return Side(none + self._four, none + self._four * self._floor, Range(np.where(lam > 0.0, scale, wide(np.inf))))
 
     def contrary(self, here: Local) -> npt.NDArray[np.bool_]:
-        """Where it is too large at a middle with the c that makes the most of it, both inside the ball."""
-        b = here.extra.lo.astype(np.float64)
-        most = _INSIDE * np.sqrt(np.maximum(self._left(here), 0.0))
-        c = Range(wide(np.sign(b) * np.minimum(self._shift(np.abs(b), self._squares(here) + self._floor), most)))
-        square = Range(wide(here.middle)).square().sum(1) + c.square()
-        size = (here.at + c[:, None] * self._along).square().sum(1).root() - here.rounding
-        allowed = Range(wide(self.t)) * (square + Range(wide(self._floor)))
-        return np.asarray(square.hi < self._limit.lo) & np.asarray(size.lo > allowed.hi)
-
-    def _squares(self, here: Local) -> FloatArray:
-        return np.asarray((here.middle**2).sum(axis=1))
-
-    def _left(self, here: Local) -> FloatArray:
-        return self.room**2 - self._squares(here)
-
-    def _shift(self, b: FloatArray, square: FloatArray) -> FloatArray:
-        """The c >= 0 at which 2 b c + (|a|² - 2 t² square) c² - t² c⁴ is largest, roughly."""
-        t2 = self.t**2
-        excess = float(self._length.hi) - 2.0 * t2 * square
-        low, high = np.zeros_like(b), np.maximum(np.cbrt(b / t2), np.sqrt(np.maximum(excess, 0.0) / t2))
-        for _ in range(_STEPS):
-            c = 0.5 * (low + high)
-            rising = (2.0 * t2 * c * c - excess) * c < b
-            low, high = np.where(rising, c, low), np.where(rising, high, c)
-        return high
+        """Where it is too large at a middle inside, for the y and c that make the most of it."""
+        first, last = (here.at.square().sum(1).hi.astype(np.float64), float(self._length.hi))
+        turn = 0.5 * np.arctan2(2.0 * here.extra.lo.astype(np.float64), first - last)
+        y, c = Range(wide(np.cos(turn))), Range(wide(np.sin(turn)))
+        reach = (here.at * y[:, None] + self._along * c[:, None]).square().sum(1).root() - here.rounding
+        square = Range(wide(here.middle)).square().sum(1)
+        allowed = (self._four * (square + self._floor)).root() * (y.square() + c.square()).root()
+        inside = np.asarray(square.hi < Range(wide(self.room)).square().lo)
+        return inside & np.asarray(reach.lo > allowed.hi)

@@ -94,6 +94,8 @@ class Change:
         self._z = Range(one.z)
         self.inputs = one.z.astype(np.float64)
         self.size = one.dim + 1
+        #: How far each parameter moves f, roughly.
+        self.reach = np.append(np.abs(self.inputs).mean(axis=0), 0.1)
         self._at = one.phi(0, dot(self._z, u[None], 1))[None]
 
     @property
@@ -161,9 +163,11 @@ def on_boxes(change: Change, claim: Claim, boxes: FloatArray
     along = Range((dot(q0[:, None], q1, 2) - pull * middle).size()) * h * _TWO
     bends = dot(q1[:, left], q1[:, right], 2) + dot(q0[:, None], q2, 2)
     same = left == right
-    # The last parameter alone has no second derivative.
-    own = dot(q1[:, -1], q1[:, -1], 1).reshape(-1, 1)
-    squares = Range(np.concatenate([bends.lo[:, same], own.lo], 1), np.concatenate([bends.hi[:, same], own.hi], 1)) - pull
+    squares = bends[:, same]
+    if squares.lo.shape[1] < size:  # the last parameter alone has no second derivative
+        own = dot(q1[:, -1], q1[:, -1], 1).reshape(-1, 1)
+        squares = Range(np.concatenate([squares.lo, own.lo], 1), np.concatenate([squares.hi, own.hi], 1))
+    squares = squares - pull
     alone = _highest(along.hi, (squares * h.square()).hi)
     grown = Range(np.where(same, wide(0.0), bends.size())) * pairs
     first = (Range(length(q1.size())) * h).sum(1)
@@ -180,7 +184,7 @@ def on_boxes(change: Change, claim: Claim, boxes: FloatArray
     for k, (p, q) in enumerate(zip(left, right, strict=True)):
         shares[:, p] += kinks[:, k]
         shares[:, q] += kinks[:, k]
-    reach = np.append(np.abs(change.inputs).mean(axis=0), 0.1) * half.astype(np.float64)
+    reach = change.reach * half.astype(np.float64)
     shares += reach / reach.sum(axis=1, keepdims=True) * last.hi.astype(np.float64)[:, None]
     return proved, bool(claim.contrary(here).any()), np.nan_to_num(shares, nan=1e300, posinf=1e300).argmax(axis=1)
 

@@ -32,7 +32,7 @@ _BOX_SECONDS = 6e-5
 
 def ellipsoid_seconds(sets: JointSets | AlikeSets, dim: int) -> float:
     """Time that their proofs take in long doubles, roughly."""
-    boxes = 4.0 * 8.0 ** (dim + 1) if isinstance(sets, JointSets) else 3.0 * 10.0 ** (dim + 1)
+    boxes = 4.0 * 8.0 ** (dim + 1 if isinstance(sets, JointSets) else dim)
     return float(sets.scales.size * sets.matrices.shape[-1]) * boxes * _BOX_SECONDS
 
 

@@ -1,4 +1,4 @@
-"""Cells bounded with the ellipsoids of `unit_joint` or `unit_alike` where the room that they leave to the other units allows it."""
+"""Cells bounded with the ellipsoids of `unit_joint` or `unit_alike` where the room left to the other units allows it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ IntArray = npt.NDArray[np.int64]
 
 #: The smallest room that the last range serves, as a share of its end.
 _LAST = 0.5
+#: Models have t a little larger than proved, as the independent check does not prove the least one.
+_SPARE = 1.006
 #: Size of the parts of cells on which models are compared.
 _JUDGED = 0.1
 
@@ -129,14 +131,15 @@ def _model(sets: JointSets | AlikeSets, k: int, least: float, units: Units, othe
     if isinstance(sets, AlikeSets):
         # rho² + M g <= factor rho for rho from least to room, as it is convex in rho
         factor = max(room + floor / room, least + floor / least)
-        inverse, missing = _inverse(sets.matrices[k], float(sets.scales[k]) * (room * room + floor))
-        blocks = [float(sets.scales[k]) * inverse]
+        scale = float(sets.scales[k]) * _SPARE
+        inverse, missing = _inverse(sets.matrices[k], scale * (room * room + floor))
+        blocks = [scale * inverse]
     else:
         # sqrt(rho² + M g) <= factor rho for rho >= least
         factor = float(np.sqrt(1.0 + floor / (least * least)))
         blocks, missing = [], np.zeros(n)
         for m in others:
-            scale = float(sets.scales[k, m])
+            scale = float(sets.scales[k, m]) * _SPARE
             inverse, more = _inverse(sets.matrices[k, m], scale * float(np.sqrt(room * room + floor)))
             missing += more
             blocks.append(scale * inverse)
@@ -156,7 +159,7 @@ def _model(sets: JointSets | AlikeSets, k: int, least: float, units: Units, othe
 def _inverse(matrix: FloatArray, reach: float) -> tuple[FloatArray, FloatArray]:
     """C near A^-1, and what C A f misses of f where |A f| <= reach."""
     n = len(matrix)
-    inverse: FloatArray = np.linalg.inv(matrix)
+    inverse = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
     # f = C A f - (C A - I) f, and |f| is at most |C| |A f| / (1 - |C A - I|).
     defect = np.abs(inverse @ matrix - np.eye(n)) + gamma(n + 4) * (np.abs(inverse) @ np.abs(matrix) + np.eye(n))
     off = float(np.sqrt((defect**2).sum())) * (1.0 + gamma(n * n + 8))
