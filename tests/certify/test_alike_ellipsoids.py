@@ -1,126 +1,29 @@
-"""Ellipsoids for hidden units that are all alike: the independent proof against samples and networks, and files with them."""
+"""Ellipsoids for hidden units that are all alike: the independent proof of them against samples and networks."""
 
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import numpy as np
 import pytest
-import scipy.special
 
 import pyhess as ph
-from pyhess.certify import Certificate, certify, load_certificate
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
-from pyhess.certify.reference_unit_alike import AlikeProof, _Alike
+from pyhess.certify.reference_unit_alike import _Alike
 from pyhess.certify.reference_unit_ball import BallRest
 from pyhess.certify.reference_unit_block import UnitProblem
 from pyhess.certify.reference_unit_change import Change, _highest, on_boxes
 from pyhess.certify.reference_unit_joint import MORE, Ellipsoid, ellipsoid
 from pyhess.certify.reference_unit_rest import Units
-from pyhess.certify.reference_units import _joint, prove_units
-from pyhess.certify.unit_cover import AlikeSets, JointSets
-from pyhess.certify.units import unit_bound
-from pyhess.errors import FileError
-from pyhess.threshold import verify_file
+from pyhess.certify.unit_cover import AlikeSets
 
-from .conftest import small_objective
+from .alike_cases import CASES, PHI, added, fit, fitted, in_ball, proof_of
 
 Array = Any
-
-PHI: dict[str, Any] = {
-    "tanh": np.tanh,
-    "sigmoid": scipy.special.expit,
-    "softplus": lambda s: np.logaddexp(0.0, s),
-    "gelu": lambda s: s * scipy.special.ndtr(s),
-}
-#: Widths, options, whether the centre is zero, and the room.
-CASES: dict[str, tuple[list[int], dict[str, Any], bool, float]] = {
-    "tanh": ([1, 4, 1], {}, True, 0.9),
-    "sigmoid": ([1, 3, 1], {"parametrization": "ntk"}, False, 1.4),
-    "softplus": ([1, 6, 1], {}, False, 0.7),
-    "gelu": ([1, 3, 1], {"bias": False}, False, 1.0),
-}
-
-
-def alike(activation: str) -> tuple[ph.Objective, Any]:
-    """A network on five data, and a ball about weights that are the same for all hidden units."""
-    widths, options, at_zero, radius = CASES[activation]
-    obj = small_objective(523, 5, widths, "squared_error", activation, **options)
-    rng, centre = np.random.default_rng(541), np.zeros(obj.num_params)
-    if not at_zero:
-        for layer in obj.net.unpack(centre):
-            layer[0][...] = 0.6 * rng.standard_normal()
-            if layer[1] is not None:
-                layer[1][...] = 0.6 * rng.standard_normal()
-    return obj, ph.Ball(centre, radius).bind(obj)
-
-
-def added(obj: ph.Objective, centre: Array, steps: Array) -> Array:
-    """F (B, n) for steps (B, D + 1 + 1) of a unit's parameters and, where there are biases, its part of the output bias's."""
-    (w, b), (a, _) = obj.net.unpack(centre)
-    hidden, last = obj.net.layer_scales
-    x = obj.data.X if b is None else np.hstack([obj.data.X, np.ones((len(obj.data.X), 1))])
-    u, phi, size = w[0] if b is None else np.r_[w[0], b[0]], PHI[obj.net.activations[0]], x.shape[1]
-    after = (a[0, 0] + steps[:, size : size + 1]) * phi(hidden * ((u + steps[:, :size]) @ x.T))
-    own = last * (after - a[0, 0] * phi(hidden * (x @ u)))
-    return own if b is None else own + last / np.sqrt(len(w) - 1) * steps[:, -1:]
-
-
-def in_ball(rng: np.random.Generator, count: int, size: int, radius: float) -> Array:
-    steps = rng.standard_normal((count, size))
-    return steps * (radius * rng.random((count, 1)) ** 0.2 / np.linalg.norm(steps, axis=1, keepdims=True))
-
-
-def climbed(reach: Callable[[Array], Array], steps: Array, room: float, rng: np.random.Generator) -> Array:
-    """Steps that reach farther, by a random walk uphill in the ball."""
-    best = reach(steps)
-    for k in range(80):
-        moved = steps + rng.standard_normal(steps.shape) * (0.3 * room * 0.5 ** (k / 10.0))
-        moved *= np.minimum(1.0, room / np.linalg.norm(moved, axis=1, keepdims=True))
-        value = reach(moved)
-        steps, best = np.where((value > best)[:, None], moved, steps), np.maximum(value, best)
-    return steps
-
-
-def fit(obj: ph.Objective, ball: Any, room: float, floor: float) -> Array:
-    """A matrix for which samples need t = 1, nearly: samples made white."""
-    rng = np.random.default_rng(547)
-    size = obj.net.widths[0] + 1 + 2 * int(obj.net.bias)
-    steps, matrix = in_ball(rng, 3000, size, room), np.eye(obj.data.num_samples)
-
-    def reach(steps: Array) -> Array:
-        return np.linalg.norm(added(obj, ball.center, steps) @ matrix.T, axis=1) / ((steps**2).sum(axis=1) + floor)
-
-    for _ in range(4):
-        x = added(obj, ball.center, steps) / ((steps**2).sum(axis=1, keepdims=True) + floor)
-        axes, turn = np.linalg.eigh(x.T @ x)
-        matrix = (turn / np.sqrt(np.maximum(axes, 1e-3 * axes[-1]))).T
-        farthest = steps[np.argsort(-reach(steps))[:300]]
-        steps = np.concatenate([steps, climbed(reach, farthest, room, rng)])
-    return matrix / reach(steps).max()
-
-
-@cache
-def fitted(activation: str) -> tuple[ph.Objective, Any, AlikeSets]:
-    """Sets for two rooms that hold for a t of 1.03."""
-    obj, ball = alike(activation)
-    rooms, floors = np.array([1.0, 0.5]) * ball.radius, np.array([0.01, 0.02]) * ball.radius**2
-    matrices = [fit(obj, ball, room, floor) for room, floor in zip(rooms, floors, strict=True)]
-    return obj, ball, AlikeSets(rooms, floors, np.stack(matrices), np.ones(2))
-
-
-def proof_of(obj: ph.Objective, ball: Any, sets: AlikeSets) -> AlikeProof:
-    full, centre = Problem.of(obj), wide(ball.center)
-    return AlikeProof(UnitProblem.of(full), full, Units.of(full, centre, centre), sets, monotonic() + 60.0)
 
 
 @pytest.mark.parametrize("activation", CASES)
@@ -211,7 +114,7 @@ def test_boxes_are_proved_where_samples_allow_it_and_nowhere_else(activation: st
     part, change = part_and_change(obj, ball)
     matrix, room, floor = sets.matrices[1], float(sets.rooms[1]), float(sets.floors[1])
     large = 0
-    for middle in in_ball(rng, 40, change.size, 0.98 * room):
+    for middle in in_ball(rng, 30, change.size, 0.98 * room):
         half = room * 10.0 ** rng.uniform(-4.0, -0.7) * rng.uniform(0.3, 1.0, change.size)
         moves = [np.zeros(change.size), *rng.uniform(-1.0, 1.0, (40, change.size))]
         moves += [np.array(corner) for corner in itertools.product([-1.0, 1.0], repeat=change.size)]
@@ -247,7 +150,7 @@ def test_what_the_polynomials_leave_out_counts(activation: str, monkeypatch: pyt
     part, change = part_and_change(obj, ball)
     matrix, room, floor = sets.matrices[0], float(sets.rooms[0]), float(sets.floors[0])
     signs = np.array(list(itertools.product([-1.0, 1.0], repeat=obj.data.num_samples)))
-    for middle in in_ball(rng, 15, change.size, 0.9 * room):
+    for middle in in_ball(rng, 10, change.size, 0.9 * room):
         error = 1e-4 * np.abs(added(obj, ball.center, np.append(middle, 0.0)[None])).max() * rng.random(len(matrix))
         without, least = (needed(obj, ball, matrix, room, floor, middle[None], by) for by in (0.0 * signs, signs * error))
         assert least > (1.0 + 1e-6) * without
@@ -288,14 +191,14 @@ def test_what_the_others_add_lies_in_every_model(activation: str) -> None:
         off = inverse @ matrix.astype(np.longdouble) - np.eye(len(matrix))
         assert off.any() and (slack >= t * (rho**2 + many * floor) * np.linalg.norm(off @ inverse, axis=1)).all()
         closest = 0.0
-        for _ in range(6):
+        for _ in range(4):
             w = rng.standard_normal(obj.data.num_samples)
             width = np.linalg.norm(w @ found.columns.hi[0, :, 0].astype(float))
             assert width == pytest.approx(
                 MORE * t * (rho**2 + many * floor) * np.linalg.norm(np.linalg.inv(matrix).T @ w), rel=1e-9
             )
             step = rng.standard_normal(obj.num_params)
-            for _ in range(12):
+            for _ in range(8):
                 step = without_own(obj, step)
                 step *= rho * (1.0 - 1e-9) / np.linalg.norm(step)
                 reached = w @ (others(obj, ball.center + step) - middle)
@@ -358,76 +261,3 @@ def test_other_arithmetics(arithmetic: str) -> None:
     with in_balls(), np.errstate(all="ignore"):
         assert len(proof_of(obj, ball, replace(sets, scales=1.1 * sets.scales)).found) == 1
         assert proof_of(obj, ball, replace(sets, scales=0.97 * sets.scales)).broken
-
-
-@pytest.mark.usefixtures("doubles")
-def test_cells_are_tested_with_the_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Were sets a tenth as large true, fewer cells would do; they are not, and that is said."""
-    obj, ball, sets = fitted("sigmoid")
-    problem, small = Problem.of(obj), replace(sets, scales=0.1 * sets.scales)
-    bound = unit_bound(obj, ball, max_cells=5000, ellipsoids=False)
-    assert bound is not None
-    claim = 1.05 * bound.psi_lower
-
-    def counted(sets: AlikeSets | None) -> int:
-        found = prove_units(problem, ball, claim, None, monotonic() + 60.0, sets)
-        assert found.proved, found.detail
-        return int(found.detail.split()[0])
-
-    refused = prove_units(problem, ball, claim, None, monotonic() + 60.0, small)
-    assert refused.broken and "ellipsoid" in refused.detail
-    plain = counted(None)
-    monkeypatch.setattr("pyhess.certify.reference_unit_alike.holds", lambda *_: True)
-    assert counted(small) < 0.7 * plain
-    # Not about such problems: a unit that is not like the others, matrices for other data.
-    theta = ball.center.copy()
-    theta[0] += 1e-3
-    other, fewer = ph.Ball(theta, ball.radius).bind(obj), replace(small, matrices=small.matrices[:, 1:, 1:])
-    for region, given, known in ((ball, small, True), (other, small, False), (ball, fewer, False)):
-        proof = _joint(problem, UnitProblem.of(problem), region, given, monotonic() + 60.0)
-        assert isinstance(proof, AlikeProof) if known else proof is None
-
-
-def certificate_with(obj: ph.Objective, ball: Any, sets: AlikeSets | JointSets) -> Certificate:
-    """The moment bound's number as a claim of the cells of one unit's weights."""
-    certificate = certify(obj, ball, "moment")
-    row = replace(certificate.table["moment"], multipliers=sets)
-    return replace(certificate, method="units", table={"units": row})
-
-
-@pytest.mark.usefixtures("long_doubles")
-def test_files_with_such_sets_are_proved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyhess.certify.reference_plan._LONG_SHARE", 0.0)
-    obj, ball, sets = fitted("tanh")
-    sets = replace(sets, scales=1.03 * sets.scales)
-    path = certificate_with(obj, ball, sets).save(tmp_path / "c.npz")
-    again = load_certificate(path).table["units"].multipliers
-    assert isinstance(again, AlikeSets)
-    for name, value in vars(sets).items():
-        assert np.array_equal(getattr(again, name), value)
-    checked = verify_file(path, time_limit=120.0)
-    assert checked.verdict == "verified" and "53-bit" in checked.checks[-1].detail, checked.checks
-    false = certificate_with(obj, ball, replace(sets, scales=0.9 * sets.scales))
-    refused = verify_file(false.save(tmp_path / "false.npz"), time_limit=60.0)
-    assert refused.verdict == "refuted" and "ellipsoid" in refused.checks[-1].detail
-    for wrong in (
-        replace(sets, scales=-sets.scales), replace(sets, floors=sets.floors[:1]), replace(sets, matrices=sets.matrices[:, 1:]),
-        replace(sets, matrices=np.nan * sets.matrices), replace(sets, scales=np.ones((2, 4))),
-    ):  # fmt: skip
-        with pytest.raises(FileError, match=r"positive ones but for the matrices, of which there is one for all hidden units"):
-            load_certificate(certificate_with(obj, ball, wrong).save(tmp_path / "wrong.npz"))
-
-
-def test_files_of_the_layout_before_have_a_matrix_for_every_unit(tmp_path: Path) -> None:
-    obj, ball, sets = fitted("tanh")
-    joint = JointSets(sets.rooms, sets.floors, np.repeat(sets.matrices[:, None], 4, axis=1), np.ones((2, 4)))
-    path = certificate_with(obj, ball, joint).save(tmp_path / "c.npz")
-    with np.load(path) as content:
-        arrays = dict(content)
-    described = json.loads(str(arrays["description"])) | {"schema_version": 4}
-    np.savez(path, **{**arrays, "description": np.array(json.dumps(described))})
-    again = load_certificate(path).table["units"].multipliers
-    assert isinstance(again, JointSets) and np.array_equal(again.matrices, joint.matrices)
-    wrong = replace(joint, matrices=joint.matrices[:, 1:])
-    with pytest.raises(FileError, match="one for each hidden unit"):
-        load_certificate(certificate_with(obj, ball, wrong).save(tmp_path / "wrong.npz"))
