@@ -39,6 +39,8 @@ _HALF, _TWO = Range(wide(0.5)), Range(wide(2.0))
 _COLUMNS, _PIECES = 16, 64
 #: Activations with phi(0) = 0.
 _ZERO = ("identity", "tanh", "gelu")
+#: The least room of cells that a set of alike units serves, as a share of its own.
+_NEAR = 0.85
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class BallRest:
     def models(self) -> list[Model]:
         """All that is known of the others."""
         found = [Model(self.ellipsoids, partial(self._fits, max(e.room.lo for e in self._joint)))] if self._joint else []
-        found += [Model(partial(self._around, e), partial(self._fits, e.room.lo)) for e in self._alike]
+        found += [Model(partial(self._around, e), partial(self._near, e.room.lo)) for e in self._alike]
         return [*found, Model(self.affine), Model(self.ranges)]
 
     @property
@@ -235,6 +237,10 @@ class BallRest:
 
     def _fits(self, room: Wide, cells: FloatArray) -> npt.NDArray[np.bool_]:
         return np.asarray(self._room(cells).hi <= room)
+
+    def _near(self, room: Wide, cells: FloatArray) -> npt.NDArray[np.bool_]:
+        """Of cells that fit, those for which there will be no smaller set."""
+        return self._fits(room, cells) & np.asarray(self._room(cells).hi >= _NEAR * room)
 
     def _around(self, e: _Ellipsoid, cells: FloatArray) -> Rest:
         """All other units and the output bias in an ellipsoid, over cells that fit it."""

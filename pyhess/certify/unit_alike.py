@@ -33,6 +33,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Ratio of the ends of a range of the room, the number of the last one, and the share of the rooms asked for that it serves.
 RATIO, _LAST_RANGE, _ASKED = 0.93, 20, 0.02
+#: Share of all directions next to the worst ones.
+_GENERAL = 0.3
 #: Growth of the number of cells after which a range is fitted again; g as a share of an end's square over M.
 _AGAIN, _FLOOR = 12, 0.5
 #: Rounds of a fit, its steps in one of them, and samples that are added to the next: the first, and those farthest outside.
@@ -106,7 +108,7 @@ class AlikeFit:
     def _fit(self, room: float, floor: float, special: FloatArray, cancelled: Callable[[], bool]) -> FloatArray | None:
         """A, or None where it is cancelled."""
         moment, reached, _ = self._directions.at(room)
-        moment = special + moment / (np.trace(moment) + 1e-300)
+        moment = special + _GENERAL * moment / (np.trace(moment) + 1e-300)
         own = reached[:, :, :-1].reshape(-1, self._outputs.size)
         own = own[self._rng.permutation(len(own))[:_REACHED]]
         x = np.concatenate([drawn(self._rng, room, self._outputs.size), own])
