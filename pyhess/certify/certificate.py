@@ -13,7 +13,7 @@ from ..errors import NumericalError
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
-from .unit_cover import JointSets, UnitLeaves
+from .unit_cover import AlikeSets, JointSets, UnitLeaves
 
 if TYPE_CHECKING:
     from ..objective import Objective
@@ -34,7 +34,9 @@ class MethodResult:
     cells: int
     cover: Cover | None = field(default=None, repr=False, compare=False)
     leaves: UnitLeaves | None = field(default=None, repr=False, compare=False)
-    multipliers: ThirdMultipliers | TaylorMultipliers | JointSets | None = field(default=None, repr=False, compare=False)
+    multipliers: ThirdMultipliers | TaylorMultipliers | JointSets | AlikeSets | None = field(
+        default=None, repr=False, compare=False
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,10 +23,10 @@ from .certificate import Certificate, MethodResult
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
-from .unit_cover import JointSets, UnitLeaves
+from .unit_cover import AlikeSets, JointSets, UnitLeaves
 
 _ENTRIES = (*HEAD, "method", "psi_lower", "statement", "rounding", "table", "cover", "leaves", "multipliers")
-#: Entries that came with the layouts 2 and 3; two of the multipliers came with the fourth.
+#: Entries that came with the layouts 2 and 3; two of the multipliers came with the fourth, units that are alike with the fifth.
 _LATER, _KEPT_SINCE = ("leaves", "multipliers"), 4
 #: Cells of a unit's weights that a file holds at most: no check could look at more.
 _MOST_LEAVES = 200_000
@@ -231,7 +231,8 @@ def _lowered_shape(obj: Objective) -> tuple[int, int]:
     return obj.data.num_samples, sum(obj.net.widths[1:-1])
 
 
-def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipliers | TaylorMultipliers | JointSets:
+def _read_multipliers(content: Any, method: str, obj: Objective
+                      ) -> ThirdMultipliers | TaylorMultipliers | JointSets | AlikeSets:  # fmt: skip
     if method == "units":
         return _read_sets(content, obj)
     size, of_taylor = obj.num_params, method == "taylor"
@@ -264,21 +265,24 @@ def _read_multipliers(content: Any, method: str, obj: Objective) -> ThirdMultipl
     return TaylorMultipliers(**arrays, share=share, tau=tau)
 
 
-def _read_sets(content: Any, obj: Objective) -> JointSets:
+def _read_sets(content: Any, obj: Objective) -> JointSets | AlikeSets:
     names = ("rooms", "floors", "matrices", "scales")
     fields = exact_keys("multipliers", content, names)
     arrays = [as_real(f"multipliers.{name}", fields[name]) for name in names]
     hidden, n = obj.net.widths[1], obj.data.num_samples
     count = len(np.atleast_1d(arrays[0]))
-    shapes = [(count,), (count,), (count, hidden, n, n), (count, hidden)]
+    # One matrix for all hidden units, or one for each.
+    alike = arrays[2].ndim == 3
+    units = () if alike else (hidden,)
+    shapes = [(count,), (count,), (count, *units, n, n), (count, *units)]
     for name, array, shape in zip(names, arrays, shapes, strict=True):
         positive = name == "matrices" or (array > 0.0).all()
         if array.shape != shape or not np.isfinite(array).all() or not positive:
             raise InputError(
                 f"multipliers.{name} has the shape {array.shape}; allowed are finite numbers of the shape {shape}, positive ones "
-                "but for the matrices."
+                f"but for the matrices, of which there is one for {'all hidden units' if alike else 'each hidden unit'}."
             )
-    return JointSets(*arrays)
+    return AlikeSets(*arrays) if alike else JointSets(*arrays)
 
 
 def _indices(name: str, value: Any) -> npt.NDArray[np.int64]:

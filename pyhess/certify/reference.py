@@ -44,9 +44,9 @@ from .reference_units import prove_units
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
-from .unit_cover import JointSets, UnitLeaves
+from .unit_cover import AlikeSets, JointSets, UnitLeaves
 
-_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | JointSets | None
+_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | JointSets | AlikeSets | None
 
 #: What is proved may be this much less than what is claimed, relative to it.
 SLACK = 1e-9
@@ -111,8 +111,8 @@ def prove(
         The boxes of a branch and bound.
     leaves : UnitLeaves, optional
         The cells of one over a unit's weights.
-    multipliers : ThirdMultipliers, TaylorMultipliers or JointSets, optional
-        What the bound by third derivatives, or that by the Taylor polynomial, was proved with.
+    multipliers : ThirdMultipliers, TaylorMultipliers, JointSets or AlikeSets, optional
+        What the bound by third derivatives, that by the Taylor polynomial, or that over a unit's weights was proved with.
     time_limit : float
         Seconds.
 
@@ -229,7 +229,7 @@ class _Check:
     def _units(self, leaves: UnitLeaves | None, multipliers: _Multipliers) -> tuple[bool, str]:
         if self._problem.layers != 2 or self._problem.activations[0] == "relu":
             return False, "the cells of one unit's weights prove something for one smooth hidden layer only"
-        sets = multipliers if isinstance(multipliers, JointSets) else None
+        sets = multipliers if isinstance(multipliers, JointSets | AlikeSets) else None
         found = prove_units(self._problem, self._region, self._claim, leaves, self._deadline, sets)
         self.broken = found.broken
         return found.proved, found.detail

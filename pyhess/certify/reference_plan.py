@@ -20,9 +20,9 @@ from .reference_units import units_seconds
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
-from .unit_cover import JointSets, UnitLeaves
+from .unit_cover import AlikeSets, JointSets, UnitLeaves
 
-_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | JointSets | None
+_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | JointSets | AlikeSets | None
 
 #: Seconds that one datum's part of one entry of one matrix takes.
 _ENTRY_SECONDS = 2.5e-6
@@ -43,7 +43,7 @@ def check_seconds(obj: Objective, region: Region, method: str, cover: Cover | No
                   multipliers: _Multipliers) -> float:  # fmt: skip
     """Time that the check takes in long doubles, roughly."""
     if method == "units" and (leaves is not None or isinstance(region, Ball)):
-        sets = multipliers if isinstance(multipliers, JointSets) else None
+        sets = multipliers if isinstance(multipliers, JointSets | AlikeSets) else None
         seconds = 0.0 if sets is None else ellipsoid_seconds(sets, obj.net.widths[0] + int(obj.net.bias))
         return seconds + units_seconds(obj, leaves)
     if method == "third":

@@ -16,7 +16,9 @@ g rho²/2 for the inputs and (g rho² + kv²/g)/2 for the constant, or kv rho wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +27,7 @@ import numpy.typing as npt
 from ..regions import Ball
 from .reference_hessian import Problem
 from .reference_interval import Range, Wide, down, length, middle_and_radius, up, wide, zeros
+from .reference_unit_alike import AlikeProof, AlikeSet
 from .reference_unit_block import Rest, UnitProblem, stacked
 from .reference_unit_joint import JointProof
 from .reference_unit_rest import Units
@@ -36,27 +39,46 @@ _HALF, _TWO = Range(wide(0.5)), Range(wide(2.0))
 _COLUMNS, _PIECES = 16, 64
 #: Activations with phi(0) = 0.
 _ZERO = ("identity", "tanh", "gelu")
+#: The least room of cells that a set of alike units serves, as a share of its own.
+_NEAR = 0.85
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the others add, over cells; where ``serves`` is given, over those for which it holds only."""
+
+    rest: Callable[[FloatArray], Rest]
+    serves: Callable[[FloatArray], npt.NDArray[np.bool_]] | None = None
 
 
 @dataclass(frozen=True)
 class _Ellipsoid:
-    """Columns e sqrt(rho² + floor) ± (blur sqrt(rho² + floor) + missing), |e| <= 1, for rho up to the room."""
+    """Columns e x ± (blur x + missing), |e| <= 1, for rho up to the room; x is rho² + floor if ``whole``, or else its root."""
 
     room: Range
     floor: Range
     columns: Range  # (n, 1, L)
     blur: Wide  # (n, 1)
     missing: Wide  # (n, 1)
+    whole: bool
+
+    def over(self, rho: Range) -> tuple[Range, Wide]:
+        """Columns (B, n, 1, L) and slack (B, n, 1)."""
+        total = rho.square() + self.floor
+        x = (total if self.whole else total.root())[:, None, None]
+        return self.columns[None] * x[..., None], up((Range(self.blur)[None] * x).hi + self.missing[None])
 
 
 class BallRest:
     """One unit of a ball and the others."""
 
-    def __init__(self, problem: Problem, one: UnitProblem, region: Ball, unit: int, joint: JointProof | None = None) -> None:
+    def __init__(self, problem: Problem, one: UnitProblem, region: Ball, unit: int,
+                 joint: JointProof | AlikeProof | None = None) -> None:  # fmt: skip
         self._one = one
         units = Units.of(problem, wide(region.center), wide(region.center))
         others = units.others(unit)
-        self._square = Range(wide(region.radius)).square()
+        self._radius = wide(region.radius)
+        self._square = Range(self._radius).square()
         dim, outputs = one.dim, one.outputs
         self._scale = Range(
             np.concatenate([np.repeat(problem.scale[layer].lo, size) for layer, size in ((0, dim), (1, outputs))]),
@@ -68,7 +90,15 @@ class BallRest:
         places = [k for m in others for k in _places(problem, m)]
         zero = bool(others) and not region.center[places].any() and problem.activations[0] in _ZERO
         self._model(problem, (units.u[0][others], units.v[0][others], units.c[0]), zero)
-        self._joint = [] if joint is None or not others else self._ellipsoids(problem, others, joint)
+        self._joint = self._ellipsoids(problem, others, joint) if isinstance(joint, JointProof) and others else []
+        self._alike = [self._alike_set(found) for found in joint.found] if isinstance(joint, AlikeProof) else []
+
+    @property
+    def models(self) -> list[Model]:
+        """All that is known of the others."""
+        found = [Model(self.ellipsoids, partial(self._fits, max(e.room.lo for e in self._joint)))] if self._joint else []
+        found += [Model(partial(self._around, e), partial(self._near, e.room.lo)) for e in self._alike]
+        return [*found, Model(self.affine), Model(self.ranges)]
 
     @property
     def root(self) -> FloatArray:
@@ -104,9 +134,10 @@ class BallRest:
         return (Range(nearest) / self._scale).square()
 
     def _room(self, cells: FloatArray) -> Range:
-        """Rho (B,), rounded up."""
+        """Rho (B,), rounded up, but to no more than the radius."""
         left = self._square - self._distances(cells).sum(1)
-        return Range(np.maximum(left.hi, wide(0.0))).root()
+        rho = Range(np.maximum(left.hi, wide(0.0))).root()
+        return Range(np.minimum(rho.lo, self._radius), np.minimum(rho.hi, self._radius))
 
     def _model(self, problem: Problem, centre: tuple[Range, Range, Range], zero: bool) -> None:
         one, (u0, v0, c0) = self._one, centre
@@ -196,13 +227,25 @@ class BallRest:
                 if part is not None:
                     missing = up(missing + part.missing)
             floor = joint.floor(int(k)) * Range(wide(float(len(others))))
-            found.append(_Ellipsoid(Range(wide(joint.rooms[k])), floor, columns, blur, missing[:, None]))
+            found.append(_Ellipsoid(Range(wide(joint.rooms[k])), floor, columns, blur, missing[:, None], whole=False))
         return found
 
-    @property
-    def has_ellipsoids(self) -> bool:
-        """Whether `ellipsoids` knows anything."""
-        return bool(self._joint)
+    def _alike_set(self, found: AlikeSet) -> _Ellipsoid:
+        n = len(self._one.z)
+        columns, blur = _reduced(found.around.columns.reshape(n, 1, n))
+        return _Ellipsoid(found.room, found.floor, columns, blur, found.around.missing[:, None], whole=True)
+
+    def _fits(self, room: Wide, cells: FloatArray) -> npt.NDArray[np.bool_]:
+        return np.asarray(self._room(cells).hi <= room)
+
+    def _near(self, room: Wide, cells: FloatArray) -> npt.NDArray[np.bool_]:
+        """Of cells that fit, those for which there will be no smaller set."""
+        return self._fits(room, cells) & np.asarray(self._room(cells).hi >= _NEAR * room)
+
+    def _around(self, e: _Ellipsoid, cells: FloatArray) -> Rest:
+        """All other units and the output bias in an ellipsoid, over cells that fit it."""
+        columns, slack = e.over(self._room(cells))
+        return Rest(self._repeated(len(cells)), columns, slack, np.zeros(columns.lo.shape[3], dtype=np.int64))
 
     def ellipsoids(self, cells: FloatArray) -> Rest:
         """All other units and the output bias in one ellipsoid; no knowledge where the room is too large."""
@@ -215,12 +258,10 @@ class BallRest:
             fits = np.flatnonzero(rho.hi <= e.room.lo)
             if not fits.size:
                 continue
-            grown = (rho[fits].square() + e.floor).root()[:, None, None]
-            columns = e.columns[None] * grown[..., None]
+            columns, slack[fits] = e.over(rho[fits])
             width = columns.lo.shape[3]
             lo[fits], hi[fits] = zeros((fits.size, n, 1, size)), zeros((fits.size, n, 1, size))
             lo[fits, :, :, :width], hi[fits, :, :, :width] = columns.lo, columns.hi
-            slack[fits] = up((Range(e.blur)[None] * grown).hi + e.missing[None])
         return Rest(self._repeated(count), Range(lo, hi), slack, np.zeros(size, dtype=np.int64))
 
     def ranges(self, cells: FloatArray) -> Rest:

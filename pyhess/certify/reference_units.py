@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 import numpy as np
@@ -23,11 +24,12 @@ from .reference_cover import Target, is_covered
 from .reference_hessian import Problem
 from .reference_interval import Range, Wide, wide
 from .reference_majorants import no_eigenvalue_below
-from .reference_unit_ball import BallRest
+from .reference_unit_alike import AlikeProof
+from .reference_unit_ball import BallRest, Model
 from .reference_unit_block import Rest, UnitProblem, enclosed
 from .reference_unit_joint import JointProof
 from .reference_unit_rest import Units, box_rest, range_rest, twin_rest
-from .unit_cover import JointSets, UnitLeaves
+from .unit_cover import AlikeSets, JointSets, UnitLeaves
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -68,7 +70,7 @@ class _Task:
     """
 
     cells: FloatArray
-    models: list[Callable[[FloatArray], Rest]]
+    models: list[Model]
     exact: bool
     ball: BallRest | None = None
 
@@ -82,7 +84,7 @@ def units_seconds(obj: Objective, leaves: UnitLeaves | None) -> float:
 
 
 def prove_units(problem: Problem, region: Box | Ball, claim: float, leaves: UnitLeaves | None, deadline: float,
-                sets: JointSets | None = None) -> Outcome:  # fmt: skip
+                sets: JointSets | AlikeSets | None = None) -> Outcome:  # fmt: skip
     """Prove that no block has an eigenvalue below the claim for parameters in the region."""
     if claim > 0.0:
         return Outcome(False, False, "the residual part always has an eigenvalue of at most zero")
@@ -105,24 +107,28 @@ def prove_units(problem: Problem, region: Box | Ball, claim: float, leaves: Unit
     return _Work(unit_problem, claim, deadline).run(tasks)
 
 
-def _joint(problem: Problem, one: UnitProblem, region: Ball, sets: JointSets, deadline: float) -> JointProof | None:
+def _joint(problem: Problem, one: UnitProblem, region: Ball, sets: JointSets | AlikeSets, deadline: float
+           ) -> JointProof | AlikeProof | None:  # fmt: skip
+    """None if they are about other problems."""
     centre, now = wide(region.center), monotonic()
     units = Units.of(problem, centre, centre)
-    if one.outputs != 1 or sets.matrices.shape[1:] != (len(units.u[0].lo), len(one.z), len(one.z)):
+    end, shape, size = now + _JOINT_SHARE * (deadline - now), sets.matrices.shape[1:], len(one.z)
+    if one.outputs != 1:
         return None
-    return JointProof(one, problem, (units.u[0], units.v[0]), sets, now + _JOINT_SHARE * (deadline - now))
+    if isinstance(sets, AlikeSets):
+        alike = len(units.kinds) > 1 and not any(units.kinds) and not units.v[0].size().any()
+        return AlikeProof(one, problem, units, sets, end) if alike and shape == (size, size) else None
+    known = shape == (len(units.kinds), size, size)
+    return JointProof(one, problem, (units.u[0], units.v[0]), sets, end) if known else None
 
 
-def _ball_tasks(problem: Problem, one: UnitProblem, region: Ball, joint: JointProof | None) -> list[_Task]:
+def _ball_tasks(problem: Problem, one: UnitProblem, region: Ball, joint: JointProof | AlikeProof | None) -> list[_Task]:
     """Cells of a ball are cut here: those of the search are shrunk to what the ball contains."""
     centre = wide(region.center)
     tasks = []
     for unit in sorted(set(Units.of(problem, centre, centre).kinds)):
         rest = BallRest(problem, one, region, unit, joint)
-        models: list[Callable[[FloatArray], Rest]] = [rest.affine, rest.ranges]
-        if rest.has_ellipsoids:
-            models.insert(0, rest.ellipsoids)
-        tasks.append(_Task(rest.root, models, exact=False, ball=rest))
+        tasks.append(_Task(rest.root, rest.models, exact=False, ball=rest))
     return tasks
 
 
@@ -135,7 +141,7 @@ def _tasks(problem: UnitProblem, units: Units, unit: int, leaves: UnitLeaves) ->
         if not _contains(cells, *own):
             return f"the cells do not contain all weights of hidden unit {unit + 1}"
         rests = [box_rest(problem, units, unit), range_rest(problem, units, unit)]
-        return [_Task(cells, [lambda cells, rest=rest: _repeated(rest, len(cells)) for rest in rests], exact=False)]  # type: ignore[misc]
+        return [_Task(cells, [Model(partial(_repeated, rest)) for rest in rests], exact=False)]
     choices = units.twin_choices(unit) if problem.loss == "squared_error" else None
     if choices is None:
         return f"the file has no cells for hidden unit {unit + 1}"
@@ -147,7 +153,7 @@ def _tasks(problem: UnitProblem, units: Units, unit: int, leaves: UnitLeaves) ->
         cells = leaves.cells[roots[leaves.root]]
         if not _contains(cells, low, high):
             return f"the cells do not contain all weights of hidden unit {unit + 1} and of another, for every corner of its v"
-        tasks.append(_Task(cells, [_twins(problem, amplitude, offset)], exact=True))
+        tasks.append(_Task(cells, [Model(_twins(problem, amplitude, offset))], exact=True))
     return tasks
 
 
@@ -167,9 +173,9 @@ def _contains(cells: FloatArray, low: Wide, high: Wide) -> bool:
     return is_covered(cells[:, 0], cells[:, 1], Target(exact[0], exact[1]))
 
 
-def _repeated(rest: Rest, count: int) -> Rest:
+def _repeated(rest: Rest, cells: FloatArray) -> Rest:
     def over(x: Wide) -> Wide:
-        return wide(np.broadcast_to(x, (count, *x.shape[1:])))
+        return wide(np.broadcast_to(x, (len(cells), *x.shape[1:])))
 
     middle, columns = (Range(over(x.lo), over(x.hi)) for x in (rest.middle, rest.columns))
     return Rest(middle, columns, over(rest.slack), rest.groups)
@@ -259,21 +265,23 @@ class _Work:
               ) -> tuple[npt.NDArray[np.bool_], FloatArray, IntArray]:  # fmt: skip
         """Which cells are proved, how much each coordinate makes of the remainders, and the model that did best on each.
 
-        Tried is the given model; every other one, too, where asked for.
+        Tried is the given model; every other one, too, where asked for. Models that do not serve a cell are left out.
         """
         proved = np.zeros(len(cells), dtype=np.bool_)
-        best, likely = model.copy(), np.full(len(cells), -np.inf)
+        best, likely = model.copy(), np.full(len(cells), np.nan)
         scores = np.zeros((len(cells), cells.shape[2]))
         size = self._problem.dim + self._problem.outputs
         for number, other in enumerate(task.models):
             rest = np.flatnonzero(~proved & (every | (model == number)))
+            if other.serves is not None:
+                rest = rest[other.serves(cells[rest])]
             if not rest.size:
                 continue
             ends = wide(cells[rest][:, :, :size])
-            block = enclosed(self._problem, ends[:, 0], ends[:, 1], other(cells[rest]))
+            block = enclosed(self._problem, ends[:, 0], ends[:, 1], other.rest(cells[rest]))
             found = no_eigenvalue_below(self._problem, block, self._claim)
             proved[rest] = found.proved
-            better = np.flatnonzero((found.value > likely[rest]) | (number == 0))
+            better = np.flatnonzero(~(found.value <= likely[rest]))
             chosen = rest[better]
             scores[chosen] = self._scores(cells[chosen], found.shares[better])
             if task.ball is not None:
@@ -288,7 +296,7 @@ class _Work:
         size = self._problem.dim + self._problem.outputs
         points = np.repeat(0.5 * (cells[:, :1] + cells[:, 1:]), 2, axis=1)
         ends = wide(points[:, :, :size])
-        block = enclosed(self._problem, ends[:, 0], ends[:, 1], task.models[0](points)).middle
+        block = enclosed(self._problem, ends[:, 0], ends[:, 1], task.models[0].rest(points)).middle
         matrices = (0.5 * (block.lo + block.hi)).astype(np.float64)
         return bool((np.linalg.eigvalsh(np.nan_to_num(matrices))[:, 0] < self._claim - _MISSED * abs(self._claim)).any())
 

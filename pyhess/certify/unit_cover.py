@@ -62,3 +62,37 @@ class JointSets:
     def those(self, chosen: npt.NDArray[np.bool_]) -> JointSets:
         """Some of the ranges."""
         return JointSets(self.rooms[chosen], self.floors[chosen], self.matrices[chosen], self.scales[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class AlikeSets:
+    """Hidden units that are all alike, without output weights at the centre: |A F(d, c)| <= t (|d|² + c² + floor) in K ways, for
+    changes d = (x, y) with |x| <= room.
+
+    F(d, c) = f(d) + kv c 1/sqrt(M), with M the number of the other units and the output bias's change c sqrt(M) shared out among
+    them; without biases F = f.
+
+    Attributes
+    ----------
+    rooms, floors : (K,) arrays
+        From the largest to the smallest.
+    matrices : (K, n, n) array
+        The A.
+    scales : (K,) array
+        The t.
+    """
+
+    rooms: FloatArray
+    floors: FloatArray
+    matrices: FloatArray
+    scales: FloatArray
+
+    def those(self, chosen: npt.NDArray[np.bool_]) -> AlikeSets:
+        """Some of the ways."""
+        return AlikeSets(self.rooms[chosen], self.floors[chosen], self.matrices[chosen], self.scales[chosen])
+
+    def joined(self, more: AlikeSets) -> AlikeSets:
+        """Both, from the largest room to the smallest."""
+        names = ("rooms", "floors", "matrices", "scales")
+        order = np.argsort(-np.concatenate([self.rooms, more.rooms]), kind="stable")
+        return AlikeSets(*(np.concatenate([getattr(self, name), getattr(more, name)])[order] for name in names))

@@ -15,12 +15,10 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
 from ..objective import Objective
-from .intervals import Interval
-from .ranges import derivative_range
 from .unit_cover import JointSets
+from .unit_directions import Directions
 from .unit_joint_proof import Change, enlarged
 from .unit_models import Units
 
@@ -30,10 +28,12 @@ FloatArray = npt.NDArray[np.float64]
 _ENDS, FLOOR = (1.0, 0.7, 0.45, 0.25, 0.1), 0.01
 #: Largest problems that it is tried for: inputs with the constant one, data, units.
 _MAX_DIM, _MAX_DATA, _MAX_UNITS = 4, 48, 12
-#: Directions drawn per unit and room, changes drawn per unit, steps of the fit and of the ascents, and the axes' least ratio.
-_DIRECTIONS, _SAMPLES, _FIT, _ASCENT, _THIN = 128, 3000, 60, 15, 0.05
+#: Changes drawn per unit, steps of the fit, and the axes' least ratio.
+_SAMPLES, _FIT, _THIN = 3000, 60, 0.05
+#: Sets are proved a little beyond their rooms, for cells that leave so much by rounding.
+BEYOND = 1.0 + 4e-9
 #: Condition numbers beyond which a fit is of no use.
-_SINGULAR = 1e8
+SINGULAR = 1e8
 #: Fits after ascents, how many changes ascend, and their steps.
 _REFITS, _CLIMBERS, _CLIMBS = 2, 200, 12
 
@@ -67,30 +67,29 @@ class _Fit:
     """Guesses for one problem."""
 
     def __init__(self, obj: Objective, units: Units) -> None:
-        self._obj, self._units = obj, units
-        self._u, self._v = units.u.middle, units.v.middle[:, 0]
-        self._ku, self._kv = units.scale_u, units.scale_v
         self._z, self.count = units.z, len(units.u.lo)
         self._rng = np.random.default_rng(479)
-        activation = obj.net.activations[0], obj.net.betas[0]
-        self._activation = activation
+        self._directions = Directions(obj, units, self._rng)
         # alike in u and v
-        rows = np.hstack([self._u, self._v[:, None]])
+        rows = np.hstack([units.u.middle, units.v.middle])
         _, first, self._kind = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-        self._first = [int(m) for m in first]
-        scales = self._ku, self._kv
-        self._changes = [Change(activation, self._z, self._u[m], float(self._v[m]), scales) for m in self._first]
+        self._changes = [change_of(obj, units, int(m)) for m in first]
 
     def at(self, room: float, cancelled: Callable[[], bool]) -> tuple[FloatArray, FloatArray] | None:
         """A and t for every unit, or None."""
         try:
-            moment, reached = self._directions(room)
+            moment, reached, _ = self._directions.at(room)
         except np.linalg.LinAlgError:
             return None
         floor = FLOOR * room * room / self.count
         matrices, scales = [], []
         for kind, change in enumerate(self._changes):
-            d = np.concatenate([self._drawn(room), reached[:, self._kind.ravel() == kind].reshape(-1, self._z.shape[1] + 1)])
+            d = np.concatenate(
+                [
+                    drawn(self._rng, room, self._z.shape[1] + 1),
+                    reached[:, self._kind.ravel() == kind].reshape(-1, self._z.shape[1] + 1),
+                ]
+            )
             try:
                 matrix = _fitted(change.values(d), (d * d).sum(axis=1), floor, moment)
                 for _ in range(_REFITS):
@@ -100,7 +99,7 @@ class _Fit:
                     matrix = _fitted(change.values(d), (d * d).sum(axis=1), floor, moment)
             except np.linalg.LinAlgError:  # numbers out of range, or nothing that the unit adds
                 return None
-            growth = enlarged(change, matrix, room, floor, cancelled)
+            growth = enlarged(change, matrix, room * BEYOND, floor, cancelled)
             if growth is None:
                 return None
             matrices.append(matrix)
@@ -108,64 +107,19 @@ class _Fit:
         kinds = self._kind.ravel()
         return np.stack(matrices)[kinds], np.array(scales)[kinds]
 
-    def _drawn(self, room: float) -> FloatArray:
-        d = self._rng.standard_normal((_SAMPLES, self._z.shape[1] + 1))
-        d /= np.linalg.norm(d, axis=1, keepdims=True)
-        d *= room * self._rng.random((_SAMPLES, 1)) ** 0.2
-        return d
 
-    def _phi(self, s: FloatArray) -> list[FloatArray]:
-        name, beta = self._activation
-        return [derivative_range(name, beta, order, Interval.point(s)).middle for order in range(3)]
-
-    def _directions(self, room: float) -> tuple[FloatArray, FloatArray]:
-        """Mean ww' of what the data's outputs do to the worst blocks, and the changes (N, m, D + 1) that are largest along w."""
-        z, n, dim = self._z, len(self._z), self._z.shape[1]
-        rng, m, total = self._rng, self.count, _DIRECTIONS * self.count
-        who = np.arange(total) % m
-        own = rng.standard_normal((total, dim + 1))
-        own *= np.sqrt(max(self._units.room**2 - room**2, 0.0)) / np.linalg.norm(own, axis=1, keepdims=True)
-        u, v = self._u[who] + self._ku * own[:, :dim], self._v[who] + self._kv * own[:, dim]
-        phi, slope, bend = self._phi(u @ z.T)
-        others = np.ones((total, m, 1))
-        others[np.arange(total), who] = 0.0
-        bias = float(self._units.bias)
-        d = rng.standard_normal((total, m, dim + 1)) * others
-        c = rng.standard_normal(total) * bias
-        mass, targets = self._obj.data.normalized_weights, self._obj.targets[:, 0]
-
-        def scaled(d: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
-            size = np.sqrt((d * d).sum(axis=(1, 2)) + c * c) + 1e-300
-            return d / size[:, None, None] * room, c / size * room
-
-        d, c = scaled(d, c)
-        for _ in range(3):
-            values = self._phi((self._u + self._ku * d[..., :dim]) @ z.T)[0]
-            added = ((self._v + self._kv * d[..., dim])[..., None] * values * others).sum(axis=1)
-            f = v[:, None] * phi + added + self._units.c.middle[0] + (self._kv * c)[:, None]
-            r, steep = (f - targets, np.ones_like(f)) if self._obj.loss == "squared_error" else _logistic(f, targets)
-            block = np.zeros((total, dim + 1, dim + 1))
-            block[:, :dim, :dim] = np.einsum("bn,nd,ne->bde", mass * bend * v[:, None] * r, z, z) * self._ku**2
-            block[:, :dim, dim] = block[:, dim, :dim] = (mass * slope * r) @ z * (self._ku * self._kv)
-            lowest, vectors = np.linalg.eigh(block)
-            p = vectors[:, :, 0]
-            along = self._ku * (p[:, :dim] @ z.T)
-            w = -mass * steep * (bend * v[:, None] * along**2 + 2.0 * self._kv * slope * along * p[:, dim:])
-            w /= np.linalg.norm(w, axis=1, keepdims=True) + 1e-300
-            for _ in range(_ASCENT):
-                values, slopes, _ = self._phi((self._u + self._ku * d[..., :dim]) @ z.T)
-                gain = w[:, None] * (self._v + self._kv * d[..., dim])[..., None] * slopes
-                step = np.concatenate([gain @ z * self._ku, self._kv * (w[:, None] * values).sum(axis=2, keepdims=True)], axis=2)
-                step, shift = scaled(step * others, self._kv * bias * w.sum(axis=1))
-                d, c = scaled(d + step, c + shift)
-        chosen = w[np.argsort(lowest[:, 0])[: total // 2]]
-        moment: FloatArray = chosen.T @ chosen / len(chosen) + np.zeros((n, n))
-        return moment, d
+def change_of(obj: Objective, units: Units, m: int) -> Change:
+    """That of hidden unit m, with one output."""
+    u, v = units.u.middle[m], float(units.v.middle[m, 0])
+    return Change((obj.net.activations[0], obj.net.betas[0]), units.z, u, v, (units.scale_u, units.scale_v))
 
 
-def _logistic(f: FloatArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
-    p = expit(f)
-    return p - targets, p * (1.0 - p)
+def drawn(rng: np.random.Generator, room: float, size: int) -> FloatArray:
+    """Changes (N, size), more of them long."""
+    d = rng.standard_normal((_SAMPLES, size))
+    d /= np.linalg.norm(d, axis=1, keepdims=True)
+    d *= room * rng.random((_SAMPLES, 1)) ** 0.2
+    return d
 
 
 def _climbed(change: Change, d: FloatArray, matrix: FloatArray, room: float, floor: float) -> FloatArray:
@@ -214,6 +168,6 @@ def _fitted(values: FloatArray, squares: FloatArray, floor: float, moment: Float
         share /= share.sum()
     reach = np.linalg.norm((values / np.sqrt(squares + 0.5 * floor)[:, None]) @ matrix.T, axis=1).max()
     matrix /= float(reach)
-    if not (np.isfinite(matrix).all() and np.linalg.cond(matrix) < _SINGULAR):
+    if not (np.isfinite(matrix).all() and np.linalg.cond(matrix) < SINGULAR):
         raise np.linalg.LinAlgError
     return matrix

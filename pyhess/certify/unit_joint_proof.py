@@ -11,11 +11,24 @@ For a unit (u0, v0) and changes d = (x, y) of its parameters the outputs change 
 is proved by cutting boxes: with the Taylor polynomial q0 + q1[d] + q2[d, d]/2 of A f about a box's middle and a bound e of what
 it leaves out, P's constant, linear and quadratic terms are bounded each as a whole, so that they cancel where the ellipsoid
 touches the set.
+
+Where v0 = 0, f = y h(x) with h(x) = kv phi(s0 + ku z.x), and with an output bias's change c
+
+    |A (y h + k c 1)| <= t (|d|² + c² + g)        for all |x| <= r, all y and all c
+
+follows from the same for h, with a = k A 1: if
+
+    P(x) = |A h|² + (A h.a)²/lam - 4 t² (|x|² + g) <= 0,    0 < lam <= 4 t² (|x|² + g) - |a|²,
+
+the largest eigenvalue of the Gram matrix of A h and a is at most 4 t² (|x|² + g), so that
+
+    |y A h + c a|² <= (y² + c²) 4 t² (|x|² + g) <= t² (y² + c² + |x|² + g)².
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +39,31 @@ from .ranges import derivative_range
 FloatArray = npt.NDArray[np.float64]
 
 #: Boxes that a proof may take with one t, at most and times data; rounds, and numbers of one batch of boxes.
-_MAX_BOXES, _WORK, _MAX_ROUNDS, _NUMBERS = 24_000, 600_000, 60, 500_000
+_MAX_BOXES, _WORK, _MAX_ROUNDS, _NUMBERS = 40_000, 1_000_000, 60, 500_000
 #: The smallest t, the factor after so many boxes, and the largest t.
-_FIRST, _GROWTH, _LARGEST = 1.02, 1.03, 1.3
+_FIRST, _GROWTH, _LARGEST = 1.006, 1.012, 1.3
+
+
+class Mapping(Protocol):
+    """A function of few parameters, an entry per datum."""
+
+    @property
+    def size(self) -> int:
+        """Parameters, P."""
+
+    @property
+    def num_data(self) -> int:
+        """Entries, n."""
+
+    @property
+    def pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Those p <= q whose second derivatives may not be zero."""
+
+    def polynomial(self, d: FloatArray, half: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Coefficients (B, n), (B, P, n), (B, S, n) about d (B, P), and a bound (B, n) of the rest, rounding included."""
+
+    def shares(self, d: FloatArray, half: FloatArray) -> FloatArray:
+        """How much of what the polynomial leaves out is due to each side (B, P), roughly."""
 
 
 class Change:
@@ -40,7 +75,7 @@ class Change:
         self._name, self._beta = activation
         self.z, self._u, self._v = z, u, v
         self._ku, self._kv = scales
-        self.size = z.shape[1] + 1
+        self.num_data, self.size = len(z), z.shape[1] + 1
         first, last = np.triu_indices(z.shape[1])
         places = np.arange(z.shape[1])
         #: Pairs (p, q), p <= q, of parameters whose second derivative is not zero: not that of the last with itself.
@@ -101,13 +136,42 @@ class Change:
         return both
 
 
-def enlarged(change: Change, matrix: FloatArray, room: float, floor: float, cancelled: Callable[[], bool]) -> float | None:
-    """A t with |A f(d)|² <= t² (|d|² + floor) for all |d| <= room, as small as some boxes can show; None if none is found."""
+class Outputs:
+    """H(x) = kv phi(s0 + ku z.x) of one hidden unit."""
+
+    def __init__(self, activation: tuple[str, float], z: FloatArray, u: FloatArray, scales: tuple[float, float]) -> None:
+        self._unit = Change(activation, z, u, 0.0, scales)
+        self.num_data, self.size = z.shape
+        self.pairs = np.triu_indices(self.size)
+
+    def values(self, x: FloatArray) -> FloatArray:
+        """H (B, n), rounded."""
+        found: FloatArray = self._unit.values(np.hstack([x, np.ones((len(x), 1))]))
+        return found
+
+    def polynomial(self, x: FloatArray, half: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """See `Mapping`: that of f at y = 1, without what changes with y."""
+        ones, none = np.ones((len(x), 1)), np.zeros((len(x), 1))
+        value, linear, square, rest = self._unit.polynomial(np.hstack([x, ones]), np.hstack([half, none]))
+        return value, linear[:, :-1], square[:, : self.pairs[0].size], rest
+
+    def shares(self, x: FloatArray, half: FloatArray) -> FloatArray:
+        """See `Mapping`."""
+        turn: FloatArray = half * np.abs(self._unit.z).mean(axis=0)
+        turn /= turn.sum(axis=1, keepdims=True) + TINY
+        return turn
+
+
+def enlarged(change: Mapping, matrix: FloatArray, room: float, floor: float, cancelled: Callable[[], bool],
+             bias: float | None = None) -> float | None:  # fmt: skip
+    """A t with |A f(d)|² <= t² (|d|² + floor) for all |d| <= room, as small as some boxes can show; None if none is found. With
+    k in ``bias``, what takes y and c along for h in the place of f.
+    """
     size = change.size
     boxes = np.zeros((1, size)), np.full((1, size), room * (1.0 + 1e-14))
-    batch = max(64, _NUMBERS // (len(change.z) * size * size))
+    batch = max(64, _NUMBERS // (change.num_data * size * size))
     tested, t = 0, _FIRST
-    budget = int(np.clip(_WORK / len(change.z), _MAX_BOXES / 4, _MAX_BOXES))
+    budget = int(np.clip(_WORK / change.num_data, _MAX_BOXES / 4, _MAX_BOXES))
     for _ in range(_MAX_ROUNDS):
         middle, half = boxes
         nearest = np.maximum(np.abs(middle) - half * (1.0 + 1e-14), 0.0)
@@ -119,7 +183,7 @@ def enlarged(change: Change, matrix: FloatArray, room: float, floor: float, canc
         if cancelled() or t > _LARGEST or len(middle) > _MAX_BOXES:
             return None
         found = [
-            _bounds(change, matrix, middle[begin : begin + batch], half[begin : begin + batch], floor, t)
+            _bounds(change, matrix, middle[begin : begin + batch], half[begin : begin + batch], floor, t, bias)
             for begin in range(0, len(middle), batch)
         ]
         worst, ratio, side = (np.concatenate([part[k] for part in found]) for k in range(3))
@@ -141,43 +205,85 @@ def enlarged(change: Change, matrix: FloatArray, room: float, floor: float, canc
     return None
 
 
-def _bounds(change: Change, matrix: FloatArray, middle: FloatArray, half: FloatArray, floor: float, t: float
-            ) -> tuple[FloatArray, FloatArray, FloatArray]:  # fmt: skip
+def _bounds(change: Mapping, matrix: FloatArray, middle: FloatArray, half: FloatArray, floor: float, t: float,
+            bias: float | None) -> tuple[FloatArray, FloatArray, FloatArray]:  # fmt: skip
     """Upper bounds of P over boxes, what t would have to be at their middles, and the sides to cut."""
-    n, square_t = len(change.z), t * t
+    n, square_t = change.num_data, t * t if bias is None else 4.0 * t * t
     left, right = change.pairs
     value, linear, square, rest = change.polynomial(middle, half)
     alone = left == right
     pairs = half[:, left] * half[:, right] * np.where(alone, 1.0, 2.0)
-    blur = gamma(n + 8) * (np.abs(value) + (np.abs(linear) * half[:, :, None]).sum(axis=1))
-    blur += gamma(n + 8) * (np.abs(square) * pairs[..., None]).sum(axis=1)
+    blur = gamma(4 * n + 32) * (np.abs(value) + (np.abs(linear) * half[:, :, None]).sum(axis=1))
+    blur += gamma(4 * n + 32) * (np.abs(square) * pairs[..., None]).sum(axis=1)
     rest = rest + blur * (1.0 + gamma(64))
-    size_a, more = np.abs(matrix).T, 1.0 + gamma(n + 64)
-    e_rounding = norms(blur @ size_a * more)
-    e = (norms(rest @ size_a * more) + e_rounding) * more
-    q0, q1, q2 = value @ matrix.T, linear @ matrix.T, square @ matrix.T
+    squares = (middle**2).sum(axis=1) + floor
+    whole, sizes, scale = matrix, np.abs(matrix), np.ones((len(middle), n))
+    image = np.zeros(n)
+    if bias:
+        image = bias * matrix.sum(axis=1)
+        whole, sizes, scale = _with_bias(matrix, image, bias, square_t * _least_squares(middle, half, floor))
+    size_a, more = sizes.T, 1.0 + gamma(n + 64)
+    e_rounding = norms(blur @ size_a * scale * more)
+    e = (norms(rest @ size_a * scale * more) + e_rounding) * more
+    q0, q1, q2 = value @ whole.T * scale, linear @ whole.T * scale[:, None], square @ whole.T * scale[:, None]
     l0, l1, l2 = norms(q0), norms(q1), norms(q2)
     slope = 2.0 * (np.einsum("bn,bpn->bp", q0, q1) - square_t * middle)
-    products = q1 @ q1.transpose(0, 2, 1)
-    curved = products[:, left, right] + np.einsum("bn,bsn->bs", q0, q2)
-    grown = np.where(alone, np.maximum(curved - square_t, 0.0), np.abs(curved)) * pairs
-    last = np.maximum(products[:, -1, -1] - square_t, 0.0) * half[:, -1] ** 2
+    bend = q1 @ q1.transpose(0, 2, 1) - square_t * np.eye(change.size)
+    turned = np.einsum("bn,bsn->bs", q0, q2)
+    bend[:, left, right] += turned
+    bend[:, right[~alone], left[~alone]] += turned[:, ~alone]
+    along = _most(slope, bend, half)
     first, second = (l1 * half).sum(axis=1), 0.5 * (l2 * pairs).sum(axis=1)
-    squares = (middle**2).sum(axis=1) + floor
     at = (q0**2).sum(axis=1) - square_t * squares
-    along = np.abs(slope) * half
     bent = second * (2.0 * first + second)
     higher = bent + e * (2.0 * (first + second) + e)
     # what is left out, where A f is not small, in the one direction that counts
-    higher += 2.0 * np.minimum(l0 * e, (np.abs(q0 @ matrix) * rest).sum(axis=1) + l0 * (gamma(n + 8) * e + e_rounding))
+    sharp = (np.abs((q0 * scale) @ whole) * rest).sum(axis=1)
+    higher += 2.0 * np.minimum(l0 * e, sharp + l0 * (gamma(n + 8) * e + e_rounding))
     magnitude = (l0 + first + second + e) ** 2
     magnitude += square_t * ((np.abs(middle).sum(axis=1) + half.sum(axis=1)) ** 2 + floor)
-    worst = at + along.sum(axis=1) + grown.sum(axis=1) + last + higher + gamma(8 * n + 256) * magnitude
+    worst = at + along.sum(axis=1) + higher + gamma(8 * n + 256) * magnitude
     # The side with the largest share.
     share = along + (higher - bent)[:, None] * change.shares(middle, half)
-    share[:, -1] += last
-    kinks = grown + bent[:, None] * l2 * pairs / (2.0 * second[:, None] + TINY)
+    kinks = bent[:, None] * l2 * pairs / (2.0 * second[:, None] + TINY)
     for k, (p, q) in enumerate(zip(left, right, strict=True)):
         share[:, p] += 0.5 * kinks[:, k]
         share[:, q] += 0.5 * kinks[:, k]
-    return worst, np.sqrt((q0**2).sum(axis=1) / squares), share.argmax(axis=1).astype(np.float64)
+    # the largest eigenvalue of the Gram matrix at the middles
+    first, last, mixed = (q0[:, :n] ** 2).sum(axis=1), float(image @ image), q0[:, :n] @ image
+    largest = 0.5 * (first + last) + np.sqrt(0.25 * (first - last) ** 2 + mixed**2)
+    needed = t * np.sqrt(largest / (square_t * squares))
+    share = np.where(np.isfinite(share).all(axis=1, keepdims=True), share, half)
+    return worst, needed, share.argmax(axis=1).astype(np.float64)
+
+
+def _least_squares(middle: FloatArray, half: FloatArray, floor: float) -> FloatArray:
+    """The least |d|² + floor over boxes, rounded down."""
+    more = 1.0 + gamma(middle.shape[1] + 16)
+    found: FloatArray = ((np.maximum(np.abs(middle) - half * more, 0.0) ** 2).sum(axis=1) + floor) / more
+    return found
+
+
+def _with_bias(matrix: FloatArray, image: FloatArray, bias: float, least: FloatArray
+               ) -> tuple[FloatArray, FloatArray, FloatArray]:  # fmt: skip
+    """A with the row a'A, sizes for its rounding, and factors (B, n + 1) of the entries for the least right sides; a rounded."""
+    n, size = len(matrix), abs(bias) * np.abs(matrix).sum(axis=1)
+    square = float((image**2).sum()) + gamma(4 * n + 16) * float((size**2).sum())
+    lam = least * (1.0 - gamma(16)) - square
+    factor = np.where(lam > 0.0, (1.0 + gamma(16)) / np.sqrt(np.maximum(lam, TINY)), np.inf)
+    scale = np.concatenate([np.ones((len(least), n)), factor[:, None]], axis=1)
+    return np.vstack([matrix, image @ matrix]), np.vstack([np.abs(matrix), size @ np.abs(matrix)]), scale
+
+
+def _most(slope: FloatArray, bend: FloatArray, half: FloatArray) -> FloatArray:
+    """Numbers (B, P) with a sum that slope.h + h'bend h does not exceed for |h| <= half: with |2 h_p h_q| <= h_p² half_q/half_p +
+    h_q² half_p/half_q it is at most a sum of functions of one h_p each.
+    """
+    places = np.arange(slope.shape[1])
+    size = np.abs(bend)
+    size[:, places, places] = 0.0
+    curved = bend[:, places, places] + (size * half[:, None, :]).sum(axis=2) / half
+    ends = np.abs(slope) * half + curved * half**2
+    inside = (curved < 0.0) & (np.abs(slope) < -2.0 * curved * half)
+    found: FloatArray = np.where(inside, slope**2 / (-4.0 * np.where(inside, curved, -1.0)), ends)
+    return found

@@ -1,4 +1,4 @@
-"""Cells bounded with the ellipsoids of `unit_joint` where the room that they leave to the other units allows it."""
+"""Cells bounded with the ellipsoids of `unit_joint` or `unit_alike` where the room left to the other units allows it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy.typing as npt
 
 from .intervals import TINY, UNIT, Interval, gamma, matmul, norms
 from .ranges import derivative_range
+from .unit_alike import RATIO
 from .unit_ball import reduced
 from .unit_cells import CellBounds, UnitCells
-from .unit_cover import JointSets
+from .unit_cover import AlikeSets, JointSets
+from .unit_joint import BEYOND
 from .unit_models import Units, pre_activations
 from .unit_rest import Roots
 
@@ -20,6 +22,8 @@ IntArray = npt.NDArray[np.int64]
 
 #: The smallest room that the last range serves, as a share of its end.
 _LAST = 0.5
+#: Models have t a little larger than proved, as the independent check does not prove the least one.
+_SPARE = 1.006
 #: Size of the parts of cells on which models are compared.
 _JUDGED = 0.1
 
@@ -28,16 +32,19 @@ class Rooms:
     """Bounds of cells by ellipsoids: one model per root and range of the room."""
 
     def __init__(
-        self, sets: JointSets, units: Units, roots: Roots, name: str, beta: float, task: Callable[..., UnitCells]
+        self, sets: JointSets | AlikeSets, units: Units, roots: Roots, name: str, beta: float, task: Callable[..., UnitCells]
     ) -> None:
         self._centers, self._inverse, self._square = roots.centers, roots.inverse, roots.squared_radius
-        self._rooms = sets.rooms
-        self._least = np.append(sets.rooms[1:], _LAST * sets.rooms[-1])
+        self.sets, self._rooms = sets, sets.rooms
+        last = _LAST if isinstance(sets, JointSets) else RATIO
+        self._least = np.append(sets.rooms[1:], last * sets.rooms[-1])
+        if isinstance(sets, AlikeSets):
+            self._least = np.maximum(self._least, RATIO * sets.rooms * (1.0 - 1e-9))
         count, n = len(roots.types), len(units.z)
         rows = []
         for t in roots.types:
             others = np.delete(np.arange(len(units.u.lo)), int(units.types[t][0]))
-            rows += [model(sets, k, self._least[k], units, others, name, beta) for k in range(len(sets.rooms))]
+            rows += [_model(sets, k, self._least[k], units, others, name, beta) for k in range(len(sets.rooms))]
         size = max(columns.shape[1] for _, columns, _ in rows)
         generators, middle, slack = np.zeros((len(rows), n, 1, size)), np.zeros((len(rows), n, 1)), np.zeros((3, len(rows), n, 1))
         for row, (point, columns, rest) in enumerate(rows):
@@ -69,18 +76,14 @@ class Rooms:
 
     def rows(self, cells: FloatArray, index: IntArray) -> IntArray:
         """The model for each cell, or -1."""
-        size = self._inverse.size
-        center = self._centers[index]
-        gap = np.maximum(np.maximum(cells[:, 0, :size] - center, center - cells[:, 1, :size]), 0.0) * self._inverse
-        left = self._square * (1.0 + 1e-13) - (gap * gap).sum(axis=1) * (1.0 - 1e-13)
-        room = np.sqrt(np.maximum(left, 0.0)) * (1.0 + 1e-12)
+        room = rooms_left(cells, self._centers[index], self._inverse, self._square)
         # ends from the largest to the smallest: the last one that is not below
         k = (self._rooms[None] * (1.0 + 1e-9) >= room[:, None]).sum(axis=1) - 1
-        fits = (k >= 0) & (room > self._least[k] * (1.0 + 1e-9)) & (left > 0.0)
+        fits = (k >= 0) & (room > self._least[k] * (1.0 + 1e-9)) & (room > 0.0)
         return np.where(fits, index * len(self._rooms) + k, -1)
 
     def choose(self, cells: FloatArray, index: IntArray, stop: npt.NDArray[np.int32], plain: UnitCells) -> None:
-        """Give up models that are no better than the plain ones in the middle of the cells, where these will be cut to."""
+        """Give up, for now, models that are no better than the plain ones in the middle of the cells, where these are cut to."""
         middle, half = 0.5 * (cells[:, 0] + cells[:, 1]), 0.5 * _JUDGED * (cells[:, 1] - cells[:, 0])
         cells = np.stack([middle - half, middle + half], axis=1)
         rows = self.rows(cells, index)
@@ -108,34 +111,58 @@ class Rooms:
         return CellBounds(*(np.concatenate(pair)[order] for pair in zip(*parts, strict=True)))
 
 
-def model(sets: JointSets, k: int, least: float, units: Units, others: IntArray, name: str, beta: float
+def rooms_left(cells: FloatArray, centers: FloatArray, inverse: FloatArray, square: float) -> FloatArray:
+    """What cells (C, 2, …) leave of the radius of a ball about ``centers`` (C, D + K), 0 outside."""
+    size = inverse.size
+    gap = np.maximum(np.maximum(cells[:, 0, :size] - centers, centers - cells[:, 1, :size]), 0.0) * inverse
+    left = square * (1.0 + 1e-13) - (gap * gap).sum(axis=1) * (1.0 - 1e-13)
+    found: FloatArray = np.sqrt(np.maximum(left, 0.0)) * (1.0 + 1e-12)
+    return found
+
+
+def _model(sets: JointSets | AlikeSets, k: int, least: float, units: Units, others: IntArray, name: str, beta: float
            ) -> tuple[Interval, FloatArray, FloatArray]:  # fmt: skip
     """Centre with what is not of first order (n,), columns (n, L) and slack (n,) to be multiplied by the room."""
-    n, room = len(units.z), sets.rooms[k]
+    n, room = len(units.z), float(sets.rooms[k]) * BEYOND
     s0, error, _ = pre_activations(units, others, np.zeros((n, others.size)))
     at = derivative_range(name, beta, 0, Interval(s0 - error, s0 + error))
     point = (matmul(at, Interval(units.v.lo[others], units.v.hi[others])) + units.c)[:, 0]
-    total = sets.floors[k] * others.size
-    reach = np.sqrt(room * room + sets.floors[k]) * (1.0 + gamma(8))
-    blocks, missing = [], np.zeros(n)
-    for m in others:
-        matrix, scale = sets.matrices[k, m], float(sets.scales[k, m])
-        inverse = np.linalg.inv(matrix)
-        # f = C A f - (C A - I) f, and |f| is at most |C| |A f| / (1 - |C A - I|).
-        defect = np.abs(inverse @ matrix - np.eye(n)) + gamma(n + 4) * (np.abs(inverse) @ np.abs(matrix) + np.eye(n))
-        off = float(np.sqrt((defect**2).sum())) * (1.0 + gamma(n * n + 8))
-        size = float(np.sqrt((inverse**2).sum())) * (1.0 + gamma(n * n + 8))
-        length = scale * reach * size / (1.0 - off) if off < 0.5 else np.inf
-        missing += norms(defect) * length * (1.0 + gamma(8))
-        blocks.append(scale * inverse)
-    if units.bias:
-        blocks.append(np.full((n, 1), units.scale_v))
+    floor = sets.floors[k] * others.size
+    if isinstance(sets, AlikeSets):
+        # rho² + M g <= factor rho for rho from least to room, as it is convex in rho
+        factor = max(room + floor / room, least + floor / least)
+        scale = float(sets.scales[k]) * _SPARE
+        inverse, missing = _inverse(sets.matrices[k], scale * (room * room + floor))
+        blocks = [scale * inverse]
+    else:
+        # sqrt(rho² + M g) <= factor rho for rho >= least
+        factor = float(np.sqrt(1.0 + floor / (least * least)))
+        blocks, missing = [], np.zeros(n)
+        for m in others:
+            scale = float(sets.scales[k, m]) * _SPARE
+            inverse, more = _inverse(sets.matrices[k, m], scale * float(np.sqrt(room * room + floor)))
+            missing += more
+            blocks.append(scale * inverse)
+        if units.bias:
+            blocks.append(np.full((n, 1), units.scale_v))
+    factor *= 1.0 + gamma(16)
     stacked = np.hstack(blocks)
-    columns, rest = reduced(stacked)
+    few, rest = reduced(stacked)
     rest = (rest + 16.0 * UNIT * norms(stacked)) * (1.0 + gamma(8))
-    # sqrt(rho² + total) <= factor rho for rho >= least
-    factor = float(np.sqrt(1.0 + total / (least * least))) * (1.0 + gamma(16))
-    columns, rest = columns * factor, rest * factor * (1.0 + gamma(8)) + 4.0 * UNIT * np.abs(columns * factor).sum(axis=1)
+    columns: FloatArray = few * factor
+    rest = rest * factor * (1.0 + gamma(8)) + 4.0 * UNIT * np.abs(columns).sum(axis=1)
     spread = point.radius + missing * (1.0 + gamma(others.size + 8)) + TINY
     middle = point.middle
     return Interval(middle - spread, middle + spread), columns, rest
+
+
+def _inverse(matrix: FloatArray, reach: float) -> tuple[FloatArray, FloatArray]:
+    """C near A^-1, and what C A f misses of f where |A f| <= reach."""
+    n = len(matrix)
+    inverse = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+    # f = C A f - (C A - I) f, and |f| is at most |C| |A f| / (1 - |C A - I|).
+    defect = np.abs(inverse @ matrix - np.eye(n)) + gamma(n + 4) * (np.abs(inverse) @ np.abs(matrix) + np.eye(n))
+    off = float(np.sqrt((defect**2).sum())) * (1.0 + gamma(n * n + 8))
+    size = float(np.sqrt((inverse**2).sum())) * (1.0 + gamma(n * n + 8))
+    length = reach * (1.0 + gamma(16)) * size / (1.0 - off) if off < 0.5 else np.inf
+    return inverse, norms(defect) * length * (1.0 + gamma(8))

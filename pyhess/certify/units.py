@@ -27,11 +27,12 @@ from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball, Box, Region
 from .intervals import gamma, norms
+from .unit_alike import AlikeFit, Worst, alike
 from .unit_cells import ACTIVATIONS, TWINS, CellBounds, UnitCells
-from .unit_cover import JointSets, UnitLeaves
+from .unit_cover import AlikeSets, JointSets, UnitLeaves
 from .unit_joint import find_joint, joint_applies
 from .unit_rest import Roots, describe, find_roots
-from .unit_rooms import Rooms
+from .unit_rooms import Rooms, rooms_left
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -42,6 +43,8 @@ _SHARE, _MIN_ROUND, _MAX_ROUND = 0.25, 64, 4096
 _WORTHWHILE = 1e-4
 #: Cells after which ellipsoids are fitted to what the other units add, and the worst of them that judge these.
 _JOINT_AFTER, _JUDGES = 4000, 400
+#: Growth of the number of cells after which that is looked at again.
+_AGAIN = 2.0
 #: Seconds that have to be left for that, and the share of them that it may take.
 _JOINT_SECONDS, _JOINT_SHARE = 6.0, 0.35
 #: Multiplications per cell, symbols and (D + K)² that the whole search may not exceed.
@@ -66,7 +69,7 @@ class UnitCover:
         The Z (lower triangle) that majorants and split weights tau were made for.
     starts : Roots
         The starting cells and the models of the other units.
-    joint : JointSets or None
+    joint : JointSets, AlikeSets or None
         Ellipsoids around what the other units add, if they were used.
     """
 
@@ -76,7 +79,7 @@ class UnitCover:
     models: IntArray
     weights: FloatArray
     starts: Roots
-    joint: JointSets | None
+    joint: JointSets | AlikeSets | None
 
     def leaves(self, obj: Objective, region: Box | Ball) -> UnitLeaves:
         """What a certificate keeps of it."""
@@ -196,8 +199,9 @@ class _Search:
         }
         self.new_task = task
         self.task = task({"centers": self.roots.centers, **self.roots.rest})
-        self.sets: JointSets | None = None
         self.rooms: Rooms | None = None
+        self.fit: AlikeFit | None = None
+        self.joined = _JOINT_AFTER / _AGAIN
         self.joint_due = joint_applies(obj, units)
         count = len(self.roots.types)
         self.cells = self.roots.cells.copy()
@@ -214,17 +218,36 @@ class _Search:
 
     def _join(self, deadline: float) -> None:
         """Fit ellipsoids to what the other units add, and see where they serve."""
-        self.joint_due = False
-        end = monotonic() + _JOINT_SHARE * (deadline - monotonic())
-        sets = find_joint(self.obj, self.units, lambda: bool(self.stop[0]) or monotonic() > end)
+        self.joined = self.evaluated
+        left = deadline - monotonic()
+        if left < _JOINT_SECONDS:
+            return
+        end = monotonic() + _JOINT_SHARE * left
+
+        def cancelled() -> bool:
+            return bool(self.stop[0]) or monotonic() > end
+
+        worst = np.argsort(self.bounds, kind="stable")[:_JUDGES]
+        cells, index = self.cells[worst], self.index[worst]
+        sets: JointSets | AlikeSets | None = None if self.rooms is None else self.rooms.sets
+        if alike(self.units):
+            self.fit = AlikeFit(self.obj, self.units) if self.fit is None else self.fit
+            sets = self.fit.adapted(self._worst(worst), cancelled)
+        elif sets is None:
+            sets = find_joint(self.obj, self.units, cancelled)
         if not len(sets.rooms):
             return
-        net = self.obj.net
-        rooms = Rooms(sets, self.units, self.roots, net.activations[0], net.betas[0], self.new_task)
-        worst = np.argsort(self.bounds, kind="stable")[:_JUDGES]
-        rooms.choose(self.cells[worst], self.index[worst], self.stop, self.task)
-        if not self.stop[0]:
-            self.sets, self.rooms = sets, rooms
+        if self.rooms is None or sets is not self.rooms.sets:
+            net = self.obj.net
+            self.rooms = Rooms(sets, self.units, self.roots, net.activations[0], net.betas[0], self.new_task)
+        self.rooms.choose(cells, index, self.stop, self.task)
+
+    def _worst(self, places: IntArray) -> Worst:
+        cells, index, size = self.cells[places], self.index[places], self.roots.inverse.size
+        rooms = rooms_left(cells, self.roots.centers[index], self.roots.inverse, self.roots.squared_radius)
+        lower = np.tril(self.directions[places])
+        mixtures = lower + np.tril(lower, -1).transpose(0, 2, 1)
+        return Worst(0.5 * (cells[:, 0, :size] + cells[:, 1, :size]), mixtures, rooms, self.evaluated)
 
     def run(self, target: float, deadline: float, max_cells: int, witness: float | None, progress: Any) -> None:
         checkpoint, reference = 50_000 + 4 * len(self.bounds), -math.inf
@@ -245,7 +268,7 @@ class _Search:
                 if lowest - reference <= _WORTHWHILE * abs(lowest):
                     return
                 checkpoint, reference = 4 * self.evaluated, lowest
-            if self.joint_due and self.evaluated >= _JOINT_AFTER and deadline - monotonic() >= _JOINT_SECONDS:
+            if self.joint_due and self.evaluated >= _AGAIN * self.joined:
                 self._join(deadline)
             self._cut(places, max_cells)
 
@@ -280,8 +303,8 @@ class _Search:
 
     def result(self) -> UnitBound:
         sets = None
-        if self.sets is not None and self.rooms is not None:
+        if self.rooms is not None:
             used = self.rooms.used(self.cells, self.index)
-            sets = self.sets.those(used) if used.any() else None
+            sets = self.rooms.sets.those(used) if used.any() else None
         cover = UnitCover(self.cells, self.index, self.bounds, self.models, self.directions, self.roots, sets)
         return UnitBound(self.psi_lower, self.evaluated, self.finished, monotonic() - self.began, cover)

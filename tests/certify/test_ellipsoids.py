@@ -18,7 +18,9 @@ from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_unit_ball import BallRest
 from pyhess.certify.reference_unit_block import UnitProblem
-from pyhess.certify.reference_unit_joint import _MORE, JointProof, _Change, _tested
+from pyhess.certify.reference_unit_change import Change as SlowChange
+from pyhess.certify.reference_unit_change import on_boxes
+from pyhess.certify.reference_unit_joint import MORE, JointProof, _Linear
 from pyhess.certify.reference_unit_rest import Units
 from pyhess.certify.unit_cover import JointSets
 from pyhess.certify.unit_joint import find_joint
@@ -105,7 +107,7 @@ def test_bounds_over_boxes_hold(activation: str) -> None:
     change = Change(name, by.z, by.u.middle[unit], float(by.v.middle[unit, 0]), (by.scale_u, by.scale_v))
     full, matrix, floor = Problem.of(obj), sets.matrices[0, unit], float(sets.floors[0])
     own = Units.of(full, wide(ball.center), wide(ball.center))
-    slow = _Change(UnitProblem.of(full), (full.scale[0], full.scale[1]), own.u[0][unit], own.v[0][unit, 0])
+    slow = SlowChange(UnitProblem.of(full), (full.scale[0], full.scale[1]), own.u[0][unit], own.v[0][unit, 0])
     middle, half, points = boxes_of(rng, 250, change.size)
     moved = points - middle[:, None]
     f = changes(obj, ball.center, unit, points.reshape(-1, change.size)).reshape(*points.shape[:2], -1)
@@ -126,7 +128,7 @@ def test_bounds_over_boxes_hold(activation: str) -> None:
         above = ((f @ matrix.T) ** 2).sum(axis=2) > scale**2 * ((points**2).sum(axis=2) + floor)
         for room in (100.0, 2.0):
             boxes = np.stack([middle - half, middle + half], axis=1)
-            proved, _, _ = _tested(slow, matrix, scale, Range(wide(floor)), room, boxes)
+            proved, _, _ = on_boxes(slow, _Linear(matrix, scale, Range(wide(floor)), room), boxes)
             inside = (points**2).sum(axis=2) <= room * room
             assert proved.any() and not (proved & (above & inside).any(axis=1)).any()
         quick = _bounds(change, matrix, middle, half, floor, scale)[0] <= 0.0
@@ -145,7 +147,7 @@ def test_what_the_others_add_lies_in_both_models(activation: str, at_zero: bool)
     by_unit = Units.of(full, centre, centre)
     proof = JointProof(one, full, (by_unit.u[0], by_unit.v[0]), sets, monotonic() + 300.0)
     rest = BallRest(full, one, ball, 1, proof)
-    assert rest.has_ellipsoids and not proof.broken
+    assert len(rest.models) == 3 and not proof.broken
     net, others = obj.net, np.array([0, 2])
     own = np.hstack([described.u.middle[1], described.v.middle[1]])
     away = np.zeros(own.size)
@@ -158,7 +160,7 @@ def test_what_the_others_add_lies_in_both_models(activation: str, at_zero: bool)
         slow = rest.ellipsoids(np.stack([gone, gone])[None])
         for _ in range(4):
             w = rng.standard_normal(4)
-            parts = [_MORE * sets.scales[k, m] * (w @ np.linalg.inv(sets.matrices[k, m])) for m in others]
+            parts = [MORE * sets.scales[k, m] * (w @ np.linalg.inv(sets.matrices[k, m])) for m in others]
             parts += [np.array([w.sum() * described.scale_v])] * int(net.bias)
             exact = np.linalg.norm(np.concatenate(parts)) * np.sqrt((0.999 * room) ** 2 + 2 * sets.floors[k])
             width = np.linalg.norm(np.einsum("n,nl->l", w, slow.columns.hi[0, :, 0].astype(float)))
