@@ -1,11 +1,11 @@
 """How tight the certificates are: lam_upper / lam_lower against the region's radius, the width and the depth, and on real data.
 
-Usage: python examples/certificate_tightness.py [seconds per row] [random | real | deep | trained]
+Usage: python examples/certificate_tightness.py [seconds per row] [random | balls | real | deep | trained]
 
 Prints the tables in docs/certificates.md: for each network the lower end that a search proves, and for every method the ratio of
 its upper end to it. ``random``: ten standard normal data, two features, one output; tanh, squared error, a box about the origin.
-``real``: diabetes and digits, which need the extra ``[data]``. ``deep``: two and three hidden layers, wide boxes and balls.
-``trained``: balls around trained weights.
+``balls``: the same with one hidden layer and balls. ``real``: diabetes and digits, which need the extra ``[data]``. ``deep``: two
+and three hidden layers, wide boxes and balls. ``trained``: balls around trained weights.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ RANDOM = [
     *[([2, width, 1], 0.3) for width in (2, 8, 16)],
     *[([2, *[3] * depth, 1], 0.1) for depth in (1, 2, 3)],
 ]
+BALLS = [([2, width, 1], radius) for width in (4, 8) for radius in (0.3, 1.0, 2.0, 3.0)]
+BALL_METHODS = ("moment", "centre", "deif", "blocks", "taylor", "units")
 REAL = [
     *[("diabetes", [10, 8, 1], radius) for radius in (1.0, 0.1)],
     *[("diabetes", [10, 8, 8, 1], radius) for radius in (1.0, 0.1)],
@@ -74,7 +76,7 @@ def row(
 def main() -> None:
     """Print a table as Markdown."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
-    methods = TRAINED_METHODS if sys.argv[2:] == ["trained"] else METHODS
+    methods = {"trained": TRAINED_METHODS, "balls": BALL_METHODS}.get("".join(sys.argv[2:]), METHODS)
     print("| network | radius | lam_lower |", " | ".join(methods), "| best |")
     print("|---|---|---|" + "---|" * (len(methods) + 1))
     if sys.argv[2:] == ["real"]:
@@ -91,6 +93,10 @@ def main() -> None:
         return
     rng = np.random.default_rng(251)
     data = ph.Dataset(rng.standard_normal((10, 2)), rng.standard_normal(10))
+    if methods is BALL_METHODS:
+        for widths, radius in BALLS:
+            row("-".join(map(str, widths)), ph.Objective(ph.MLP(widths), data), radius, seconds, ball=True, methods=methods)
+        return
     if sys.argv[2:] == ["deep"]:
         for widths, kind in DEEP:
             row(f"{'-'.join(map(str, widths))} {kind}", ph.Objective(ph.MLP(widths), data), 1.0, seconds, ball=kind == "ball")
