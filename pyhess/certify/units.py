@@ -42,9 +42,9 @@ _SHARE, _MIN_ROUND, _MAX_ROUND = 0.25, 64, 4096
 #: The search ends where four times as many cells has improved the bound by less than this.
 _WORTHWHILE = 1e-4
 #: Cells after which ellipsoids are fitted to what the other units add, and the worst of them that judge these.
-_JOINT_AFTER, _JUDGES = 4000, 400
+_JOINT_AFTER, _JUDGES = 12_000, 400
 #: Growth of the number of cells after which that is looked at again.
-_AGAIN = 2.0
+_AGAIN = 1.6
 #: Seconds that have to be left for that, and the share of them that it may take.
 _JOINT_SECONDS, _JOINT_SHARE = 6.0, 0.35
 #: Multiplications per cell, symbols and (D + K)² that the whole search may not exceed.
