@@ -46,11 +46,13 @@ def test_cells_are_tested_with_the_sets(monkeypatch: pytest.MonkeyPatch) -> None
     plain = counted(None)
     monkeypatch.setattr("pyhess.certify.reference_unit_alike.holds", lambda *_: True)
     assert counted(small) < 0.7 * plain
-    # Not about such problems: a unit that is not like the others, matrices for other data.
-    theta = ball.center.copy()
-    theta[0] += 1e-3
-    other, fewer = ph.Ball(theta, ball.radius).bind(obj), replace(small, matrices=small.matrices[:, 1:, 1:])
-    for region, given, known in ((ball, small, True), (other, small, False), (ball, fewer, False)):
+    # Not about such problems: a unit that is not like the others, output weights at the centre, matrices for other data.
+    unlike, with_weights = ball.center.copy(), ball.center.copy()
+    unlike[0] += 1e-3
+    obj.net.unpack(with_weights)[1][0][...] = 1e-3
+    other, heavier = (ph.Ball(theta, ball.radius).bind(obj) for theta in (unlike, with_weights))
+    fewer = replace(small, matrices=small.matrices[:, 1:, 1:])
+    for region, given, known in ((ball, small, True), (other, small, False), (heavier, small, False), (ball, fewer, False)):
         proof = _joint(problem, UnitProblem.of(problem), region, given, monotonic() + 60.0)
         assert isinstance(proof, AlikeProof) if known else proof is None
 
