@@ -34,7 +34,7 @@ CASES: dict[str, tuple[list[int], dict[str, Any], bool, float]] = {
     "tanh": ([1, 4, 1], {}, True, 0.9),
     "sigmoid": ([1, 3, 1], {"parametrization": "ntk"}, False, 1.4),
     "softplus": ([1, 6, 1], {}, False, 0.7),
-    "gelu": ([2, 3, 1], {"bias": False}, False, 1.0),
+    "gelu": ([2, 2, 1], {"bias": False}, False, 1.0),
 }
 
 
