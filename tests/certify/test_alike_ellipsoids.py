@@ -40,6 +40,18 @@ def test_sets_that_hold_are_proved_and_smaller_ones_refuted(activation: str) -> 
 
 
 @pytest.mark.usefixtures("doubles")
+def test_every_unit_has_its_part_of_the_bias() -> None:
+    """A matrix and a g for which most is needed where the output bias alone changes."""
+    obj, ball, _ = fitted("tanh")
+    room, floor, matrix = ball.radius, 0.05, 0.1 * np.eye(5) + 0.5
+    part = 1.0 / np.sqrt(3.0)
+    needed = part * np.linalg.norm(matrix.sum(axis=1)) / (2.0 * np.sqrt(floor))
+    sets = AlikeSets(np.array([room]), np.array([floor]), matrix[None], np.array([1.01 * needed]))
+    assert len(proof_of(obj, ball, sets).found) == 1
+    assert proof_of(obj, ball, replace(sets, scales=0.98 * sets.scales)).broken
+
+
+@pytest.mark.usefixtures("doubles")
 def test_the_inverse_is_off_by_no_more_than_the_farthest_sum_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     obj, ball, sets = fitted("tanh")
     given: list[tuple[float, float]] = []
