@@ -121,9 +121,10 @@ def test_boxes_are_proved_where_samples_allow_it_and_nowhere_else(activation: st
     rng = np.random.default_rng(557)
     obj, ball, sets = fitted(activation)
     change, around = claimed(obj, ball)
-    matrix, room, floor = sets.matrices[1], float(sets.rooms[1]), float(sets.floors[1])
-    large = 0
-    for middle in in_disc(rng, 20, 0.98 * room):
+    room, floor = float(sets.rooms[1]), float(sets.floors[1])
+    large, with_ones = 0, sets.matrices[1] + 5.0 * np.linalg.norm(sets.matrices[1], 2)
+    for number, middle in enumerate(in_disc(rng, 20, 0.98 * room)):
+        matrix = with_ones if number % 2 else sets.matrices[1]
         half = room * 10.0 ** rng.uniform(-4.0, -0.7) * rng.uniform(0.3, 1.0, 2)
         moves = np.array([[0.0, 0.0], [1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0], *rng.uniform(-1.0, 1.0, (200, 2))])
         points = middle + half * moves

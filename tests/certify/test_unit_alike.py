@@ -14,10 +14,15 @@ import pytest
 
 import pyhess as ph
 from pyhess.certify import certify, units
+from pyhess.certify.reference_hessian import Problem
+from pyhess.certify.reference_interval import wide
+from pyhess.certify.reference_unit_alike import Outputs as SlowOutputs
+from pyhess.certify.reference_unit_block import UnitProblem
+from pyhess.certify.reference_unit_rest import Units as SlowUnits
 from pyhess.certify.unit_alike import AlikeFit, Worst
 from pyhess.certify.unit_alike import alike as all_alike
 from pyhess.certify.unit_cover import AlikeSets
-from pyhess.certify.unit_joint_proof import Outputs, _bounds, _most
+from pyhess.certify.unit_joint_proof import Outputs, _bounds, _most, enlarged
 from pyhess.certify.unit_rest import describe
 from pyhess.certify.unit_rooms import Rooms, _model
 from pyhess.certify.units import unit_bound
@@ -91,6 +96,29 @@ def quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize("activation", CASES)
 @pytest.mark.usefixtures("quiet")
+def test_a_proof_leaves_nothing_out(activation: str) -> None:
+    """The t that is proved for matrices that need more than one: that of the points, at the edge of the room for a large g, and
+    where the output bias changes alone.
+    """
+    obj, ball, sets = found(activation)
+    by, part = outputs_of(obj, ball)
+    room = ball.radius
+    steps = disc(room)
+    h, square = outputs(obj, ball.center, steps), (steps**2).sum(axis=1)
+    ones = sets.matrices[0] + 5.0 * np.linalg.norm(sets.matrices[0], 2)
+    at = []
+    for matrix, floor in ((sets.matrices[0], 20.0 * room**2), (sets.matrices[0], 0.3 * room**2), (ones, 0.03 * room**2)):
+        needed = reach(obj, h, matrix, square + floor)
+        t = enlarged(by, 1.1 / needed.max() * matrix, room, floor, lambda: False, part)
+        assert t is not None and 1.1 <= t < 1.15
+        at.append(square[needed.argmax()])
+    assert at[0] == pytest.approx(room**2)
+    if activation == "tanh":
+        assert at[2] == 0.0
+
+
+@pytest.mark.parametrize("activation", CASES)
+@pytest.mark.usefixtures("quiet")
 def test_bounds_over_boxes_hold(activation: str) -> None:
     """They are above P at points of boxes, and show the claim from just above the t that the points need."""
     rng = np.random.default_rng(601)
@@ -122,6 +150,28 @@ def test_bounds_over_boxes_hold(activation: str) -> None:
             near = 1e-5 * half / half.max()
             assert _bounds(by, matrix, middle[None], near[None], floor, (1.0 + 1e-3) * each[0], part)[0][0] <= 0.0
     assert proved > 36
+
+
+@pytest.mark.parametrize("activation", CASES)
+@pytest.mark.usefixtures("doubles")
+def test_polynomials_of_the_outputs(activation: str) -> None:
+    """Those of the search and of the independent check with their rests, against points of boxes."""
+    rng = np.random.default_rng(647)
+    obj, ball, _ = found(activation)
+    quick, _ = outputs_of(obj, ball)
+    full, centre = Problem.of(obj), wide(ball.center)
+    slow = SlowOutputs(UnitProblem.of(full), (full.scale[0], full.scale[1]), SlowUnits.of(full, centre, centre).u[0][0])
+    middle, half = in_disc(rng, 60, 1.5), 10.0 ** rng.uniform(-2.0, 0.0, (60, 2))
+    moved = np.concatenate([rng.uniform(-1.0, 1.0, (60, 200, 2)), np.sign(rng.uniform(-1.0, 1.0, (60, 40, 2)))], axis=1)
+    moved *= half[:, None]
+    h = outputs(obj, ball.center, (middle[:, None] + moved).reshape(-1, 2)).reshape(60, 240, 5)
+    twice = np.stack([0.5 * moved[..., 0] ** 2, moved[..., 0] * moved[..., 1], 0.5 * moved[..., 1] ** 2], axis=-1)
+    assert [x.tolist() for x in quick.pairs] == [x.tolist() for x in slow.places] == [[0, 0, 1], [0, 1, 1]]
+    exact = slow.pieces(middle, half)
+    for value, linear, square, rest in (quick.polynomial(middle, half), (*(x.hi for x in exact[:3]), exact[3])):
+        off = np.abs(h - value[:, None] - np.einsum("bkp,bpn->bkn", moved, linear) - np.einsum("bks,bsn->bkn", twice, square))
+        assert (off <= rest[:, None] + 1e-14).all()
+        assert (off.max(axis=1) > 0.3 * rest).mean() > 0.3
 
 
 @pytest.mark.parametrize("activation", CASES)
@@ -209,9 +259,10 @@ def descended(obj: ph.Objective, ball: Any, theta: Array, own: Array, rho: float
 
 @pytest.mark.parametrize("activation", CASES)
 def test_the_model_of_a_range_serves_no_other_rooms(activation: str) -> None:
-    """Where it serves it is at least t (rho² + M g) |A'^-1 w|, about the output bias at the centre."""
+    """Where it serves it is at least t (rho² + M g) |A'^-1 w|, about the output bias at the centre, for large g, too."""
     rng = np.random.default_rng(643)
     obj, ball, sets = found(activation)
+    sets = replace(sets, floors=np.array([1.0, 5.0, 1.0]) * sets.floors)
     search = units._Search(obj, ball, np.zeros(1, dtype=np.int32))
     rooms = Rooms(sets, search.units, search.roots, activation, obj.net.betas[0], search.new_task)
     half = ball.radius * 10.0 ** rng.uniform(-2.5, -0.5, (3000, 3))
@@ -241,10 +292,9 @@ def test_the_model_of_a_range_serves_no_other_rooms(activation: str) -> None:
 
 def test_sets_are_for_alike_units_without_output_weights() -> None:
     obj, ball = alike("softplus")
-    for place, known in ((None, True), (0, False), (-2, False)):
+    for places, known in ((slice(0), True), (slice(1), False), (slice(-3, -1), False), (slice(-7, -1), False)):
         theta = ball.center.copy()
-        if place is not None:
-            theta[place] += 1e-6
+        theta[places] += 1e-6
         assert all_alike(describe(obj, ph.Ball(theta, ball.radius).bind(obj))) == known
 
 
