@@ -49,6 +49,9 @@ def test_every_unit_has_its_part_of_the_bias() -> None:
     sets = AlikeSets(np.array([room]), np.array([floor]), matrix[None], np.array([1.01 * needed]))
     assert len(proof_of(obj, ball, sets).found) == 1
     assert proof_of(obj, ball, replace(sets, scales=0.98 * sets.scales)).broken
+    (change, around), box = claimed(obj, ball), np.array([[[-0.02, -0.01], [0.01, 0.02]]])
+    for share in (0.98, 1.01):
+        assert on_boxes(change, around(matrix, share * needed, floor, room), box)[0].all() == (share > 1.0)
 
 
 @pytest.mark.usefixtures("doubles")

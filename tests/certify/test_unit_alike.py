@@ -80,6 +80,22 @@ def test_what_the_others_add_lies_in_every_set(activation: str) -> None:
     assert closest > 0.5
 
 
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+def test_sets_hold_whatever_is_fitted(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices that need a t of 1.1, where the output bias changes alone and at the edge of the room."""
+    obj, ball, sets = found(activation)
+    room, steps = ball.radius, disc(ball.radius)
+    h, squares = outputs(obj, ball.center, steps), (steps**2).sum(axis=1) + sets.floors[0]
+    matrix = 0.1 * np.eye(5) + (0.5 if activation == "tanh" else np.diag(10.0 * (np.arange(5) == h[0].argmin())))
+    needed = reach(obj, h, matrix, squares)
+    assert np.linalg.norm(steps[needed.argmax()]) == pytest.approx(0.0 if activation == "tanh" else room)
+    monkeypatch.setattr(AlikeFit, "_fit", lambda *_: 1.1 / needed.max() * matrix)
+    worst = Worst(np.zeros((1, 3)), np.eye(3)[None], np.array([room]), 100)
+    with np.errstate(all="ignore"):
+        again = AlikeFit(obj, describe(obj, ball)).adapted(worst, lambda: False)
+    assert again.floors == sets.floors[:1] and 1.1 <= again.scales[0] < 1.15
+
+
 def outputs_of(obj: ph.Objective, ball: Any) -> tuple[Outputs, float]:
     by = describe(obj, ball)
     activation = obj.net.activations[0], obj.net.betas[0]
