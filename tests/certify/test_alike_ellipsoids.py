@@ -177,12 +177,13 @@ def test_what_the_polynomials_leave_out_counts(activation: str, monkeypatch: pyt
 
 @pytest.mark.parametrize("activation", CASES)
 @pytest.mark.usefixtures("doubles")
-def test_what_the_others_add_lies_in_every_model(activation: str) -> None:
+def test_what_the_others_add_lies_in_every_model(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Support functions against networks that ascend in random directions, and against t (rho² + M g) |C'w|."""
     rng = np.random.default_rng(563)
     obj, ball, sets = fitted(activation)
     sets = replace(sets, scales=1.03 * sets.scales)
     full = Problem.of(obj)
+    monkeypatch.setattr("pyhess.certify.reference_unit_ball._PIECES", 4)  # of what is known without sets
     rest = BallRest(full, UnitProblem.of(full), ball, 1, proof_of(obj, ball, sets))
     own, many = rest.root.mean(axis=1)[0], obj.net.widths[1] - 1
     if CASES[activation][2]:
