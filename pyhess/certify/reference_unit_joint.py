@@ -110,7 +110,7 @@ def ellipsoid(matrix: FloatArray, t: float, reach: Range) -> Ellipsoid | None:
         return None
     defect = matmul(inverse, Range(wide(matrix))) - Range(wide(np.eye(n)))
     off, size = (Range(length(x.size().reshape(1, -1))[0]) for x in (defect, inverse))
-    if not off.hi < 0.5:
+    if not (off.hi < 0.5 and t > 0.0):
         return None
     most = Range(wide(t)) * reach * size / (_ONE - off)
     return Ellipsoid(inverse * Range(wide(t)), (Range(length(defect.size())) * most).hi)

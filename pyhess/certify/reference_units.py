@@ -116,7 +116,8 @@ def _joint(problem: Problem, one: UnitProblem, region: Ball, sets: JointSets | A
     if one.outputs != 1:
         return None
     if isinstance(sets, AlikeSets):
-        alike = len(units.kinds) > 1 and not any(units.kinds) and not units.v[0].size().any()
+        weights = region.center[problem.weight_at[1] :][: len(units.kinds)]
+        alike = len(units.kinds) > 1 and not any(units.kinds) and not weights.any()
         return AlikeProof(one, problem, units, sets, end) if alike and shape == (size, size) else None
     known = shape == (len(units.kinds), size, size)
     return JointProof(one, problem, (units.u[0], units.v[0]), sets, end) if known else None

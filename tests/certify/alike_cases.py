@@ -1,8 +1,9 @@
-"""Networks whose hidden units are all alike, and ellipsoids around what a unit adds, from samples."""
+"""Networks whose hidden units are all alike, without output weights at the centre, and ellipsoids around what a unit and its part
+of the output bias add, from points of a disc.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from time import monotonic
 from typing import Any
@@ -28,12 +29,12 @@ PHI: dict[str, Any] = {
     "softplus": lambda s: np.logaddexp(0.0, s),
     "gelu": lambda s: s * scipy.special.ndtr(s),
 }
-#: Widths, options, whether the centre is zero, and the room.
+#: Widths, options, whether the centre is zero, and the radius; a unit has two parameters next to its output weight.
 CASES: dict[str, tuple[list[int], dict[str, Any], bool, float]] = {
     "tanh": ([1, 4, 1], {}, True, 0.9),
     "sigmoid": ([1, 3, 1], {"parametrization": "ntk"}, False, 1.4),
     "softplus": ([1, 6, 1], {}, False, 0.7),
-    "gelu": ([1, 3, 1], {"bias": False}, False, 1.0),
+    "gelu": ([2, 2, 1], {"bias": False}, False, 1.0),
 }
 
 
@@ -41,65 +42,68 @@ def alike(activation: str) -> tuple[ph.Objective, Any]:
     """A network on five data, and a ball about weights that are the same for all hidden units."""
     widths, options, at_zero, radius = CASES[activation]
     obj = small_objective(523, 5, widths, "squared_error", activation, **options)
-    rng, centre = np.random.default_rng(541), np.zeros(obj.num_params)
+    centre = np.zeros(obj.num_params)
     if not at_zero:
-        for layer in obj.net.unpack(centre):
-            layer[0][...] = 0.6 * rng.standard_normal()
-            if layer[1] is not None:
-                layer[1][...] = 0.6 * rng.standard_normal()
+        rng, (weight, bias) = np.random.default_rng(541), obj.net.unpack(centre)[0]
+        weight[...] = 0.6 * rng.standard_normal(widths[0])
+        if bias is not None:
+            bias[...] = 0.6 * rng.standard_normal()
     return obj, ph.Ball(centre, radius).bind(obj)
 
 
-def added(obj: ph.Objective, centre: Array, steps: Array) -> Array:
-    """F (B, n) for steps (B, D + 1 + 1) of a unit's parameters and, where there are biases, its part of the output bias's."""
-    (w, b), (a, _) = obj.net.unpack(centre)
+def inputs(obj: ph.Objective) -> Array:
+    x = obj.data.X
+    return np.hstack([x, np.ones((len(x), 1))]) if obj.net.bias else x
+
+
+def outputs(obj: ph.Objective, centre: Array, steps: Array) -> Array:
+    """What a unit with output weight one adds (B, n), for steps (B, D) of its other parameters."""
+    (w, b), _ = obj.net.unpack(centre)
     hidden, last = obj.net.layer_scales
-    x = obj.data.X if b is None else np.hstack([obj.data.X, np.ones((len(obj.data.X), 1))])
-    u, phi, size = w[0] if b is None else np.r_[w[0], b[0]], PHI[obj.net.activations[0]], x.shape[1]
-    after = (a[0, 0] + steps[:, size : size + 1]) * phi(hidden * ((u + steps[:, :size]) @ x.T))
-    own = last * (after - a[0, 0] * phi(hidden * (x @ u)))
-    return own if b is None else own + last / np.sqrt(len(w) - 1) * steps[:, -1:]
+    u = w[0] if b is None else np.append(w[0], b[0])
+    return last * PHI[obj.net.activations[0]](hidden * ((u + steps) @ inputs(obj).T))
 
 
-def in_ball(rng: np.random.Generator, count: int, size: int, radius: float) -> Array:
-    steps = rng.standard_normal((count, size))
-    return steps * (radius * rng.random((count, 1)) ** 0.2 / np.linalg.norm(steps, axis=1, keepdims=True))
+def reach(obj: ph.Objective, h: Array, matrix: Array, squares: Array) -> Array:
+    """The largest |A (y h + c part 1)| / (squares + y² + c²) over all y and c (B,): sqrt(lambda / squares) / 2 with the largest
+    eigenvalue lambda of the Gram matrix of A h and part A 1.
+    """
+    count = obj.net.widths[1] - 1
+    part = obj.net.layer_scales[1] / np.sqrt(count) if obj.net.bias else 0.0
+    columns = np.stack([h @ matrix.T, np.broadcast_to(part * matrix.sum(axis=1), h.shape)], axis=-1)
+    return np.sqrt(np.linalg.eigvalsh(np.swapaxes(columns, -1, -2) @ columns)[..., -1] / squares) / 2.0
 
 
-def climbed(reach: Callable[[Array], Array], steps: Array, room: float, rng: np.random.Generator) -> Array:
-    """Steps that reach farther, by a random walk uphill in the ball."""
-    best = reach(steps)
-    for k in range(80):
-        moved = steps + rng.standard_normal(steps.shape) * (0.3 * room * 0.5 ** (k / 10.0))
-        moved *= np.minimum(1.0, room / np.linalg.norm(moved, axis=1, keepdims=True))
-        value = reach(moved)
-        steps, best = np.where((value > best)[:, None], moved, steps), np.maximum(value, best)
-    return steps
+def in_disc(rng: np.random.Generator, count: int, radius: float) -> Array:
+    steps = rng.standard_normal((count, 2))
+    return steps * (radius * rng.random((count, 1)) ** 0.5 / np.linalg.norm(steps, axis=1, keepdims=True))
+
+
+def disc(radius: float) -> Array:
+    """A grid of polar coordinates."""
+    r, angle = (x.ravel() for x in np.meshgrid(np.linspace(0.0, radius, 60), np.linspace(0.0, 2.0 * np.pi, 181)))
+    return np.column_stack([r * np.cos(angle), r * np.sin(angle)])
 
 
 def fit(obj: ph.Objective, ball: Any, room: float, floor: float) -> Array:
-    """A matrix for which samples need t = 1, nearly: samples made white."""
-    rng = np.random.default_rng(547)
-    size = obj.net.widths[0] + 1 + 2 * int(obj.net.bias)
-    steps, matrix = in_ball(rng, 3000, size, room), np.eye(obj.data.num_samples)
-
-    def reach(steps: Array) -> Array:
-        return np.linalg.norm(added(obj, ball.center, steps) @ matrix.T, axis=1) / ((steps**2).sum(axis=1) + floor)
-
-    for _ in range(4):
-        x = added(obj, ball.center, steps) / ((steps**2).sum(axis=1, keepdims=True) + floor)
-        axes, turn = np.linalg.eigh(x.T @ x)
-        matrix = (turn / np.sqrt(np.maximum(axes, 1e-3 * axes[-1]))).T
-        farthest = steps[np.argsort(-reach(steps))[:300]]
-        steps = np.concatenate([steps, climbed(reach, farthest, room, rng)])
-    return matrix / reach(steps).max()
+    """A matrix for which t = 1 is needed, nearly: samples made white."""
+    steps = disc(room)
+    h, squares = outputs(obj, ball.center, steps), (steps**2).sum(axis=1) + floor
+    x = (
+        np.concatenate([h, np.ones((len(h), h.shape[1])) * obj.net.layer_scales[1] * obj.net.bias])
+        / np.sqrt(np.r_[squares, squares])[:, None]
+    )
+    axes, turn = np.linalg.eigh(x.T @ x)
+    matrix = (turn / np.sqrt(np.maximum(axes, 1e-3 * axes[-1]))).T
+    return matrix / reach(obj, h, matrix, squares).max()
 
 
 @cache
 def fitted(activation: str) -> tuple[ph.Objective, Any, AlikeSets]:
     """Sets for two rooms that hold for a t of 1.03."""
     obj, ball = alike(activation)
-    rooms, floors = np.array([1.0, 0.5]) * ball.radius, np.array([0.01, 0.02]) * ball.radius**2
+    rooms = np.array([1.0, 0.5]) * ball.radius
+    floors = np.array([0.5, 0.2]) * rooms**2 / (obj.net.widths[1] - 1)
     matrices = [fit(obj, ball, room, floor) for room, floor in zip(rooms, floors, strict=True)]
     return obj, ball, AlikeSets(rooms, floors, np.stack(matrices), np.ones(2))
 
@@ -107,3 +111,27 @@ def fitted(activation: str) -> tuple[ph.Objective, Any, AlikeSets]:
 def proof_of(obj: ph.Objective, ball: Any, sets: AlikeSets) -> AlikeProof:
     full, centre = Problem.of(obj), wide(ball.center)
     return AlikeProof(UnitProblem.of(full), full, Units.of(full, centre, centre), sets, monotonic() + 60.0)
+
+
+def without_own(obj: ph.Objective, step: Array) -> Array:
+    """The step with the parameters of unit 1 left alone."""
+    layers = [tuple(None if x is None else x.copy() for x in layer) for layer in obj.net.unpack(step)]
+    (w, b), (a, c) = layers
+    w[1], a[:, 1] = 0.0, 0.0
+    if b is not None:
+        b[1] = 0.0
+    return np.concatenate([x.ravel() for x in (w, b, a, c) if x is not None])
+
+
+def others(obj: ph.Objective, theta: Array) -> Array:
+    """What all units but unit 1 and the output bias add."""
+    (w, b), (a, c) = obj.net.unpack(theta)
+    hidden, last = obj.net.layer_scales
+    kept = np.arange(len(w)) != 1
+    s = hidden * (obj.data.X @ w[kept].T + (0.0 if b is None else b[kept]))
+    return last * (PHI[obj.net.activations[0]](s) @ a[0, kept] + (0.0 if c is None else c[0]))
+
+
+def slopes(obj: ph.Objective, theta: Array, w: Array) -> Array:
+    """Those of w.others, roughly."""
+    return np.array([w @ others(obj, theta + h) - w @ others(obj, theta - h) for h in 1e-6 * np.eye(theta.size)])

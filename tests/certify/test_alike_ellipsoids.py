@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,15 +15,15 @@ import pytest
 import pyhess as ph
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
-from pyhess.certify.reference_unit_alike import _Alike
+from pyhess.certify.reference_unit_alike import Around, Outputs
 from pyhess.certify.reference_unit_ball import BallRest
 from pyhess.certify.reference_unit_block import UnitProblem
-from pyhess.certify.reference_unit_change import Change, _highest, on_boxes
+from pyhess.certify.reference_unit_change import _highest, on_boxes
 from pyhess.certify.reference_unit_joint import MORE, Ellipsoid, ellipsoid
 from pyhess.certify.reference_unit_rest import Units
 from pyhess.certify.unit_cover import AlikeSets
 
-from .alike_cases import CASES, PHI, added, fit, fitted, in_ball, proof_of
+from .alike_cases import CASES, fit, fitted, in_disc, others, outputs, proof_of, reach, slopes, without_own
 
 Array = Any
 
@@ -35,6 +37,21 @@ def test_sets_that_hold_are_proved_and_smaller_ones_refuted(activation: str) -> 
         wrong = sets.those(np.arange(2) == k)
         smaller = proof_of(obj, ball, replace(wrong, scales=0.97 * wrong.scales))
         assert smaller.broken and not smaller.found
+
+
+@pytest.mark.usefixtures("doubles")
+def test_every_unit_has_its_part_of_the_bias() -> None:
+    """A matrix and a g for which most is needed where the output bias alone changes."""
+    obj, ball, _ = fitted("tanh")
+    room, floor, matrix = ball.radius, 0.05, 0.1 * np.eye(5) + 0.5
+    part = 1.0 / np.sqrt(3.0)
+    needed = part * np.linalg.norm(matrix.sum(axis=1)) / (2.0 * np.sqrt(floor))
+    sets = AlikeSets(np.array([room]), np.array([floor]), matrix[None], np.array([1.01 * needed]))
+    assert len(proof_of(obj, ball, sets).found) == 1
+    assert proof_of(obj, ball, replace(sets, scales=0.98 * sets.scales)).broken
+    (change, around), box = claimed(obj, ball), np.array([[[-0.02, -0.01], [0.01, 0.02]]])
+    for share in (0.98, 1.01):
+        assert on_boxes(change, around(matrix, share * needed, floor, room), box)[0].all() == (share > 1.0)
 
 
 @pytest.mark.usefixtures("doubles")
@@ -68,7 +85,7 @@ def test_the_inverse_is_off_by_no_more_than_the_farthest_sum_allows(monkeypatch:
 
 @pytest.mark.usefixtures("doubles")
 def test_what_is_beyond_the_room_does_not_count() -> None:
-    """With a large g the most is needed at the edge of the room, and more beyond."""
+    """With a large g the most is needed at the edge of |x| <= room, and more beyond; y and c are as large as they like."""
     obj, ball, _ = fitted("gelu")
     room, floor = 0.6 * ball.radius, 3.0 * ball.radius**2
     sets = AlikeSets(np.array([room]), np.array([floor]), fit(obj, ball, room, floor)[None], np.array([1.02]))
@@ -76,58 +93,54 @@ def test_what_is_beyond_the_room_does_not_count() -> None:
     assert proof_of(obj, ball, replace(sets, rooms=1.2 * sets.rooms)).broken
 
 
-def part_and_change(obj: ph.Objective, ball: Any) -> tuple[Range, Change]:
-    """The bias's kv/sqrt(M) and a unit's change, for the slow proof."""
+def claimed(obj: ph.Objective, ball: Any) -> tuple[Outputs, Callable[[Array, float, float, float], Around]]:
+    """A unit's outputs, and what is claimed of them, for the slow proof."""
     full = Problem.of(obj)
     units = Units.of(full, wide(ball.center), wide(ball.center))
     part = full.scale[1] / Range(wide(float(len(units.kinds) - 1))).root() if obj.net.bias else Range(wide(0.0))
-    return part, Change(UnitProblem.of(full), (full.scale[0], full.scale[1]), units.u[0][0], units.v[0][0, 0])
+    return Outputs(UnitProblem.of(full), (full.scale[0], full.scale[1]), units.u[0][0]), partial(Around, bias=part)
 
 
-def needed(obj: ph.Objective, ball: Any, matrix: Array, room: float, floor: float, points: Array, errors: Array) -> float:
-    """The least t that the points (B, D + 1) in the ball need with the worst c and any of the errors (E, n) of the outputs."""
-    points = points[(points**2).sum(axis=1) < room**2]
-
-    def reach(points: Array) -> Array:
-        values = added(obj, ball.center, points)[:, None] + errors
-        return np.linalg.norm(values @ matrix.T, axis=2).max(axis=1) / ((points**2).sum(axis=1) + floor)
-
-    if not obj.net.bias:
-        return float(reach(points).max())
-    most = np.sqrt(room**2 - (points**2).sum(axis=1, keepdims=True))
-    points, c, step = np.repeat(points, 101, axis=0), (most * np.linspace(-1.0, 1.0, 101)).ravel(), np.repeat(most / 50.0, 101)
-    for _ in range(3):
-        best = np.argsort(-reach(np.column_stack([points, c])))[:10]
-        points, step = np.repeat(points[best], 101, axis=0), np.repeat(step[best] / 50.0, 101)
-        c = np.repeat(c[best], 101) + np.tile(np.arange(-50, 51), 10) * step
-        limit = np.sqrt(room**2 - (points**2).sum(axis=1))
-        c = np.clip(c, -limit, limit)
-    return float(reach(np.column_stack([points, c])).max())
+@pytest.mark.parametrize("activation", CASES)
+def test_the_worst_output_weight_and_bias(activation: str) -> None:
+    """The closed form that these tests rest on, against a grid of (y, c)."""
+    rng = np.random.default_rng(587)
+    obj, ball, sets = fitted(activation)
+    steps, floor = in_disc(rng, 20, ball.radius), float(sets.floors[0])
+    h, squares = outputs(obj, ball.center, steps), (steps**2).sum(axis=1) + floor
+    r, angle = np.meshgrid(np.linspace(0.01, 1.5, 300), np.linspace(0.0, np.pi, 181))
+    y, c = (r * np.cos(angle)).ravel(), (r * np.sin(angle)).ravel()
+    part = obj.net.layer_scales[1] / np.sqrt(obj.net.widths[1] - 1) if obj.net.bias else 0.0
+    largest = reach(obj, h, sets.matrices[0], squares)
+    for k in range(20):
+        size = np.linalg.norm((y[:, None] * h[k] + c[:, None] * part) @ sets.matrices[0].T, axis=1) / (squares[k] + y**2 + c**2)
+        assert 0.999 * largest[k] < size.max() <= largest[k] * (1.0 + 1e-12)
 
 
 @pytest.mark.parametrize("activation", CASES)
 @pytest.mark.usefixtures("doubles")
 def test_boxes_are_proved_where_samples_allow_it_and_nowhere_else(activation: str) -> None:
-    """For small boxes the least t that is proved is the one that the worst c needs; for larger ones it is not below."""
+    """For small boxes the least t that is proved is the one that the worst y and c need; for larger ones it is not below."""
     rng = np.random.default_rng(557)
     obj, ball, sets = fitted(activation)
-    part, change = part_and_change(obj, ball)
-    matrix, room, floor = sets.matrices[1], float(sets.rooms[1]), float(sets.floors[1])
-    large = 0
-    for middle in in_ball(rng, 30, change.size, 0.98 * room):
-        half = room * 10.0 ** rng.uniform(-4.0, -0.7) * rng.uniform(0.3, 1.0, change.size)
-        moves = [np.zeros(change.size), *rng.uniform(-1.0, 1.0, (40, change.size))]
-        moves += [np.array(corner) for corner in itertools.product([-1.0, 1.0], repeat=change.size)]
-        least = needed(obj, ball, matrix, room, floor, middle + half * np.array(moves), np.zeros((1, len(matrix))))
+    change, around = claimed(obj, ball)
+    room, floor = float(sets.rooms[1]), float(sets.floors[1])
+    large, with_ones = 0, sets.matrices[1] + 5.0 * np.linalg.norm(sets.matrices[1], 2)
+    for number, middle in enumerate(in_disc(rng, 20, 0.98 * room)):
+        matrix = with_ones if number % 2 else sets.matrices[1]
+        half = room * 10.0 ** rng.uniform(-4.0, -0.7) * rng.uniform(0.3, 1.0, 2)
+        moves = np.array([[0.0, 0.0], [1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0], *rng.uniform(-1.0, 1.0, (200, 2))])
+        points = middle + half * moves
+        points = points[(points**2).sum(axis=1) < room**2]
+        needed = reach(obj, outputs(obj, ball.center, points), matrix, (points**2).sum(axis=1) + floor).max()
         box = np.stack([middle - half, middle + half])[None]
         factors = 1.0 - 1e-6, 1.0 + 1e-4 + 6.0 * half.sum() / room
-        below, above = (_Alike(matrix, factor * least, floor, room, part) for factor in factors)
-        proved, _, _ = on_boxes(change, below, box)
-        assert not proved.any()
+        below, above = (around(matrix, factor * needed, floor, room) for factor in factors)
+        assert not on_boxes(change, below, box)[0].any()
         proved, violated, _ = on_boxes(change, above, box)
         assert proved.all() and not violated
         large += half.max() > 0.03 * room
-    assert large > 5
+    assert large > 3
 
 
 @pytest.mark.usefixtures("doubles")
@@ -147,29 +160,30 @@ def test_what_the_polynomials_leave_out_counts(activation: str, monkeypatch: pyt
     """As much as an error of any signs in the outputs would need, at points."""
     rng = np.random.default_rng(569)
     obj, ball, sets = fitted(activation)
-    part, change = part_and_change(obj, ball)
+    change, around = claimed(obj, ball)
     matrix, room, floor = sets.matrices[0], float(sets.rooms[0]), float(sets.floors[0])
-    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=obj.data.num_samples)))
-    for middle in in_ball(rng, 10, change.size, 0.9 * room):
-        error = 1e-4 * np.abs(added(obj, ball.center, np.append(middle, 0.0)[None])).max() * rng.random(len(matrix))
-        without, least = (needed(obj, ball, matrix, room, floor, middle[None], by) for by in (0.0 * signs, signs * error))
-        assert least > (1.0 + 1e-6) * without
-        exact = change.pieces
+    signs, exact = np.array(list(itertools.product([-1.0, 1.0], repeat=obj.data.num_samples))), change.pieces
+    for middle in in_disc(rng, 10, 0.9 * room):
+        h, squares = outputs(obj, ball.center, middle[None]), float(middle @ middle) + floor
+        error = 1e-4 * np.abs(h).max() * rng.random(len(matrix))
+        without, least = (reach(obj, h + by, matrix, squares).max() for by in (0.0, signs * error))
+        assert least > without
         with monkeypatch.context() as patched:
-            patched.setattr(change, "pieces", lambda *given, error=error, exact=exact: (*exact(*given)[:3], wide(error[None])))
+            patched.setattr(change, "pieces", lambda *given, error=error: (*exact(*given)[:3], wide(error[None])))
             for share, known in ((0.9, False), (2.0, True)):
-                claim = _Alike(matrix, without + share * (least - without), floor, room, part)
+                claim = around(matrix, without + share * (least - without), floor, room)
                 assert on_boxes(change, claim, np.stack([middle, middle])[None])[0].all() == known
 
 
 @pytest.mark.parametrize("activation", CASES)
 @pytest.mark.usefixtures("doubles")
-def test_what_the_others_add_lies_in_every_model(activation: str) -> None:
+def test_what_the_others_add_lies_in_every_model(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Support functions against networks that ascend in random directions, and against t (rho² + M g) |C'w|."""
     rng = np.random.default_rng(563)
     obj, ball, sets = fitted(activation)
     sets = replace(sets, scales=1.03 * sets.scales)
     full = Problem.of(obj)
+    monkeypatch.setattr("pyhess.certify.reference_unit_ball._PIECES", 4)  # of what is known without sets
     rest = BallRest(full, UnitProblem.of(full), ball, 1, proof_of(obj, ball, sets))
     own, many = rest.root.mean(axis=1)[0], obj.net.widths[1] - 1
     if CASES[activation][2]:
@@ -198,38 +212,14 @@ def test_what_the_others_add_lies_in_every_model(activation: str) -> None:
                 MORE * t * (rho**2 + many * floor) * np.linalg.norm(np.linalg.inv(matrix).T @ w), rel=1e-9
             )
             step = rng.standard_normal(obj.num_params)
-            for _ in range(8):
+            for _ in range(5):
                 step = without_own(obj, step)
                 step *= rho * (1.0 - 1e-9) / np.linalg.norm(step)
                 reached = w @ (others(obj, ball.center + step) - middle)
                 assert reached <= width + 1e-9
                 closest = max(closest, reached / width)
-                step = np.array(
-                    [
-                        w @ others(obj, ball.center + step + h) - w @ others(obj, ball.center + step - h)
-                        for h in 1e-6 * np.eye(step.size)
-                    ]
-                )
+                step = slopes(obj, ball.center + step, w)
         assert closest > 0.2
-
-
-def without_own(obj: ph.Objective, step: Array) -> Array:
-    """The step with the parameters of unit 1 left alone."""
-    layers = [tuple(None if x is None else x.copy() for x in layer) for layer in obj.net.unpack(step)]
-    (w, b), (a, c) = layers
-    w[1], a[:, 1] = 0.0, 0.0
-    if b is not None:
-        b[1] = 0.0
-    return np.concatenate([x.ravel() for x in (w, b, a, c) if x is not None])
-
-
-def others(obj: ph.Objective, theta: Array) -> Array:
-    """What all units but unit 1 and the output bias add."""
-    (w, b), (a, c) = obj.net.unpack(theta)
-    hidden, last = obj.net.layer_scales
-    kept = np.arange(len(w)) != 1
-    s = hidden * (obj.data.X @ w[kept].T + (0.0 if b is None else b[kept]))
-    return last * (PHI[obj.net.activations[0]](s) @ a[0, kept] + (0.0 if c is None else c[0]))
 
 
 @pytest.mark.parametrize("change", ["matrix", "direction", "floor", "no floor", "negative"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -46,18 +47,27 @@ def test_cells_are_tested_with_the_sets(monkeypatch: pytest.MonkeyPatch) -> None
     plain = counted(None)
     monkeypatch.setattr("pyhess.certify.reference_unit_alike.holds", lambda *_: True)
     assert counted(small) < 0.7 * plain
-    # Not about such problems: a unit that is not like the others, matrices for other data.
-    theta = ball.center.copy()
-    theta[0] += 1e-3
-    other, fewer = ph.Ball(theta, ball.radius).bind(obj), replace(small, matrices=small.matrices[:, 1:, 1:])
-    for region, given, known in ((ball, small, True), (other, small, False), (ball, fewer, False)):
+    # Not about such problems: a unit that is not like the others, output weights at the centre, matrices for other data.
+    unlike, with_weights = ball.center.copy(), ball.center.copy()
+    unlike[0] += 1e-3
+    obj.net.unpack(with_weights)[1][0][...] = 1e-3
+    other, heavier = (ph.Ball(theta, ball.radius).bind(obj) for theta in (unlike, with_weights))
+    fewer = replace(small, matrices=small.matrices[:, 1:, 1:])
+    for region, given, known in ((ball, small, True), (other, small, False), (heavier, small, False), (ball, fewer, False)):
         proof = _joint(problem, UnitProblem.of(problem), region, given, monotonic() + 60.0)
         assert isinstance(proof, AlikeProof) if known else proof is None
 
 
-def certificate_with(obj: ph.Objective, ball: Any, sets: AlikeSets | JointSets) -> Certificate:
+@cache
+def plain(activation: str) -> Certificate:
+    """The moment bound."""
+    obj, ball, _ = fitted(activation)
+    return certify(obj, ball, "moment")
+
+
+def certificate_with(sets: AlikeSets | JointSets) -> Certificate:
     """The moment bound's number as a claim of the cells of one unit's weights."""
-    certificate = certify(obj, ball, "moment")
+    certificate = plain("tanh")
     row = replace(certificate.table["moment"], multipliers=sets)
     return replace(certificate, method="units", table={"units": row})
 
@@ -65,16 +75,16 @@ def certificate_with(obj: ph.Objective, ball: Any, sets: AlikeSets | JointSets) 
 @pytest.mark.usefixtures("long_doubles")
 def test_files_with_such_sets_are_proved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyhess.certify.reference_plan._LONG_SHARE", 0.0)
-    obj, ball, sets = fitted("tanh")
+    _, _, sets = fitted("tanh")
     sets = replace(sets, scales=1.03 * sets.scales).those(np.array([False, True]))
-    path = certificate_with(obj, ball, sets).save(tmp_path / "c.npz")
+    path = certificate_with(sets).save(tmp_path / "c.npz")
     again = load_certificate(path).table["units"].multipliers
     assert isinstance(again, AlikeSets)
     for name, value in vars(sets).items():
         assert np.array_equal(getattr(again, name), value)
     checked = verify_file(path, time_limit=120.0)
     assert checked.verdict == "verified" and "53-bit" in checked.checks[-1].detail, checked.checks
-    false = certificate_with(obj, ball, replace(sets, scales=0.9 * sets.scales))
+    false = certificate_with(replace(sets, scales=0.9 * sets.scales))
     refused = verify_file(false.save(tmp_path / "false.npz"), time_limit=60.0)
     assert refused.verdict == "refuted" and "ellipsoid" in refused.checks[-1].detail
     for wrong in (
@@ -82,13 +92,13 @@ def test_files_with_such_sets_are_proved_again(tmp_path: Path, monkeypatch: pyte
         replace(sets, matrices=np.nan * sets.matrices), replace(sets, scales=np.ones((2, 4))),
     ):  # fmt: skip
         with pytest.raises(FileError, match=r"positive ones but for the matrices, of which there is one for all hidden units"):
-            load_certificate(certificate_with(obj, ball, wrong).save(tmp_path / "wrong.npz"))
+            load_certificate(certificate_with(wrong).save(tmp_path / "wrong.npz"))
 
 
 def test_files_of_the_layout_before_have_a_matrix_for_every_unit(tmp_path: Path) -> None:
-    obj, ball, sets = fitted("tanh")
+    _, _, sets = fitted("tanh")
     joint = JointSets(sets.rooms, sets.floors, np.repeat(sets.matrices[:, None], 4, axis=1), np.ones((2, 4)))
-    path = certificate_with(obj, ball, joint).save(tmp_path / "c.npz")
+    path = certificate_with(joint).save(tmp_path / "c.npz")
     with np.load(path) as content:
         arrays = dict(content)
     described = json.loads(str(arrays["description"])) | {"schema_version": 4}
@@ -97,4 +107,4 @@ def test_files_of_the_layout_before_have_a_matrix_for_every_unit(tmp_path: Path)
     assert isinstance(again, JointSets) and np.array_equal(again.matrices, joint.matrices)
     wrong = replace(joint, matrices=joint.matrices[:, 1:])
     with pytest.raises(FileError, match="one for each hidden unit"):
-        load_certificate(certificate_with(obj, ball, wrong).save(tmp_path / "wrong.npz"))
+        load_certificate(certificate_with(wrong).save(tmp_path / "wrong.npz"))

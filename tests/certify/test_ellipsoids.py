@@ -26,7 +26,7 @@ from pyhess.certify.unit_cover import JointSets
 from pyhess.certify.unit_joint import find_joint
 from pyhess.certify.unit_joint_proof import Change, _bounds
 from pyhess.certify.unit_rest import describe
-from pyhess.certify.unit_rooms import Rooms, model
+from pyhess.certify.unit_rooms import Rooms, _model
 from pyhess.certify.units import unit_bound
 from pyhess.errors import FileError
 from pyhess.threshold import verify_file
@@ -121,7 +121,7 @@ def test_bounds_over_boxes_hold(activation: str) -> None:
         small = (half < 0.1).all(axis=1)
         assert (np.abs(f - taylor).max(axis=1) > 0.3 * rest)[small].mean() > 0.5
     reach = ((f @ matrix.T) ** 2).sum(axis=2) - t * t * ((points**2).sum(axis=2) + floor)
-    worst = _bounds(change, matrix, middle, half, floor, t)[0]
+    worst = _bounds(change, matrix, middle, half, floor, t, None)[0]
     assert (reach.max(axis=1) <= worst).all()
     # For every box the t with which it is proved, by both.
     for scale in (0.6, 0.8, 1.0, 1.3, 2.0):
@@ -131,7 +131,7 @@ def test_bounds_over_boxes_hold(activation: str) -> None:
             proved, _, _ = on_boxes(slow, _Linear(matrix, scale, Range(wide(floor)), room), boxes)
             inside = (points**2).sum(axis=2) <= room * room
             assert proved.any() and not (proved & (above & inside).any(axis=1)).any()
-        quick = _bounds(change, matrix, middle, half, floor, scale)[0] <= 0.0
+        quick = _bounds(change, matrix, middle, half, floor, scale, None)[0] <= 0.0
         assert quick.any() and not (quick & above.any(axis=1)).any()
 
 
@@ -154,7 +154,7 @@ def test_what_the_others_add_lies_in_both_models(activation: str, at_zero: bool)
     away[0] = described.scale_u
     for k in (0, 2, 4):
         room = sets.rooms[k]
-        point, columns, blur = model(sets, k, 0.6 * room, described, others, net.activations[0], net.betas[0])
+        point, columns, blur = _model(sets, k, 0.6 * room, described, others, net.activations[0], net.betas[0])
         # the unit at hand takes what of the radius leaves so much room
         gone = own + away * np.sqrt(ball.radius**2 - (0.999 * room) ** 2)
         slow = rest.ellipsoids(np.stack([gone, gone])[None])
@@ -207,7 +207,7 @@ def test_the_model_of_a_range_serves_no_other_rooms(activation: str) -> None:
         least = left[rows == k].min()
         assert least > (0.5 * sets.rooms[k] if k == count - 1 else sets.rooms[k + 1])
         name = obj.net.activations[0], obj.net.betas[0]
-        _, columns, blur = model(sets, k, least, search.units, others, *name)
+        _, columns, blur = _model(sets, k, least, search.units, others, *name)
         w = rng.standard_normal((50, obj.data.num_samples))
         parts = [w @ (sets.scales[k, m] * np.linalg.inv(sets.matrices[k, m])) for m in others]
         parts += [w.sum(axis=1, keepdims=True) * search.units.scale_v] * int(obj.net.bias)
