@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..objective import Objective
+from ..regions import Ball, Region
 from .intervals import UNIT
 from .unit_cover import AlikeSets
 from .unit_directions import Directions
@@ -31,6 +32,8 @@ from .unit_models import Units
 
 FloatArray = npt.NDArray[np.float64]
 
+#: Inputs with the constant one that it is tried for.
+_MAX_DIM = 3
 #: Ratio of the ends of a range of the room, the number of the last one, and the share of the rooms asked for that it serves.
 RATIO, _LAST_RANGE, _ASKED = 0.93, 20, 0.02
 #: Share of all directions next to the worst ones.
@@ -45,9 +48,11 @@ _CLOSE, _LEAST_DIRECTION = 1.004, 1e-4
 _REACHED, _CLIMBERS, _CLIMBS = 2000, 100, 15
 
 
-def alike(units: Units) -> bool:
-    """Whether these sets are for a ball's units."""
-    return len(units.types) == 1 and not units.v.magnitude.any()
+def alike(obj: Objective, units: Units, region: Region) -> bool:
+    """Whether these sets are for a region's units."""
+    weights, _ = obj.net.layer_slices[1]
+    few = units.z.shape[1] <= _MAX_DIM and len(units.types) == 1
+    return few and isinstance(region, Ball) and not np.array(region.center)[weights].any()
 
 
 @dataclass(frozen=True)

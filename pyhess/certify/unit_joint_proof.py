@@ -38,10 +38,10 @@ from .ranges import derivative_range
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Boxes that a proof may take with one t, at most and times data; rounds, and numbers of one batch of boxes.
-_MAX_BOXES, _WORK, _MAX_ROUNDS, _NUMBERS = 40_000, 1_000_000, 60, 500_000
-#: The smallest t, the factor after so many boxes, and the largest t.
-_FIRST, _GROWTH, _LARGEST = 1.006, 1.012, 1.3
+#: Boxes that a proof may take with one t, at most and times data, and the smallest t: for f, and for h of fewer parameters.
+_EFFORTS = (24_000, 600_000, 1.02), (40_000, 1_000_000, 1.006)
+#: How much t grows after so many boxes, in units of its distance from one, and the largest t; rounds, and numbers of one batch.
+_GROWTH, _LARGEST, _MAX_ROUNDS, _NUMBERS = 0.5, 1.3, 60, 500_000
 
 
 class Mapping(Protocol):
@@ -170,8 +170,9 @@ def enlarged(change: Mapping, matrix: FloatArray, room: float, floor: float, can
     size = change.size
     boxes = np.zeros((1, size)), np.full((1, size), room * (1.0 + 1e-14))
     batch = max(64, _NUMBERS // (change.num_data * size * size))
-    tested, t = 0, _FIRST
-    budget = int(np.clip(_WORK / change.num_data, _MAX_BOXES / 4, _MAX_BOXES))
+    most, work, least = _EFFORTS[bias is not None]
+    tested, t = 0, least
+    budget = int(np.clip(work / change.num_data, most / 4, most))
     for _ in range(_MAX_ROUNDS):
         middle, half = boxes
         nearest = np.maximum(np.abs(middle) - half * (1.0 + 1e-14), 0.0)
@@ -179,8 +180,8 @@ def enlarged(change: Mapping, matrix: FloatArray, room: float, floor: float, can
         middle, half = middle[inside], half[inside]
         tested += len(middle)
         if tested > budget:
-            tested, t = len(middle), t * _GROWTH
-        if cancelled() or t > _LARGEST or len(middle) > _MAX_BOXES:
+            tested, t = len(middle), t + _GROWTH * (t - 1.0)
+        if cancelled() or t > _LARGEST or len(middle) > most:
             return None
         found = [
             _bounds(change, matrix, middle[begin : begin + batch], half[begin : begin + batch], floor, t, bias)
@@ -189,7 +190,7 @@ def enlarged(change: Mapping, matrix: FloatArray, room: float, floor: float, can
         worst, ratio, side = (np.concatenate([part[k] for part in found]) for k in range(3))
         # beyond the ball nothing is claimed
         at = ratio[(middle**2).sum(axis=1) < room * room].max(initial=0.0)
-        t = max(t, at * (1.0 + 0.5 * (_FIRST - 1.0)))
+        t = max(t, at * (1.0 + 0.5 * (least - 1.0)))
         open_ = ~(worst <= 0.0)
         if not open_.any():
             return float(t)

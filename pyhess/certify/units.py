@@ -202,7 +202,9 @@ class _Search:
         self.rooms: Rooms | None = None
         self.fit: AlikeFit | None = None
         self.joined = _JOINT_AFTER / _AGAIN
+        self.joint_left: float | None = None
         self.joint_due = joint_applies(obj, units)
+        self.alike = alike(obj, units, region)
         count = len(self.roots.types)
         self.cells = self.roots.cells.copy()
         self.index = np.arange(count)
@@ -218,11 +220,12 @@ class _Search:
 
     def _join(self, deadline: float) -> None:
         """Fit ellipsoids to what the other units add, and see where they serve."""
-        self.joined = self.evaluated
-        left = deadline - monotonic()
-        if left < _JOINT_SECONDS:
+        self.joined, began = self.evaluated, monotonic()
+        if deadline - began < _JOINT_SECONDS:
             return
-        end = monotonic() + _JOINT_SHARE * left
+        if self.joint_left is None:
+            self.joint_left = _JOINT_SHARE * (deadline - began)
+        end = began + self.joint_left
 
         def cancelled() -> bool:
             return bool(self.stop[0]) or monotonic() > end
@@ -230,11 +233,13 @@ class _Search:
         worst = np.argsort(self.bounds, kind="stable")[:_JUDGES]
         cells, index = self.cells[worst], self.index[worst]
         sets: JointSets | AlikeSets | None = None if self.rooms is None else self.rooms.sets
-        if alike(self.units):
+        if self.alike:
             self.fit = AlikeFit(self.obj, self.units) if self.fit is None else self.fit
             sets = self.fit.adapted(self._worst(worst), cancelled)
         elif sets is None:
             sets = find_joint(self.obj, self.units, cancelled)
+        self.joint_left -= monotonic() - began
+        self.joint_due = self.joint_left > 0.0
         if not len(sets.rooms):
             return
         if self.rooms is None or sets is not self.rooms.sets:

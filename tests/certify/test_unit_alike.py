@@ -311,7 +311,12 @@ def test_sets_are_for_alike_units_without_output_weights() -> None:
     for places, known in ((slice(0), True), (slice(1), False), (slice(-3, -1), False), (slice(-7, -1), False)):
         theta = ball.center.copy()
         theta[places] += 1e-6
-        assert all_alike(describe(obj, ph.Ball(theta, ball.radius).bind(obj))) == known
+        near = ph.Ball(theta, ball.radius).bind(obj)
+        assert all_alike(obj, describe(obj, near), near) == known
+    for parametrization, inputs in (("standard", 3), ("ntk", 1)):
+        other = small_objective(641, 6, [inputs, 3, 1], "squared_error", parametrization=parametrization)
+        region = ph.Ball(radius=1.0).bind(other)
+        assert all_alike(other, describe(other, region), region) == (inputs < 3)
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "logistic"])
