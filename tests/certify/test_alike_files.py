@@ -82,10 +82,10 @@ def test_files_with_such_sets_are_proved_again(tmp_path: Path, monkeypatch: pyte
     assert isinstance(again, AlikeSets)
     for name, value in vars(sets).items():
         assert np.array_equal(getattr(again, name), value)
-    checked = verify_file(path, time_limit=120.0)
+    checked = verify_file(path, time_limit=30.0)
     assert checked.verdict == "verified" and "53-bit" in checked.checks[-1].detail, checked.checks
     false = certificate_with(replace(sets, scales=0.9 * sets.scales))
-    refused = verify_file(false.save(tmp_path / "false.npz"), time_limit=60.0)
+    refused = verify_file(false.save(tmp_path / "false.npz"), time_limit=20.0)
     assert refused.verdict == "refuted" and "ellipsoid" in refused.checks[-1].detail
     for wrong in (
         replace(sets, scales=-sets.scales), replace(sets, floors=sets.floors[:0]), replace(sets, matrices=sets.matrices[:, 1:]),

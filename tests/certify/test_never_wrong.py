@@ -13,7 +13,7 @@ from pyhess.certify import portfolio, schedule
 from .draws import bounds_of, draw, lowest_eigenvalue
 
 #: A longer run: PYHESS_NEVER_WRONG_DRAWS=10000, with PYHESS_NEVER_WRONG_SEED to go on elsewhere.
-DRAWS = int(os.environ.get("PYHESS_NEVER_WRONG_DRAWS", "60"))
+DRAWS = int(os.environ.get("PYHESS_NEVER_WRONG_DRAWS", "40"))
 SEED = int(os.environ.get("PYHESS_NEVER_WRONG_SEED", "211"))
 
 
