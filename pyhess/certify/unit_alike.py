@@ -27,7 +27,7 @@ from .intervals import UNIT
 from .unit_cover import AlikeSets
 from .unit_directions import Directions
 from .unit_joint import BEYOND, SINGULAR, drawn
-from .unit_joint_proof import Outputs, enlarged
+from .unit_joint_proof import Outputs, enlarged, largest_root
 from .unit_models import Units
 
 FloatArray = npt.NDArray[np.float64]
@@ -143,8 +143,7 @@ class AlikeFit:
         image = self._bias * matrix.sum(axis=1)
         first, second, mixed = (a_h**2).sum(axis=1), float((image**2).sum()), a_h @ image
         turn = 0.5 * np.arctan2(2.0 * mixed, first - second)
-        root = np.sqrt(0.25 * (first - second) ** 2 + mixed**2)
-        largest = 0.5 * (first + second) + root
+        largest = largest_root(first, second, mixed)
         return np.sqrt(largest / ((x * x).sum(axis=1) + floor)) / 2.0, np.cos(turn), np.sin(turn)
 
     def _climbed(self, x: FloatArray, matrix: FloatArray, room: float, floor: float) -> FloatArray:

@@ -67,7 +67,7 @@ class _Fit:
     """Guesses for one problem."""
 
     def __init__(self, obj: Objective, units: Units) -> None:
-        self._z, self.count = units.z, len(units.u.lo)
+        self.count = len(units.u.lo)
         self._rng = np.random.default_rng(479)
         self._directions = Directions(obj, units, self._rng)
         # alike in u and v
@@ -84,12 +84,8 @@ class _Fit:
         floor = FLOOR * room * room / self.count
         matrices, scales = [], []
         for kind, change in enumerate(self._changes):
-            d = np.concatenate(
-                [
-                    drawn(self._rng, room, self._z.shape[1] + 1),
-                    reached[:, self._kind.ravel() == kind].reshape(-1, self._z.shape[1] + 1),
-                ]
-            )
+            d, own = drawn(self._rng, room, change.size), reached[:, self._kind.ravel() == kind].reshape(-1, change.size)
+            d = np.concatenate([d, own])
             try:
                 matrix = _fitted(change.values(d), (d * d).sum(axis=1), floor, moment)
                 for _ in range(_REFITS):

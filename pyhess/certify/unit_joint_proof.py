@@ -252,10 +252,15 @@ def _bounds(change: Mapping, matrix: FloatArray, middle: FloatArray, half: Float
         share[:, q] += 0.5 * kinks[:, k]
     # the largest eigenvalue of the Gram matrix at the middles
     first, last, mixed = (q0[:, :n] ** 2).sum(axis=1), float(image @ image), q0[:, :n] @ image
-    largest = 0.5 * (first + last) + np.sqrt(0.25 * (first - last) ** 2 + mixed**2)
-    needed = t * np.sqrt(largest / (square_t * squares))
+    needed = t * np.sqrt(largest_root(first, last, mixed) / (square_t * squares))
     share = np.where(np.isfinite(share).all(axis=1, keepdims=True), share, half)
     return worst, needed, share.argmax(axis=1).astype(np.float64)
+
+
+def largest_root(first: FloatArray, last: float, mixed: FloatArray) -> FloatArray:
+    """Largest eigenvalues of [first, mixed; mixed, last], roughly."""
+    found: FloatArray = 0.5 * (first + last) + np.sqrt(0.25 * (first - last) ** 2 + mixed**2)
+    return found
 
 
 def _least_squares(middle: FloatArray, half: FloatArray, floor: float) -> FloatArray:

@@ -36,10 +36,11 @@ class Rooms:
     ) -> None:
         self._centers, self._inverse, self._square = roots.centers, roots.inverse, roots.squared_radius
         self.sets, self._rooms = sets, sets.rooms
-        last = _LAST if isinstance(sets, JointSets) else RATIO
-        self._least = np.append(sets.rooms[1:], last * sets.rooms[-1])
         if isinstance(sets, AlikeSets):
-            self._least = np.maximum(self._least, RATIO * sets.rooms * (1.0 - 1e-9))
+            # not every range has a set
+            self._least = RATIO * sets.rooms * (1.0 - 1e-9)
+        else:
+            self._least = np.append(sets.rooms[1:], _LAST * sets.rooms[-1])
         count, n = len(roots.types), len(units.z)
         rows = []
         for t in roots.types:
