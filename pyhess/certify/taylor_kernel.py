@@ -45,16 +45,23 @@ def _times(products: Any, a_lo: Any, a_hi: Any, b_lo: Any, b_hi: Any, out_lo: An
     out_hi[:] = 0.0
     same = a_lo is b_lo
     for e in range(products.shape[0]):
-        i, j, k = products[e]
+        i, j, k = products[e, 0], products[e, 1], products[e, 2]
+        # Zeros are left out: most coefficients are, and calculating with the numbers next to zero is slow.
+        one = (a_lo[i] != 0.0 or a_hi[i] != 0.0) and (b_lo[j] != 0.0 or b_hi[j] != 0.0)
         if i == j:
+            if not one:
+                continue
             if same:
                 tl, th = square(a_lo[i], a_hi[i])
             else:
                 tl, th = mul(a_lo[i], a_hi[i], b_lo[i], b_hi[i])
         else:
-            tl, th = mul(a_lo[i], a_hi[i], b_lo[j], b_hi[j])
-            ul, uh = mul(a_lo[j], a_hi[j], b_lo[i], b_hi[i])
-            tl, th = down(tl + ul), up(th + uh)
+            tl, th = 0.0, 0.0
+            if one:
+                tl, th = mul(a_lo[i], a_hi[i], b_lo[j], b_hi[j])
+            if (a_lo[j] != 0.0 or a_hi[j] != 0.0) and (b_lo[i] != 0.0 or b_hi[i] != 0.0):
+                ul, uh = mul(a_lo[j], a_hi[j], b_lo[i], b_hi[i])
+                tl, th = down(tl + ul), up(th + uh)
         if tl != 0.0 or th != 0.0:
             out_lo[k], out_hi[k] = down(out_lo[k] + tl), up(out_hi[k] + th)
 
