@@ -63,14 +63,17 @@ def full_applies(obj: Objective) -> bool:
 def full_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:
     """Branch and bound with bounds of the second order, which reach any accuracy."""
     problem = _problem(obj)
-    triples, shift, products = monomials(obj.num_params)
+    tables = [monomials(obj.num_params, degree) for degree in (3, 4)]
     box = region if isinstance(region, Box) else region.box_around()
     radius, centre = (
         (float(region.radius), np.array(region.center)) if isinstance(region, Ball) else (0.0, np.zeros(obj.num_params))
     )
 
     def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: IntArray) -> None:
-        full_bounds(problem, triples, shift, products, radius, centre, lows, highs, bounds, splits)
+        full_bounds(problem, *tables, radius, centre, lows, highs, bounds, splits)
+        coarse = np.empty_like(bounds)
+        residual_bounds(problem, lows, highs, coarse)
+        np.maximum(bounds, coarse, out=bounds)
 
     return Subdivision(evaluate, *_without_copies(obj.net, box))
 

@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 
 from .._jit import serial
+from .curvature import curved_bound
+from .eigen_kernel import verified
 from .residual_kernel import enclose
 from .scalar_ranges import down, up
 from .taylor_kernel import derivatives
@@ -50,7 +52,7 @@ def largest_eigenvalue(n: Any, d: Any, steps: Any) -> Any:
     size = n.shape[0]
     factor, y = np.empty((size, size)), np.empty(size)
     best = np.inf
-    keep = d.copy()
+    keep = np.ones(size)
     for step in range(steps + 1):
         top, bottom = -np.inf, np.inf
         for i in range(size):
@@ -66,7 +68,8 @@ def largest_eigenvalue(n: Any, d: Any, steps: Any) -> Any:
             break
         if top < best:
             best = top
-            keep[:] = d
+            for i in range(size):
+                keep[i] = d[i]
         if step == steps or top - bottom <= 1e-5 * abs(top):
             break
         shift = top + 1e-9 * abs(top) + 1e-290
@@ -97,12 +100,16 @@ def largest_eigenvalue(n: Any, d: Any, steps: Any) -> Any:
             for k in range(i + 1, size):
                 total -= factor[k, i] * y[k]
             y[i] = total / factor[i, i]
-        longest = y.max()
-        if not (longest > 0.0 and np.isfinite(longest)):
+        longest, total = 0.0, 0.0
+        for i in range(size):
+            longest = max(longest, y[i])
+            total += y[i]
+        if not (longest > 0.0 and np.isfinite(total)):
             break
         for i in range(size):
             d[i] = max(y[i] / longest, 1e-13)
-    d[:] = keep
+    for i in range(size):
+        d[i] = keep[i]
     return best
 
 
@@ -137,106 +144,59 @@ def residual_bounds(problem: Any, lows: Any, highs: Any, bounds: Any) -> None:
 
 
 @serial
-def _smallest_eigenvalue(matrix: Any) -> Any:
-    """Approximate smallest eigenvalue by Jacobi rotations; the matrix is destroyed."""
-    size = matrix.shape[0]
-    for _sweep in range(30):
-        off, scale = 0.0, 0.0
-        for i in range(size):
-            scale = max(scale, abs(matrix[i, i]))
-            for j in range(i):
-                off = max(off, abs(matrix[i, j]))
-        if off <= 1e-15 * scale or off == 0.0:
-            break
-        for p in range(size - 1):
-            for q in range(p + 1, size):
-                if matrix[p, q] == 0.0:
+def _spread(table: Any, degree: Any, scale: Any, lo: Any, hi: Any, order: Any, middle: Any, radius: Any) -> None:
+    """Write derivatives of an order (P^order,), from enclosures of Taylor coefficients, as middles and radii."""
+    size = scale.size
+    where = np.zeros(4, dtype=np.int64)
+    for e in range(1, table.shape[0]):
+        if table[e, degree - order] < 0 or (order < degree and table[e, degree - order - 1] >= 0):
+            continue
+        times, run = 1.0, 0
+        for a in range(order):
+            where[a] = table[e, degree - order + a]
+            run = run + 1 if a and where[a] == where[a - 1] else 1
+            times *= scale[where[a]] * run
+        mid = 0.5 * (lo[e] + hi[e])
+        far = up(up(max(hi[e] - mid, mid - lo[e])) * abs(times)) + 16.0 * _UNIT * abs(times * mid)
+        # Every arrangement of the unknowns; equal ones are written several times.
+        for a in range(order):
+            for b in range(order):
+                if b == a:
                     continue
-                tau = (matrix[q, q] - matrix[p, p]) / (2.0 * matrix[p, q])
-                t = (1.0 if tau >= 0.0 else -1.0) / (abs(tau) + math.sqrt(1.0 + tau * tau))
-                c = 1.0 / math.sqrt(1.0 + t * t)
-                s = t * c
-                for k in range(size):
-                    u, v = matrix[k, p], matrix[k, q]
-                    matrix[k, p], matrix[k, q] = c * u - s * v, s * u + c * v
-                for k in range(size):
-                    u, v = matrix[p, k], matrix[q, k]
-                    matrix[p, k], matrix[q, k] = c * u - s * v, s * u + c * v
-    smallest = np.inf
-    for i in range(size):
-        smallest = min(smallest, matrix[i, i])
-    return smallest
+                for c in range(order):
+                    if c == a or c == b:
+                        continue
+                    at = (where[a] * size + where[b]) * size + where[c]
+                    if order == 4:
+                        at = at * size + where[6 - a - b - c]
+                    middle[at], radius[at] = times * mid, far
+                if order == 2:
+                    at = where[a] * size + where[b]
+                    middle[at], radius[at] = times * mid, far
 
 
 @serial
-def _cholesky_slack(matrix: Any, sigma: Any, work: Any) -> Any:
-    """If Cholesky of A - sigma I succeeds: how far below sigma an eigenvalue of A can be; inf if it fails."""
-    size = matrix.shape[0]
-    trace, largest = 0.0, 0.0
-    for i in range(size):
-        pivot = abs(matrix[i, i] - sigma)
-        trace += pivot
-        largest = max(largest, pivot)
-    for j in range(size):
-        for i in range(j, size):
-            total = matrix[i, j] - (sigma if i == j else 0.0)
-            for k in range(j):
-                total -= work[i, k] * work[j, k]
-            if i == j:
-                if not total > 0.0:
-                    return np.inf
-                work[i, i] = math.sqrt(total)
-            else:
-                work[i, j] = total / work[j, j]
-    return 4.0 * (size + 4) * _UNIT * trace + 4.0 * _UNIT * (largest + abs(sigma)) + 1e-290
-
-
-@serial
-def _verified(matrix: Any, known: Any, work: Any, spare: Any) -> Any:
-    """min(known, lower bound of the smallest eigenvalue)."""
-    size = matrix.shape[0]
-    if np.isfinite(known):
-        # Tried with `known` first: most vertices are not the worst one.
-        slack = _cholesky_slack(matrix, known, work)
-        if slack < np.inf:
-            return known - slack
-    spare[:] = matrix
-    scale = 1e-290
-    for i in range(size):
-        total = 0.0
-        for j in range(size):
-            total += abs(matrix[i, j])
-        scale = max(scale, total)
-    sigma = _smallest_eigenvalue(spare)
-    step = 8.0 * size * _UNIT * scale
-    for _ in range(40):
-        slack = _cholesky_slack(matrix, sigma - step, work)
-        if slack < np.inf:
-            return min(known, sigma - step - slack)
-        step *= 2.0
-    return -2.0 * scale
-
-
-@serial
-def _full_bound(
-    problem: Any, triples: Any, shift: Any, products: Any, ball: Any, centre: Any, lo: Any, hi: Any, score: Any
-) -> Any:
+def _full_bound(problem: Any, cubic: Any, quartic: Any, ball: Any, centre: Any, lo: Any, hi: Any, score: Any) -> Any:
     """Lower bound of eigval_min over the box (and the ball of radius ``ball`` about ``centre``, if positive); inf if
     they do not meet.
     """
     widths, codes, betas, w_at, b_at, scale, x, y, mass, loss = problem
-    size, count = scale.size, triples.shape[0]
+    size = scale.size
     c, h = np.empty(size), np.empty(size)
-    e_lo, e_hi = np.empty(size), np.empty(size)
     for k in range(size):
         c[k] = min(max(0.5 * (lo[k] + hi[k]), lo[k]), hi[k])
         h[k] = up(max(hi[k] - c[k], c[k] - lo[k]))
     # The half-space n'delta <= room that contains the part of the ball; n need not be a unit vector.
-    normal, room, length = np.zeros(size), np.inf, 0.0
+    normal, offset, room, length = np.zeros(size), np.zeros(size), np.inf, 0.0
     if ball > 0.0:
+        nearest = 0.0
         for k in range(size):
-            normal[k] = c[k] - centre[k]
+            offset[k] = c[k] - centre[k]
+            normal[k] = offset[k]
             length += normal[k] * normal[k]
+            nearest += max(0.0, abs(offset[k]) - h[k]) ** 2
+        if nearest > ball * ball * (1.0 + 1e-13 * size) + 1e-300:
+            return np.inf
         length = math.sqrt(length)
         if length > 0.0:
             inner = 0.0
@@ -244,64 +204,76 @@ def _full_bound(
                 normal[k] /= length
                 inner += normal[k] * (c[k] - centre[k])
             room = ball - inner + 1e-13 * size * (ball + length) + 1e-300
-    p_lo, p_hi, t_lo, t_hi = np.empty(count), np.empty(count), np.empty(count), np.empty(count)
-    _scaled_box(scale, c, c, e_lo, e_hi)
-    if not derivatives(widths, codes, betas, w_at, b_at, e_lo, e_hi, x, y, mass, loss, shift, products, p_lo, p_hi):
-        return -np.inf
-    _scaled_box(scale, lo, hi, e_lo, e_hi)
-    if not derivatives(widths, codes, betas, w_at, b_at, e_lo, e_hi, x, y, mass, loss, shift, products, t_lo, t_hi):
-        return -np.inf
-    base, model, error, weight = (
-        np.zeros((size, size)),
-        np.zeros((size, size, size)),
-        np.zeros((size, size)),
-        np.zeros((size, size)),
-    )
-    score[:] = 0.0
-    for e in range(1, count):
-        i, j, k = triples[e]
-        if j < 0:
-            continue
-        if i < 0:
-            times = (2.0 if j == k else 1.0) * scale[j] * scale[k]
-            middle = 0.5 * (p_lo[e] + p_hi[e])
-            radius = up(up(max(p_hi[e] - middle, middle - p_lo[e])) * abs(times)) + 16.0 * _UNIT * abs(times * middle)
-            base[j, k] = base[k, j] = times * middle
-            error[j, k] += radius
-            weight[j, k] += abs(base[j, k])
-            if j != k:
-                error[k, j] += radius
-                weight[k, j] += abs(base[j, k])
-            continue
-        times = scale[i] * scale[j] * scale[k] * (6.0 if i == k else (2.0 if i == j or j == k else 1.0))
-        middle = 0.5 * (t_lo[e] + t_hi[e])
-        radius = up(up(max(t_hi[e] - middle, middle - t_lo[e])) * abs(times)) + 16.0 * _UNIT * abs(times * middle)
-        middle *= times
-        # Every distinct arrangement (direction, row, column) of the three unknowns.
-        for r in range(6):
-            if r == 0:
-                a, b, g = i, j, k
-            elif r == 1:
-                a, b, g = i, k, j
-            elif r == 2:
-                a, b, g = j, i, k
-            elif r == 3:
-                a, b, g = j, k, i
-            elif r == 4:
-                a, b, g = k, i, j
-            else:
-                a, b, g = k, j, i
-            if not _first_arrangement(i, j, k, r):
-                continue
-            model[a, b, g] = middle
-            error[b, g] += h[a] * radius
-            weight[b, g] += h[a] * abs(middle)
-            score[a] += h[a] * radius + 1e-3 * h[a] * abs(middle)
+    # Second and third derivatives at c, third and fourth ones over the box.
+    mids, radii = np.empty((4, size**4)), np.empty((4, size**4))
+    e_lo, e_hi = np.empty(size), np.empty(size)
+    t_lo, t_hi = np.empty(quartic[0].shape[0]), np.empty(quartic[0].shape[0])
+    for step in range(4):
+        table, shift, products = cubic if step < 2 else quartic
+        degree = 3 if step < 2 else 4
+        if step % 2 == 0:
+            count = table.shape[0]
+            for k in range(size):
+                e_lo[k], e_hi[k] = (c[k], c[k]) if step == 0 else (lo[k], hi[k])
+            _scaled_box(scale, e_lo, e_hi, e_lo, e_hi)
+            if not derivatives(
+                widths,
+                codes,
+                betas,
+                w_at,
+                b_at,
+                e_lo,
+                e_hi,
+                x,
+                y,
+                mass,
+                loss,
+                degree,
+                shift,
+                products,
+                t_lo[:count],
+                t_hi[:count],
+            ):
+                return -np.inf
+        order = 2 + step - step // 2
+        _spread(table, degree, scale, t_lo, t_hi, order, mids[step], radii[step])
+    base, base_radius = mids[0, : size**2].reshape(size, size), radii[0, : size**2].reshape(size, size)
+    slope, slope_radius = mids[1, : size**3].reshape(size, size, size), radii[1, : size**3].reshape(size, size, size)
+    model, model_radius = mids[2, : size**3].reshape(size, size, size), radii[2, : size**3].reshape(size, size, size)
+    bend, bend_radius = mids[3].reshape(size, size, size, size), radii[3].reshape(size, size, size, size)
+    found = _vertex_bound(base, base_radius, model, model_radius, h, normal, room)
+    wrong, sizes = np.empty((size, size)), np.empty((size, size))
+    for i in range(size):
+        score[i] = 0.0
+        for j in range(size):
+            wrong[i, j], sizes[i, j] = base_radius[i, j], abs(base[i, j])
+    for k in range(size):
+        for i in range(size):
+            for j in range(size):
+                score[k] += h[k] * (model_radius[k, i, j] + 1e-3 * abs(model[k, i, j]))
+                wrong[i, j] += h[k] * slope_radius[k, i, j]
+                sizes[i, j] += h[k] * abs(slope[k, i, j])
+                for m in range(size):
+                    wrong[i, j] += 0.5 * h[k] * h[m] * bend_radius[k, m, i, j]
+                    sizes[i, j] += 0.5 * h[k] * h[m] * abs(bend[k, m, i, j])
+    if found < np.inf:
+        found = curved_bound(base, slope, bend, wrong, sizes, h, offset, ball, found)
+    return found
+
+
+@serial
+def _vertex_bound(base: Any, base_radius: Any, model: Any, model_radius: Any, h: Any, normal: Any, room: Any) -> Any:
+    """The bound of the second order, from the vertices; inf if the box does not meet the half-space."""
+    size = h.size
     total, rows = 0.0, 0.0
     for i in range(size):
         row = 0.0
         for j in range(size):
-            entry = error[i, j] * (1.0 + 1e-12) + 4.0 * (size + 3) * _UNIT * weight[i, j]
+            error, weight = base_radius[i, j], abs(base[i, j])
+            for k in range(size):
+                error += h[k] * model_radius[k, i, j]
+                weight += h[k] * abs(model[k, i, j])
+            entry = error * (1.0 + 1e-12) + 4.0 * (size + 3) * _UNIT * weight
             row += entry
             total += entry * entry
         rows = max(rows, row)
@@ -318,7 +290,7 @@ def _full_bound(
             height += normal[k] * delta[k]
         if height <= room:
             _at(base, model, delta, matrix)
-            found = _verified(matrix, found, work, spare)
+            found = verified(matrix, found, work, spare)
             continue
         # Outside: its edges may cross the plane; the crossing is moved outwards a little.
         for k in range(size):
@@ -328,21 +300,9 @@ def _full_bound(
                 share = (room - other) / (height - other) * (1.0 + 1e-9) + 1e-12
                 delta[k] = -kept + 2.0 * kept * min(1.0, share)
                 _at(base, model, delta, matrix)
-                found = _verified(matrix, found, work, spare)
+                found = verified(matrix, found, work, spare)
                 delta[k] = kept
     return down(found - norm) if found < np.inf else np.inf
-
-
-@serial
-def _first_arrangement(i: Any, j: Any, k: Any, r: Any) -> Any:
-    """Whether arrangement r of the sorted triple is the first of those that are equal to it."""
-    if i == j and j == k:
-        return r == 0
-    if i == j:
-        return r == 0 or r == 1 or r == 4
-    if j == k:
-        return r == 0 or r == 2 or r == 3
-    return True
 
 
 @serial
@@ -358,23 +318,18 @@ def _at(base: Any, model: Any, delta: Any, out: Any) -> None:
 
 @serial
 def full_bounds(
-    problem: Any, triples: Any, shift: Any, products: Any, ball: Any, centre: Any, lows: Any, highs: Any, bounds: Any, splits: Any
+    problem: Any, cubic: Any, quartic: Any, ball: Any, centre: Any, lows: Any, highs: Any, bounds: Any, splits: Any
 ) -> None:
     """Bounds over boxes as in `residual_bounds` and the parameters (B,) to split next; inf for boxes that miss the ball."""
-    size = lows.shape[1]
-    r_lo, r_hi, n = np.empty((size, size)), np.empty((size, size)), np.empty((size, size))
-    d, score = np.ones(size), np.empty(size)
+    score = np.zeros(lows.shape[1])
     for b in range(lows.shape[0]):
-        value = _full_bound(problem, triples, shift, products, ball, centre, lows[b], highs[b], score)
-        if value < np.inf:
-            value = max(value, _residual_bound(problem, lows[b], highs[b], r_lo, r_hi, n, d))
-        bounds[b] = value
+        bounds[b] = _full_bound(problem, cubic, quartic, ball, centre, lows[b], highs[b], score)
         best = 0
-        for k in range(size):
+        for k in range(score.size):
             if score[k] > score[best]:
                 best = k
         if not score[best] > 0.0:
-            for k in range(size):
+            for k in range(score.size):
                 if highs[b, k] - lows[b, k] > highs[b, best] - lows[b, best]:
                     best = k
         splits[b] = best

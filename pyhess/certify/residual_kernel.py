@@ -23,9 +23,9 @@ _HUGE = 1e60
 
 
 @serial
-def _too_big(lo: Any, hi: Any) -> Any:
-    for i in range(lo.size):  # noqa: SIM110 - Numba; and NaN counts as too big
-        if not (lo[i] >= -_HUGE and hi[i] <= _HUGE):
+def _too_big(lo: Any, hi: Any, row: Any, count: Any) -> Any:
+    for i in range(count):  # noqa: SIM110 - Numba; and NaN counts as too big
+        if not (lo[row, i] >= -_HUGE and hi[row, i] <= _HUGE):
             return True
     return False
 
@@ -93,7 +93,7 @@ def enclose(
     d_lo, d_hi = np.zeros(shape1), np.zeros(shape1)
     q_lo, q_hi = np.zeros((layers, most, most)), np.zeros((layers, most, most))
     j_lo, j_hi = np.zeros((layers, layers, most, most)), np.zeros((layers, layers, most, most))
-    bar_lo, bar_hi = np.zeros(most), np.zeros(most)
+    bar_lo, bar_hi, spans = np.zeros((1, most)), np.zeros((1, most)), np.zeros((3, 2))
     for i in range(x.shape[0]):
         w_lo, w_hi = mass[i] * (1.0 - 1e-15), mass[i] * (1.0 + 1e-15)
         for p in range(widths[0]):
@@ -109,17 +109,19 @@ def enclose(
                     tl, th = mul(lo[at], hi[at], a_lo[m, p], a_hi[m, p])
                     low, high = down(low + tl), up(high + th)
                 s_lo[m, k], s_hi[m, k] = low, high
-            if _too_big(s_lo[m, : widths[m + 1]], s_hi[m, : widths[m + 1]]):
+            if _too_big(s_lo, s_hi, m, widths[m + 1]):
                 return False
             if m == layers - 1:
                 break
             for k in range(widths[m + 1]):
-                a_lo[m + 1, k], a_hi[m + 1, k] = activation_range(codes[m], betas[m], 0, s_lo[m, k], s_hi[m, k])
-                g_lo[m, k], g_hi[m, k] = activation_range(codes[m], betas[m], 1, s_lo[m, k], s_hi[m, k])
-                c_lo[m, k], c_hi[m, k] = activation_range(codes[m], betas[m], 2, s_lo[m, k], s_hi[m, k])
+                for order in range(3):  # one call: every other one would be compiled again
+                    spans[order] = activation_range(codes[m], betas[m], order, s_lo[m, k], s_hi[m, k])
+                a_lo[m + 1, k], a_hi[m + 1, k] = spans[0]
+                g_lo[m, k], g_hi[m, k] = spans[1]
+                c_lo[m, k], c_hi[m, k] = spans[2]
         top = layers - 1
         residual(loss, s_lo[top], s_hi[top], y[i], d_lo[top], d_hi[top])
-        if _too_big(d_lo[top, :outputs], d_hi[top, :outputs]):
+        if _too_big(d_lo, d_hi, top, outputs):
             return False
         # Backwards: delta, and the Hessian in the pre-activations (that of the output layer is zero).
         for k in range(outputs):
@@ -134,9 +136,9 @@ def enclose(
                     at = base + h * n + k
                     tl, th = mul(d_lo[m + 1, h], d_hi[m + 1, h], lo[at], hi[at])
                     low, high = down(low + tl), up(high + th)
-                bar_lo[k], bar_hi[k] = low, high
+                bar_lo[0, k], bar_hi[0, k] = low, high
                 d_lo[m, k], d_hi[m, k] = mul(low, high, g_lo[m, k], g_hi[m, k])
-            if _too_big(bar_lo[:n], bar_hi[:n]) or _too_big(d_lo[m, :n], d_hi[m, :n]):
+            if _too_big(bar_lo, bar_hi, 0, n) or _too_big(d_lo, d_hi, m, n):
                 return False
             for k in range(n):
                 for h in range(k, n):
@@ -163,11 +165,11 @@ def enclose(
                             sl, sh = mul(g_lo[m, k], g_hi[m, k], g_lo[m, h], g_hi[m, h])
                         low, high = mul(low, high, sl, sh)
                     if k == h:
-                        tl, th = mul(bar_lo[k], bar_hi[k], c_lo[m, k], c_hi[m, k])
+                        tl, th = mul(bar_lo[0, k], bar_hi[0, k], c_lo[m, k], c_hi[m, k])
                         low, high = down(low + tl), up(high + th)
                     q_lo[m, k, h] = q_lo[m, h, k] = low
                     q_hi[m, k, h] = q_hi[m, h, k] = high
-                if _too_big(q_lo[m, k, :n], q_hi[m, k, :n]):
+                if _too_big(q_lo[m], q_hi[m], k, n):
                     return False
         # Forwards: ds^{m'} / ds^m.
         for m in range(layers - 1):
@@ -187,7 +189,7 @@ def enclose(
                                 tl, th = mul(tl, th, j_lo[l - 1, m, u, k], j_hi[l - 1, m, u, k])
                                 low, high = down(low + tl), up(high + th)
                         j_lo[l, m, h, k], j_hi[l, m, h, k] = low, high
-                    if _too_big(j_lo[l, m, h, :n], j_hi[l, m, h, :n]):
+                    if _too_big(j_lo[l, m], j_hi[l, m], h, n):
                         return False
         _add(widths, w_at, b_at, a_lo, a_hi, g_lo, g_hi, d_lo, d_hi, q_lo, q_hi, j_lo, j_hi, w_lo, w_hi, r_lo, r_hi)
     return True

@@ -1,4 +1,4 @@
-"""Compiled interval arithmetic on single numbers, and ranges of an activation and its first three derivatives.
+"""Compiled interval arithmetic on single numbers, and ranges of an activation and its first four derivatives.
 
 The compiled counterpart of `intervals` and `ranges`, with the same allowances. An operation's result is moved outwards by two
 units
@@ -26,6 +26,7 @@ _SQRT3 = math.sqrt(3.0)
 _T2 = math.atanh(1.0 / _SQRT3)
 _T3 = math.atanh(math.sqrt(2.0 / 3.0))
 _S2 = math.log(2.0 + _SQRT3)
+_T4, _T4_OUTER = (math.atanh(math.sqrt(0.5 + sign * math.sqrt(7.0 / 60.0))) for sign in (-1.0, 1.0))
 _G3_INNER, _G3_OUTER = math.sqrt((7.0 - math.sqrt(33.0)) / 2.0), math.sqrt((7.0 + math.sqrt(33.0)) / 2.0)
 
 
@@ -33,23 +34,36 @@ def _gelu_third(s: float) -> float:
     return math.exp(-0.5 * s * s) / math.sqrt(2.0 * math.pi) * s * (s * s - 4.0)
 
 
+def _gelu_fourth(s: float) -> float:
+    return math.exp(-0.5 * s * s) / math.sqrt(2.0 * math.pi) * (7.0 * s * s - s**4 - 4.0)
+
+
+def _tanh_fourth(s: float) -> float:
+    t = math.tanh(s)
+    return 8.0 * t * (1.0 - t * t) * (2.0 - 3.0 * t * t)
+
+
 #: Critical points: (activation, order) -> (position, extreme value); softplus in units of z = beta s.
 _TABLE: dict[tuple[int, int], list[tuple[float, float]]] = {
     (1, 1): [(0.0, 1.0)],
     (1, 2): [(-_T2, 4.0 / (3.0 * _SQRT3)), (_T2, -4.0 / (3.0 * _SQRT3))],
     (1, 3): [(0.0, -2.0), (-_T3, 2.0 / 3.0), (_T3, 2.0 / 3.0)],
+    (1, 4): [(s, _tanh_fourth(s)) for s in (-_T4_OUTER, -_T4, _T4, _T4_OUTER)],
     (2, 1): [(0.0, 0.25)],
     (2, 2): [(-_S2, 1.0 / (6.0 * _SQRT3)), (_S2, -1.0 / (6.0 * _SQRT3))],
     (2, 3): [(0.0, -0.125), (-2.0 * _T3, 1.0 / 24.0), (2.0 * _T3, 1.0 / 24.0)],
+    (2, 4): [(2.0 * s, _tanh_fourth(s) / 32.0) for s in (-_T4_OUTER, -_T4, _T4, _T4_OUTER)],
     (3, 2): [(0.0, 0.25)],
     (3, 3): [(-_S2, 1.0 / (6.0 * _SQRT3)), (_S2, -1.0 / (6.0 * _SQRT3))],
+    (3, 4): [(0.0, -0.125), (-2.0 * _T3, 1.0 / 24.0), (2.0 * _T3, 1.0 / 24.0)],
     (4, 0): [(-0.7517915246935645, -0.16997120747990369)],
     (4, 1): [(-math.sqrt(2.0), -0.12890414518515475), (math.sqrt(2.0), 1.1289041451851550)],
     (4, 2): [(-2.0, -0.10798193302637613), (0.0, 0.7978845608028654), (2.0, -0.10798193302637613)],
     (4, 3): [(s, _gelu_third(s)) for s in (-_G3_OUTER, -_G3_INNER, _G3_INNER, _G3_OUTER)],
+    (4, 4): [(s, _gelu_fourth(s)) for s in (-3.0, -math.sqrt(2.0), 0.0, math.sqrt(2.0), 3.0)],
 }
-_POINTS = np.zeros((6, 4, 4, 2))
-_COUNTS = np.zeros((6, 4), dtype=np.int64)
+_POINTS = np.zeros((6, 5, 5, 2))
+_COUNTS = np.zeros((6, 5), dtype=np.int64)
 for (_code, _order), _entries in _TABLE.items():
     _COUNTS[_code, _order] = len(_entries)
     _POINTS[_code, _order, : len(_entries)] = _entries
@@ -95,7 +109,9 @@ def _value(code: Any, order: Any, z: Any) -> Any:
             return slope, slope * _RELATIVE
         if order == 2:
             return -2.0 * t * slope, 2.0 * abs(t) * slope * _RELATIVE
-        return slope * (6.0 * t * t - 2.0), slope * (6.0 * t * t + 2.0) * _RELATIVE
+        if order == 3:
+            return slope * (6.0 * t * t - 2.0), slope * (6.0 * t * t + 2.0) * _RELATIVE
+        return 8.0 * t * slope * (2.0 - 3.0 * t * t), 8.0 * abs(t) * slope * (2.0 + 3.0 * t * t) * _RELATIVE
     if code == 2 or code == 3:
         e = math.exp(-abs(z))
         below = code == 3
@@ -114,7 +130,10 @@ def _value(code: Any, order: Any, z: Any) -> Any:
         if rank == 2:
             value = -slope * math.tanh(0.5 * z)
             return value, abs(value) * error
-        return slope * (1.0 - 6.0 * slope), slope * (1.0 + 6.0 * slope) * error
+        if rank == 3:
+            return slope * (1.0 - 6.0 * slope), slope * (1.0 + 6.0 * slope) * error
+        tilt = -slope * math.tanh(0.5 * z)
+        return tilt * (1.0 - 12.0 * slope), abs(tilt) * (1.0 + 12.0 * slope) * error
     if code == 4:
         c = min(max(z, -40.0), 40.0)
         cdf = 0.5 * math.erfc(-c * 0.7071067811865476)
@@ -126,7 +145,10 @@ def _value(code: Any, order: Any, z: Any) -> Any:
             return cdf + c * pdf, (cdf + abs(c) * pdf) * error + 1e-290
         if order == 2:
             return pdf * (2.0 - c * c), pdf * (2.0 + c * c) * error + 1e-290
-        return pdf * c * (c * c - 4.0), pdf * abs(c) * (c * c + 4.0) * error + 1e-290
+        c2 = c * c
+        if order == 3:
+            return pdf * c * (c2 - 4.0), pdf * abs(c) * (c2 + 4.0) * error + 1e-290
+        return pdf * (7.0 * c2 - c2 * c2 - 4.0), pdf * (7.0 * c2 + c2 * c2 + 4.0) * error + 1e-290
     if order == 0:
         return z, 0.0
     if order == 1:
@@ -136,7 +158,7 @@ def _value(code: Any, order: Any, z: Any) -> Any:
 
 @serial
 def activation_range(code: Any, beta: Any, order: Any, lo: Any, hi: Any) -> Any:
-    """Enclosure of phi, phi', phi'' or phi''' over [lo, hi]; a ReLU's phi' is 0, 1 or [0, 1], its others are 0 off the kink."""
+    """Enclosure of phi or a derivative up to the fourth over [lo, hi]; a ReLU's phi' is 0, 1 or [0, 1], its others are 0 off the kink."""
     if not (lo <= hi) or lo == -np.inf or hi == np.inf:
         return -np.inf, np.inf
     if code == 5:

@@ -1,12 +1,14 @@
-"""Compiled enclosures of the loss's derivatives up to the third order over a small box, for few parameters.
+"""Compiled enclosures of the loss's derivatives up to the third or fourth order over a small box, for few parameters.
 
-Polynomials of degree <= 3 with interval coefficients in P unknowns: the coefficient of a monomial encloses the Taylor coefficient
-(derivative over factorials) at every point of the box, and arithmetic on truncated polynomials gives those of composed functions.
-A table lists which products of two monomials have degree <= 3, another what a monomial becomes when multiplied by one unknown.
+Polynomials of degree <= 3 or 4 with interval coefficients in P unknowns: the coefficient of a monomial encloses the Taylor
+coefficient (derivative over factorials) at every point of the box, and arithmetic on truncated polynomials gives those of composed
+functions. A table lists which products of two monomials are not truncated, another what a monomial becomes when multiplied by one
+unknown.
 """
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -15,35 +17,34 @@ import numpy.typing as npt
 from .._jit import serial
 from .scalar_ranges import activation_range, down, mul, square, up
 
+IntArray = npt.NDArray[np.int64]
+
 _HUGE = 1e60
 
 
-def monomials(size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(exponents as sorted triples of unknowns, -1 for none; shift (M, P), -1 beyond degree 3; products (k, 3) with i <= j)."""
-    triples = [(-1, -1, -1)]
-    triples += [(-1, -1, i) for i in range(size)]
-    triples += [(-1, i, j) for i in range(size) for j in range(i, size)]
-    triples += [(i, j, k) for i in range(size) for j in range(i, size) for k in range(j, size)]
-    place = {triple: at for at, triple in enumerate(triples)}
+def monomials(size: int, degree: int) -> tuple[IntArray, IntArray, IntArray]:
+    """(exponents as ``degree`` sorted unknowns, -1 for none; shift (M, P), -1 for truncated; products (k, 3) with i <= j)."""
+    kept = [
+        (-1,) * (degree - order) + unknowns
+        for order in range(degree + 1)
+        for unknowns in combinations_with_replacement(range(size), order)
+    ]
+    place = {unknowns: at for at, unknowns in enumerate(kept)}
 
     def times(a: tuple[int, ...], b: tuple[int, ...]) -> int:
         factors = sorted(u for u in (*a, *b) if u >= 0)
-        if len(factors) > 3:
-            return -1
-        first, second, third = [-1] * (3 - len(factors)) + factors
-        return place[first, second, third]
+        return place.get((-1,) * (degree - len(factors)) + tuple(factors), -1)
 
-    shift = np.array([[times(t, (k,)) for k in range(size)] for t in triples], dtype=np.int64)
-    products = [(i, j, times(a, b)) for i, a in enumerate(triples) for j, b in enumerate(triples) if j >= i and times(a, b) >= 0]
-    return np.array(triples, dtype=np.int64), shift.reshape(len(triples), size), np.array(products, dtype=np.int64)
+    shift = np.array([[times(one, (k,)) for k in range(size)] for one in kept], dtype=np.int64)
+    products = [(i, j, times(a, b)) for i, a in enumerate(kept) for j, b in enumerate(kept) if j >= i and times(a, b) >= 0]
+    return np.array(kept, dtype=np.int64), shift.reshape(len(kept), size), np.array(products, dtype=np.int64)
 
 
 @serial
-def _times(products: Any, a_lo: Any, a_hi: Any, b_lo: Any, b_hi: Any, out_lo: Any, out_hi: Any) -> None:
-    """Write a b, truncated; a and b may be the same array."""
+def _times(products: Any, same: Any, a_lo: Any, a_hi: Any, b_lo: Any, b_hi: Any, out_lo: Any, out_hi: Any) -> None:
+    """Write a b, truncated; ``same`` if a is b."""
     out_lo[:] = 0.0
     out_hi[:] = 0.0
-    same = a_lo is b_lo
     for e in range(products.shape[0]):
         i, j, k = products[e, 0], products[e, 1], products[e, 2]
         # Zeros are left out: most coefficients are, and calculating with the numbers next to zero is slow.
@@ -76,31 +77,37 @@ def _add_scaled(c_lo: Any, c_hi: Any, a_lo: Any, a_hi: Any, out_lo: Any, out_hi:
 
 
 @serial
-def _compose(
-    products: Any,
-    d0: Any,
-    d1: Any,
-    d2: Any,
-    d3: Any,
-    s_lo: Any,
-    s_hi: Any,
-    out_lo: Any,
-    out_hi: Any,
-    square_lo: Any,
-    square_hi: Any,
-    cube_lo: Any,
-    cube_hi: Any,
-) -> None:
-    """Write g(s) from the enclosures d0 … d3 of g and its derivatives over s; s loses its constant term."""
-    s_lo[0] = s_hi[0] = 0.0
-    _times(products, s_lo, s_hi, s_lo, s_hi, square_lo, square_hi)
-    _times(products, square_lo, square_hi, s_lo, s_hi, cube_lo, cube_hi)
+def _ranges(code: Any, beta: Any, orders: Any, low: Any, high: Any, out: Any) -> None:
+    """Enclosures of an activation and its derivatives up to so many over [low, high]."""
+    for order in range(orders + 1):
+        out[order] = activation_range(code, beta, order, low, high)
+
+
+@serial
+def _powers(products: Any, degree: Any, powers: Any) -> None:
+    """Write powers[k] = s^k (2, M) for k from 2 on, from powers[1], whose constant term is zero."""
+    for order in range(2, degree + 1):
+        one = order // 2
+        a, b = powers[one], powers[order - one]
+        _times(products, 2 * one == order, a[0], a[1], b[0], b[1], powers[order, 0], powers[order, 1])
+
+
+@serial
+def _compose(products: Any, degree: Any, d: Any, powers: Any, out_lo: Any, out_hi: Any) -> None:
+    """Write g(s) from enclosures d (degree + 1, 2) of g and its derivatives over s = powers[1], which loses its constant term."""
+    powers[1, :, 0] = 0.0
+    _powers(products, degree, powers)
     out_lo[:] = 0.0
     out_hi[:] = 0.0
-    out_lo[0], out_hi[0] = d0
-    _add_scaled(d1[0], d1[1], s_lo, s_hi, out_lo, out_hi)
-    _add_scaled(0.5 * d2[0], 0.5 * d2[1], square_lo, square_hi, out_lo, out_hi)
-    _add_scaled(down(d3[0] / 6.0), up(d3[1] / 6.0), cube_lo, cube_hi, out_lo, out_hi)
+    out_lo[0], out_hi[0] = d[0, 0], d[0, 1]
+    factorial = 1.0
+    for order in range(1, degree + 1):
+        factorial *= order
+        low, high = down(d[order, 0] / factorial), up(d[order, 1] / factorial)
+        if order <= 2:  # exact
+            low, high = d[order, 0] / factorial, d[order, 1] / factorial
+        if d[order, 0] != 0.0 or d[order, 1] != 0.0:
+            _add_scaled(low, high, powers[order, 0], powers[order, 1], out_lo, out_hi)
 
 
 @serial
@@ -132,12 +139,13 @@ def derivatives(
     y: Any,
     mass: Any,
     loss: Any,
+    degree: Any,
     shift: Any,
     products: Any,
     out_lo: Any,
     out_hi: Any,
 ) -> Any:
-    """Write the enclosure of the mean loss's Taylor coefficients of degree 1 to 3 to out (M,); False if a number is too big."""
+    """Write the enclosure of the mean loss's Taylor coefficients from degree 1 on to out (M,); False if a number is too big."""
     layers = widths.size - 1
     count = shift.shape[0]
     most = 0
@@ -147,9 +155,8 @@ def derivatives(
     out_lo[:] = 0.0
     out_hi[:] = 0.0
     a_lo, a_hi, s_lo, s_hi = (np.zeros((most, count)), np.zeros((most, count)), np.zeros((most, count)), np.zeros((most, count)))
-    t1_lo, t1_hi, t2_lo, t2_hi = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)
-    m_lo, m_hi, l_lo, l_hi = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)
-    e_lo, e_hi = np.zeros(count), np.zeros(count)
+    l_lo, l_hi = np.zeros(count), np.zeros(count)
+    powers, d = np.zeros((degree + 1, 2, count)), np.zeros((degree + 1, 2))
     p_lo, p_hi = np.zeros(outputs), np.zeros(outputs)
     for i in range(x.shape[0]):
         a_lo[:] = 0.0
@@ -175,54 +182,76 @@ def derivatives(
                 for e in range(count):
                     if not (s_lo[k, e] >= -_HUGE and s_hi[k, e] <= _HUGE):
                         return False
-            if m == layers - 1:
+            if m == layers - 1 and loss == 2:
                 break
+            w_lo, w_hi = mass[i] * (1.0 - 1e-15), mass[i] * (1.0 + 1e-15)
             for k in range(widths[m + 1]):
                 low, high = s_lo[k, 0], s_hi[k, 0]
-                d0 = activation_range(codes[m], betas[m], 0, low, high)
-                d1 = activation_range(codes[m], betas[m], 1, low, high)
-                d2 = activation_range(codes[m], betas[m], 2, low, high)
-                d3 = activation_range(codes[m], betas[m], 3, low, high)
-                _compose(products, d0, d1, d2, d3, s_lo[k], s_hi[k], a_lo[k], a_hi[k], t1_lo, t1_hi, t2_lo, t2_hi)
-        w_lo, w_hi = mass[i] * (1.0 - 1e-15), mass[i] * (1.0 + 1e-15)
-        if loss == 0:
-            for k in range(outputs):
-                s_lo[k, 0], s_hi[k, 0] = down(s_lo[k, 0] - y[i, k]), up(s_hi[k, 0] - y[i, k])
-                _times(products, s_lo[k], s_hi[k], s_lo[k], s_hi[k], t1_lo, t1_hi)
-                _add_scaled(0.5 * w_lo, 0.5 * w_hi, t1_lo, t1_hi, out_lo, out_hi)
-        elif loss == 1:
-            low, high = s_lo[0, 0], s_hi[0, 0]
-            r_lo, r_hi = activation_range(2, 1.0, 0, low, high)
-            d0 = (0.0, 0.0)
-            d1 = (down(max(r_lo, 0.0) - y[i, 0]), up(min(r_hi, 1.0) - y[i, 0]))
-            d2 = activation_range(2, 1.0, 1, low, high)
-            d3 = activation_range(2, 1.0, 2, low, high)
-            _compose(products, d0, d1, d2, d3, s_lo[0], s_hi[0], l_lo, l_hi, t1_lo, t1_hi, t2_lo, t2_hi)
-            _add_scaled(w_lo, w_hi, l_lo, l_hi, out_lo, out_hi)
-        else:
-            # log sum exp = mu + (variance) / 2 + (third cumulant) / 6 + … of the outputs' changes under p = softmax(f).
-            _softmax(s_lo[:outputs], s_hi[:outputs], p_lo, p_hi)
-            total = 0.0
-            m_lo[:] = 0.0
-            m_hi[:] = 0.0
-            for k in range(outputs):
-                total += y[i, k]
-                s_lo[k, 0] = s_hi[k, 0] = 0.0
-                _add_scaled(p_lo[k], p_hi[k], s_lo[k], s_hi[k], m_lo, m_hi)
-            t_lo, t_hi = total * (1.0 - 1e-15 * outputs), total * (1.0 + 1e-15 * outputs)
-            t_lo, t_hi = mul(t_lo, t_hi, w_lo, w_hi)
-            for k in range(outputs):
-                # First order: (total p_k - y_k) delta_k.
-                r_lo, r_hi = mul(p_lo[k], p_hi[k], t_lo, t_hi)
-                y_lo, y_hi = mul(y[i, k], y[i, k], w_lo, w_hi)
-                _add_scaled(down(r_lo - y_hi), up(r_hi - y_lo), s_lo[k], s_hi[k], out_lo, out_hi)
                 for e in range(count):
-                    e_lo[e], e_hi[e] = down(s_lo[k, e] - m_hi[e]), up(s_hi[k, e] - m_lo[e])
-                _times(products, e_lo, e_hi, e_lo, e_hi, t1_lo, t1_hi)
-                _times(products, t1_lo, t1_hi, e_lo, e_hi, t2_lo, t2_hi)
-                _add_scaled(0.5 * r_lo, 0.5 * r_hi, t1_lo, t1_hi, out_lo, out_hi)
-                _add_scaled(down(r_lo / 6.0), up(r_hi / 6.0), t2_lo, t2_hi, out_lo, out_hi)
+                    powers[1, 0, e], powers[1, 1, e] = s_lo[k, e], s_hi[k, e]
+                if m < layers - 1:
+                    _ranges(codes[m], betas[m], degree, low, high, d)
+                    _compose(products, degree, d, powers, a_lo[k], a_hi[k])
+                    continue
+                # The loss and its derivatives: r²/2, or those of the logistic function a step higher.
+                d[:] = 0.0
+                if loss == 0:
+                    d[1, 0], d[1, 1] = down(low - y[i, k]), up(high - y[i, k])
+                    d[2] = 1.0
+                else:
+                    _ranges(2, 1.0, degree - 1, low, high, d[1:])
+                    d[1, 0], d[1, 1] = down(max(d[1, 0], 0.0) - y[i, k]), up(min(d[1, 1], 1.0) - y[i, k])
+                _compose(products, degree, d, powers, l_lo, l_hi)
+                _add_scaled(w_lo, w_hi, l_lo, l_hi, out_lo, out_hi)
+        if loss == 2:
+            _softmax(s_lo[:outputs], s_hi[:outputs], p_lo, p_hi)
+            _log_sum(products, degree, mass[i], y[i], p_lo, p_hi, s_lo, s_hi, powers, out_lo, out_hi)
     for e in range(1, count):  # noqa: SIM110 - Numba; and NaN counts as too big
         if not (out_lo[e] >= -_HUGE and out_hi[e] <= _HUGE):
             return False
     return True
+
+
+@serial
+def _log_sum(
+    products: Any,
+    degree: Any,
+    mass: Any,
+    y: Any,
+    p_lo: Any,
+    p_hi: Any,
+    s_lo: Any,
+    s_hi: Any,
+    powers: Any,
+    out_lo: Any,
+    out_hi: Any,
+) -> None:
+    """Add mass (total log sum exp f - y'f): log sum exp f = mu + (variance) / 2 + (third cumulant) / 6 + (fourth) / 24 + … of
+    the outputs' changes under p = softmax(f); the fourth is the central moment less three squares of the variance.
+    """
+    outputs, count = p_lo.size, out_lo.size
+    total = 0.0
+    mean, variance = np.zeros((2, count)), np.zeros((2, count))
+    for k in range(outputs):
+        total += y[k]
+        s_lo[k, 0] = s_hi[k, 0] = 0.0
+        _add_scaled(p_lo[k], p_hi[k], s_lo[k], s_hi[k], mean[0], mean[1])
+    w_lo, w_hi = mass * (1.0 - 1e-15), mass * (1.0 + 1e-15)
+    t_lo, t_hi = mul(total * (1.0 - 1e-15 * outputs), total * (1.0 + 1e-15 * outputs), w_lo, w_hi)
+    for k in range(outputs):
+        r_lo, r_hi = mul(p_lo[k], p_hi[k], t_lo, t_hi)
+        y_lo, y_hi = mul(y[k], y[k], w_lo, w_hi)
+        # First order: (total p_k - y_k) delta_k.
+        _add_scaled(down(r_lo - y_hi), up(r_hi - y_lo), s_lo[k], s_hi[k], out_lo, out_hi)
+        powers[1, :, 0] = 0.0
+        for e in range(1, count):
+            powers[1, 0, e], powers[1, 1, e] = down(s_lo[k, e] - mean[1, e]), up(s_hi[k, e] - mean[0, e])
+        _powers(products, degree, powers)
+        _add_scaled(p_lo[k], p_hi[k], powers[2, 0], powers[2, 1], variance[0], variance[1])
+        factorial = 1.0
+        for order in range(2, degree + 1):
+            factorial *= order
+            _add_scaled(down(r_lo / factorial), up(r_hi / factorial), powers[order, 0], powers[order, 1], out_lo, out_hi)
+    if degree == 4:
+        _times(products, True, variance[0], variance[1], variance[0], variance[1], powers[4, 0], powers[4, 1])
+        _add_scaled(-0.125 * t_hi, -0.125 * t_lo, powers[4, 0], powers[4, 1], out_lo, out_hi)

@@ -78,11 +78,11 @@ def test_taylor_coefficients_are_enclosed() -> None:
             continue
         count += 1
         problem = _problem(obj)
-        triples, shift, products = monomials(size)
+        triples, shift, products = monomials(size, 3)
         center, radius = rng.standard_normal(size), 10.0 ** rng.uniform(-10, 0)
         low, high = center - radius, center + radius
         lo, hi = np.zeros(len(triples)), np.zeros(len(triples))
-        assert derivatives(*problem[:5], *_effective(problem, low, high), *problem[6:], shift, products, lo, hi)
+        assert derivatives(*problem[:5], *_effective(problem, low, high), *problem[6:], 3, shift, products, lo, hi)
         theta = rng.uniform(low, high)
         step = 1e-4
         hessian = obj.hessian(theta).to_dense()
