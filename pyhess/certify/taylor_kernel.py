@@ -1,9 +1,9 @@
 """Compiled enclosures of the loss's derivatives up to the third or fourth order over a small box, for few parameters.
 
 Polynomials of degree <= 3 or 4 with interval coefficients in P unknowns: the coefficient of a monomial encloses the Taylor
-coefficient (derivative over factorials) at every point of the box, and arithmetic on truncated polynomials gives those of composed
-functions. A table lists which products of two monomials are not truncated, another what a monomial becomes when multiplied by one
-unknown.
+coefficient (derivative over factorials) at every point of the box, and arithmetic on truncated polynomials gives those of
+composed functions. A table lists which products of two monomials are not truncated, another what a monomial becomes when
+multiplied by one unknown.
 """
 
 from __future__ import annotations
