@@ -34,7 +34,7 @@ def _bound(base: Array, slope: Array, bend: Array, wrong: Array, h: Array, offse
 
 
 def _points(rng: np.random.Generator, h: Array, offset: Array, ball: float, count: int) -> Array:
-    """Changes in the box, its vertices among them, moved to where the sphere cuts the box, and those outside the ball left out."""
+    """Changes in the box, vertices and places on the sphere among them, without those outside the ball."""
     some = np.concatenate([rng.uniform(-h, h, (count, len(h))), h * np.sign(rng.standard_normal((count, len(h))))])
     if ball <= 0.0:
         return some
