@@ -62,7 +62,7 @@ def curved_bound(base: Any, slope: Any, bend: Any, wrong: Any, sizes: Any, h: An
     skew = _skew(turn) + gamma
     if not skew < 1e-6:
         return known
-    first, g, c, curved = 0.0, np.empty(size), np.empty((size, size)), np.empty((size, size))
+    g, c, curved = np.empty(size), np.empty((size, size)), np.empty((size, size))
     beta, mu = np.empty(size), np.empty(size)
     first, blur = _turned_model(base, slope, bend, wrong, sizes, h, turn, g, c, curved, beta, mu)
     rough = abs(first)
@@ -162,7 +162,7 @@ def _turned_model(
                 for m in range(size):
                     total += 0.5 * h[k] * h[m] * abs(bend[k, m, i, j])
             far[i, j] = total * (1.0 + gamma)
-    spare, moved, distance = np.empty((size, size)), np.empty((size, size)), np.empty((size, size))
+    moved, distance = np.empty((size, size)), np.empty((size, size))
     blur = 0.0
     for i in range(size):
         for j in range(size):
@@ -177,7 +177,7 @@ def _turned_model(
                 for m in range(size):
                     total += turn[k, 0] * bend[i, j, k, m] * turn[m, 0]
             curved[i, j] = total
-    _turned(base, turn, spare, moved)
+    _turned(base, turn, moved)
     first = moved[0, 0]
     for i in range(1, size):
         mu[i] = moved[i, i]
@@ -185,7 +185,7 @@ def _turned_model(
         for j in range(1, size):
             distance[i, j] += abs(moved[i, j]) if i != j else 0.0
     for k in range(size):
-        _turned(slope[k], turn, spare, moved)
+        _turned(slope[k], turn, moved)
         g[k] = moved[0, 0]
         for i in range(1, size):
             c[i, k] = moved[i, 0]
@@ -200,21 +200,18 @@ def _turned_model(
 
 
 @serial
-def _turned(matrix: Any, turn: Any, spare: Any, out: Any) -> None:
-    """Write U'A U."""
+def _turned(matrix: Any, turn: Any, out: Any) -> None:
+    """Write U'A U for symmetric A."""
     size = matrix.shape[0]
     for i in range(size):
-        for j in range(size):
+        for j in range(i, size):
             total = 0.0
             for k in range(size):
-                total += matrix[i, k] * turn[k, j]
-            spare[i, j] = total
-    for i in range(size):
-        for j in range(size):
-            total = 0.0
-            for k in range(size):
-                total += turn[k, i] * spare[k, j]
-            out[i, j] = total
+                row = 0.0
+                for m in range(size):
+                    row += matrix[k, m] * turn[m, j]
+                total += turn[k, i] * row
+            out[i, j] = out[j, i] = total
 
 
 @serial
