@@ -22,14 +22,18 @@ IntArray = npt.NDArray[np.int64]
 
 #: The smallest room that the last range serves, as a share of its end.
 _LAST = 0.5
+#: Cells belong to a range or part whose ends their room is beyond by no more than this share.
+_MARGIN = 1e-9
 #: Models have t a little larger than proved, as the independent check does not prove the least one.
 _SPARE = 1.006
+#: Parts of a range of alike units' sets with a model each, as rho² + M g is a part's factor times rho at its ends only.
+_PARTS = 4
 #: Size of the parts of cells on which models are compared.
 _JUDGED = 0.1
 
 
 class Rooms:
-    """Bounds of cells by ellipsoids: one model per root and range of the room."""
+    """Bounds of cells by ellipsoids: one model per root and range of the room, or part of a range."""
 
     def __init__(
         self, sets: JointSets | AlikeSets, units: Units, roots: Roots, name: str, beta: float, task: Callable[..., UnitCells]
@@ -38,20 +42,25 @@ class Rooms:
         self.sets, self._rooms = sets, sets.rooms
         if isinstance(sets, AlikeSets):
             # not every range has a set
-            self._least = RATIO * sets.rooms * (1.0 - 1e-9)
+            self._ends = sets.rooms[:, None] * RATIO ** (np.arange(_PARTS + 1) / _PARTS)
         else:
-            self._least = np.append(sets.rooms[1:], _LAST * sets.rooms[-1])
+            self._ends = np.stack([sets.rooms, np.append(sets.rooms[1:], _LAST * sets.rooms[-1])], axis=1)
+        self._parts = self._ends.shape[1] - 1
         count, n = len(roots.types), len(units.z)
         rows = []
         for t in roots.types:
             others = np.delete(np.arange(len(units.u.lo)), int(units.types[t][0]))
-            rows += [_model(sets, k, self._least[k], units, others, name, beta) for k in range(len(sets.rooms))]
+            rows += [
+                _model(sets, k, self._ends[k, part : part + 2], units, others, name, beta)
+                for k in range(len(sets.rooms))
+                for part in range(self._parts)
+            ]
         size = max(columns.shape[1] for _, columns, _ in rows)
         generators, middle, slack = np.zeros((len(rows), n, 1, size)), np.zeros((len(rows), n, 1)), np.zeros((3, len(rows), n, 1))
         for row, (point, columns, rest) in enumerate(rows):
             generators[row, :, 0, : columns.shape[1]] = columns
             middle[row, :, 0], slack[0, row, :, 0], slack[1, row, :, 0] = point.middle, point.radius, rest
-        kept = np.repeat(np.arange(count), len(sets.rooms))
+        kept = np.repeat(np.arange(count), len(sets.rooms) * self._parts)
         rest_of = roots.rest
         self._task = task(
             {
@@ -73,15 +82,17 @@ class Rooms:
         """The ranges that some cell's model is about."""
         rows = self.rows(cells, index)
         rows = rows[(rows >= 0) & self._useful[rows]]
-        return np.bincount(rows % len(self._rooms), minlength=len(self._rooms)) > 0
+        return np.bincount(rows // self._parts % len(self._rooms), minlength=len(self._rooms)) > 0
 
     def rows(self, cells: FloatArray, index: IntArray) -> IntArray:
         """The model for each cell, or -1."""
         room = rooms_left(cells, self._centers[index], self._inverse, self._square)
         # ends from the largest to the smallest: the last one that is not below
-        k = (self._rooms[None] * (1.0 + 1e-9) >= room[:, None]).sum(axis=1) - 1
-        fits = (k >= 0) & (room > self._least[k] * (1.0 + 1e-9)) & (room > 0.0)
-        return np.where(fits, index * len(self._rooms) + k, -1)
+        k = (self._rooms[None] * (1.0 + _MARGIN) >= room[:, None]).sum(axis=1) - 1
+        ends = self._ends[k] * (1.0 + _MARGIN)
+        part = (ends[:, 1:-1] >= room[:, None]).sum(axis=1)
+        fits = (k >= 0) & (room > ends[:, -1]) & (room > 0.0)
+        return np.where(fits, (index * len(self._rooms) + k) * self._parts + part, -1)
 
     def choose(self, cells: FloatArray, index: IntArray, stop: npt.NDArray[np.int32], plain: UnitCells) -> None:
         """Give up, for now, models that are no better than the plain ones in the middle of the cells, where these are cut to."""
@@ -121,17 +132,18 @@ def rooms_left(cells: FloatArray, centers: FloatArray, inverse: FloatArray, squa
     return found
 
 
-def _model(sets: JointSets | AlikeSets, k: int, least: float, units: Units, others: IntArray, name: str, beta: float
+def _model(sets: JointSets | AlikeSets, k: int, ends: FloatArray, units: Units, others: IntArray, name: str, beta: float
            ) -> tuple[Interval, FloatArray, FloatArray]:  # fmt: skip
-    """Centre with what is not of first order (n,), columns (n, L) and slack (n,) to be multiplied by the room."""
+    """Centre with what is not of first order (n,), columns (n, L) and slack (n,) to be multiplied by a room between the ends."""
     n, room = len(units.z), float(sets.rooms[k]) * BEYOND
+    most, least = float(ends[0]) * BEYOND, float(ends[1]) * (1.0 - _MARGIN)
     s0, error, _ = pre_activations(units, others, np.zeros((n, others.size)))
     at = derivative_range(name, beta, 0, Interval(s0 - error, s0 + error))
     point = (matmul(at, Interval(units.v.lo[others], units.v.hi[others])) + units.c)[:, 0]
     floor = sets.floors[k] * others.size
     if isinstance(sets, AlikeSets):
-        # rho² + M g <= factor rho for rho from least to room, as it is convex in rho
-        factor = max(room + floor / room, least + floor / least)
+        # rho² + M g <= factor rho for rho from least to most, as it is convex in rho
+        factor = max(most + floor / most, least + floor / least)
         scale = float(sets.scales[k]) * _SPARE
         inverse, missing = _inverse(sets.matrices[k], scale * (room * room + floor))
         blocks = [scale * inverse]

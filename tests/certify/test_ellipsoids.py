@@ -154,7 +154,7 @@ def test_what_the_others_add_lies_in_both_models(activation: str) -> None:
     away[0] = described.scale_u
     for k in (0, 2, 4):
         room = sets.rooms[k]
-        point, columns, blur = _model(sets, k, 0.6 * room, described, others, net.activations[0], net.betas[0])
+        point, columns, blur = _model(sets, k, room * np.array([1.0, 0.6]), described, others, net.activations[0], net.betas[0])
         # the unit at hand takes what of the radius leaves so much room
         gone = own + away * np.sqrt(ball.radius**2 - (0.999 * room) ** 2)
         slow = rest.ellipsoids(np.stack([gone, gone])[None])
@@ -207,7 +207,7 @@ def test_the_model_of_a_range_serves_no_other_rooms(activation: str) -> None:
         least = left[rows == k].min()
         assert least > (0.5 * sets.rooms[k] if k == count - 1 else sets.rooms[k + 1])
         name = obj.net.activations[0], obj.net.betas[0]
-        _, columns, blur = _model(sets, k, least, search.units, others, *name)
+        _, columns, blur = _model(sets, k, np.array([sets.rooms[k], least]), search.units, others, *name)
         w = rng.standard_normal((50, obj.data.num_samples))
         parts = [w @ (sets.scales[k, m] * np.linalg.inv(sets.matrices[k, m])) for m in others]
         parts += [w.sum(axis=1, keepdims=True) * search.units.scale_v] * int(obj.net.bias)

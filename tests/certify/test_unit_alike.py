@@ -24,7 +24,7 @@ from pyhess.certify.unit_alike import alike as all_alike
 from pyhess.certify.unit_cover import AlikeSets
 from pyhess.certify.unit_joint_proof import Outputs, _bounds, _most, enlarged
 from pyhess.certify.unit_rest import describe
-from pyhess.certify.unit_rooms import Rooms, _model
+from pyhess.certify.unit_rooms import _PARTS, Rooms, _model
 from pyhess.certify.units import unit_bound
 from pyhess.threshold import verify_file
 
@@ -247,7 +247,7 @@ def test_cells_with_sets_are_never_above_a_block_of_a_network(activation: str) -
         cells = np.zeros((1, 2, 5))
         cells[0, :, :3] = point - 1e-6, point + 1e-6
         index, none = np.zeros(1, dtype=np.int64), np.full(1, -np.inf)
-        seen.add(int(rooms.rows(cells, index)[0]))
+        seen.add(int(rooms.rows(cells, index)[0]) // _PARTS)
         bound = rooms.bound(cells, index, none, stop, search.task).bounds[0]
         low = descended(obj, ball, theta, own, rho * (1.0 - 1e-5), rng)
         assert bound <= low
@@ -286,14 +286,17 @@ def test_the_model_of_a_range_serves_no_other_rooms(activation: str) -> None:
     middle *= 1.1 * ball.radius * rng.random((3000, 1)) ** 0.3 / np.linalg.norm(middle, axis=1, keepdims=True)
     cells = np.stack([middle - half, middle + half], axis=1) / search.roots.inverse + search.roots.centers[0]
     rows = rooms.rows(cells, np.zeros(3000, dtype=np.int64))
-    assert set(rows.tolist()) == {-1, 0, 1, 2}
+    assert set(rows.tolist()) == {-1, *range(3 * _PARTS)}
     nearest = np.clip(0.0, middle - half, middle + half)
     left = np.sqrt(np.maximum(ball.radius**2 - (nearest**2).sum(axis=1), 0.0))
     count, w = obj.net.widths[1], rng.standard_normal((50, 5))
-    for k, room in enumerate(sets.rooms):
-        mine = left[rows == k]
-        assert room * 0.93 * (1.0 - 1e-8) <= mine.min() and mine.max() <= room * (1.0 + 1e-8)
-        point, columns, blur = _model(sets, k, mine.min(), search.units, np.arange(1, count), activation, obj.net.betas[0])
+    for row in range(3 * _PARTS):
+        k, part = divmod(row, _PARTS)
+        room, mine = sets.rooms[k], left[rows == row]
+        ends = room * 0.93 ** (np.array([part, part + 1]) / _PARTS)
+        assert ends[1] * (1.0 - 1e-8) <= mine.min() and mine.max() <= ends[0] * (1.0 + 1e-8)
+        ends = np.array([mine.max(), mine.min()])
+        point, columns, blur = _model(sets, k, ends, search.units, np.arange(1, count), activation, obj.net.betas[0])
         centre = others(obj, ball.center)
         assert (point.lo <= centre).all() and (centre <= point.hi).all()
         extent = sets.scales[k] * np.linalg.norm(np.linalg.solve(sets.matrices[k].T, w.T), axis=0)
