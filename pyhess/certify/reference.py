@@ -259,12 +259,11 @@ class _Check:
             kept = ~without_canonical(cover.keys, cover.low, cover.high)
             low, high = cover.low[kept], cover.high[kept]
             what = f"; they contain {'one network of every orbit of the symmetries' if cover.keys else 'the region'}"
-        batch = max(1, min(256, _BATCH_NUMBERS // self._obj.num_params**2))
-        work = [(low[i : i + batch], high[i : i + batch]) for i in range(0, len(low), batch)]
-        while work:
+        batch = max(1, min(1024, _BATCH_NUMBERS // self._obj.num_params**2))
+        while len(low):
             if monotonic() > self._deadline:
                 return False, f"time ran out after {self._count} boxes"
-            some_low, some_high = work.pop()
+            (low, some_low), (high, some_high) = np.split(low, [-batch]), np.split(high, [-batch])
             if self._region is not box:
                 meets = self._meets_ball(some_low, some_high)
                 some_low, some_high = some_low[meets], some_high[meets]
@@ -276,8 +275,7 @@ class _Check:
                 halves = _halved(some_low[~proved], some_high[~proved])
                 if halves is None:
                     return False, f"a box too small to be cut is not proved, after {self._count} boxes"
-                pieces = [slice(begin, begin + batch) for begin in range(0, len(halves[0]), batch)]
-                work += [(halves[0][piece], halves[1][piece]) for piece in pieces]
+                low, high = np.concatenate([low, halves[0]]), np.concatenate([high, halves[1]])
         return True, f"{self._count} {'boxes' if self._count != 1 else 'box'} tested{what}"
 
     def _test_boxes(self, low: Wide, high: Wide) -> Flags:

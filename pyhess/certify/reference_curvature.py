@@ -81,10 +81,11 @@ def _schur(derivatives: tuple[Range, Range, Range], h: Wide, claim: float) -> tu
     # If every row of U'U - I sums to less than one, U is invertible.
     valid = ((gram - Range(wide(np.eye(size)))).size().sum(axis=2) < 0.5).all(axis=1)
     d = _turned(derivatives[0], u) - Range(wide(claim)) * gram
-    slope, bend = _turned(derivatives[1], u), _turned(derivatives[2], u)
-
-    pairs = width[:, :, None] * width[:, None, :] * Range(wide(0.5))
-    second = (Range(bend.size()) * pairs[..., None, None]).reshape(len(h), size * size, size, size).sum(1)
+    # F_kl = F_lk, so that pairs k < l count twice.
+    k, l = np.triu_indices(size)
+    slope, bend = _turned(derivatives[1], u), _turned(derivatives[2][:, k, l], u)
+    pairs = width[:, k] * width[:, l] * Range(wide(np.where(k == l, 0.5, 1.0)))
+    second = (Range(bend.size()) * pairs[..., None, None]).sum(1)
     change = ((Range(slope.size()) * width[:, :, None, None]).sum(1) + second).hi
     beside = up(d.size() + change)
     places = np.arange(size)
@@ -93,15 +94,16 @@ def _schur(derivatives: tuple[Range, Range, Range], h: Wide, claim: float) -> tu
     valid &= (mu.lo > 0.0).all(axis=1)
 
     g, g_radius = middle_and_radius(slope[:, :, 0, 0])
-    f, f_radius = middle_and_radius(bend[:, :, :, 0, 0])
+    f, f_radius = middle_and_radius(bend[:, :, 0, 0])
     c, c_radius = middle_and_radius(slope[:, :, 1:, 0])
     beta = Range(d.size()[:, 1:, 0]) + (Range(c_radius) * width[:, :, None]).sum(1) + second[:, 1:, 0]
     reach = (Range(np.abs(c)) * width[:, :, None]).sum(1)
     taken = ((beta * (reach + reach) + beta.square()) / mu).sum(1)
-    taken = taken + (Range(g_radius) * width).sum(1) + (Range(f_radius) * pairs).reshape(len(h), size * size).sum(1)
-    squares = Range(c)[:, :, None] * Range(c)[:, None] / mu[:, None, None]
+    taken = taken + (Range(g_radius) * width).sum(1) + (Range(f_radius) * pairs).sum(1)
+    squares = Range(c)[:, k] * Range(c)[:, l] / mu[:, None]
     const = down(d.lo[:, 0, 0] - taken.hi)
-    q = _Quadratic(Range(const), Range(g), _symmetric(Range(f) - (squares + squares).sum(3)), h)
+    curvature = (Range(f) - (squares + squares).sum(2))[:, _places(size)]
+    q = _Quadratic(Range(const), Range(g), curvature, h)
     return q, np.asarray(valid & np.isfinite(const))
 
 
@@ -109,9 +111,12 @@ def _transposed(x: Range) -> Range:
     return Range(np.swapaxes(x.lo, -1, -2), np.swapaxes(x.hi, -1, -2))
 
 
-def _symmetric(x: Range) -> Range:
-    other = _transposed(x)
-    return Range(np.minimum(x.lo, other.lo), np.maximum(x.hi, other.hi))
+def _places(size: int) -> npt.NDArray[np.intp]:
+    """Where the entries of a symmetric matrix are in the list of those with k <= l."""
+    places = np.zeros((size, size), dtype=np.intp)
+    k, l = np.triu_indices(size)
+    places[k, l] = places[l, k] = np.arange(len(k))
+    return places
 
 
 def _turned(x: Range, u: Range) -> Range:
