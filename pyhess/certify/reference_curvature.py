@@ -1,8 +1,8 @@
 """The third-order test of small boxes for checking certificates: the smallest eigenvalue with its curvature.
 
 With delta the change from a box's middle c, U any invertible matrix, u_0, u_1, … its columns and s the claim, no eigenvalue of
-H(c + delta) is below s if M = U'(H(c + delta) - s)U is positive semidefinite. Taylor's formula with Lagrange's rest for every entry
-has the derivatives T_k of H at c and ranges of the second ones F_kl over the box:
+H(c + delta) is below s if M = U'(H(c + delta) - s)U is positive semidefinite. Taylor's formula with Lagrange's rest for every
+entry has the derivatives T_k of H at c and ranges of the second ones F_kl over the box:
 
     M_00  = D_00 + g . delta + (1/2) delta'F delta,  D = U'(H(c) - s)U, g_k = u_0'T_k u_0, F_kl = u_0'F_kl u_0;
     M_i0  = C_i . delta + (rest, at most beta_i in size),  C_ik = u_i'T_k u_0;
@@ -13,9 +13,9 @@ If all mu_i > 0, M is semidefinite where M_00 - sum_i M_i0²/mu_i >= 0 (Schur's 
     q(delta) = const + g . delta + (1/2) delta'K delta,  K = F - 2 sum_i C_i C_i'/mu_i,
     const = D_00 - (radii) - sum_i (2 beta_i |C_i| . h + beta_i²)/mu_i.
 
-In a ball about z, q is at least q + lam (|c - z + delta|² - R²) for every lam >= 0. With any e >= 0 that makes K + 2 lam + diag(e)
-positive definite, q + lam (…) + (1/2) sum_k e_k (delta_k² - h_k²) is convex and below it in the box, so at least its tangent at any
-point, whose least value over the box is known. U, lam, e and the point are guessed in doubles.
+In a ball about z, q is at least q + lam (|c - z + delta|² - R²) for every lam >= 0. With any e >= 0 that makes
+K + 2 lam + diag(e) positive definite, q + lam (…) + (1/2) sum_k e_k (delta_k² - h_k²) is convex and below it in the box, so at
+least its tangent at any point, whose least value over the box is known. U, lam, e and the point are guessed in doubles.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class _Quadratic:
         return _Quadratic(self.const[where], self.gradient[where], self.curvature[where], self.h[where])
 
 
-def curved_boxes(derivatives: tuple[Range, Range, Range], c: Wide, h: Wide, claim: float, ball: tuple[Wide, Wide] | None) -> Flags:
+def curved_boxes(
+    derivatives: tuple[Range, Range, Range], c: Wide, h: Wide, claim: float, ball: tuple[Wide, Wide] | None
+) -> Flags:
     """Whether it is proved of boxes c ± h (B, P) that no Hessian on them (and in the ball) has an eigenvalue below the claim.
 
     The derivatives are those of the second and third order at c, and ranges of those of the fourth order over the boxes.
@@ -81,10 +83,10 @@ def _schur(derivatives: tuple[Range, Range, Range], h: Wide, claim: float) -> tu
     # If every row of U'U - I sums to less than one, U is invertible.
     valid = ((gram - Range(wide(np.eye(size)))).size().sum(axis=2) < 0.5).all(axis=1)
     d = _turned(derivatives[0], u) - Range(wide(claim)) * gram
-    # F_kl = F_lk, so that pairs k < l count twice.
-    k, l = np.triu_indices(size)
-    slope, bend = _turned(derivatives[1], u), _turned(derivatives[2][:, k, l], u)
-    pairs = width[:, k] * width[:, l] * Range(wide(np.where(k == l, 0.5, 1.0)))
+    # F_kl = F_lk: those with k < l count twice.
+    row, column = np.triu_indices(size)
+    slope, bend = _turned(derivatives[1], u), _turned(derivatives[2][:, row, column], u)
+    pairs = width[:, row] * width[:, column] * Range(wide(np.where(row == column, 0.5, 1.0)))
     second = (Range(bend.size()) * pairs[..., None, None]).sum(1)
     change = ((Range(slope.size()) * width[:, :, None, None]).sum(1) + second).hi
     beside = up(d.size() + change)
@@ -100,7 +102,7 @@ def _schur(derivatives: tuple[Range, Range, Range], h: Wide, claim: float) -> tu
     reach = (Range(np.abs(c)) * width[:, :, None]).sum(1)
     taken = ((beta * (reach + reach) + beta.square()) / mu).sum(1)
     taken = taken + (Range(g_radius) * width).sum(1) + (Range(f_radius) * pairs).sum(1)
-    squares = Range(c)[:, k] * Range(c)[:, l] / mu[:, None]
+    squares = Range(c)[:, row] * Range(c)[:, column] / mu[:, None]
     const = down(d.lo[:, 0, 0] - taken.hi)
     curvature = (Range(f) - (squares + squares).sum(2))[:, _places(size)]
     q = _Quadratic(Range(const), Range(g), curvature, h)
@@ -114,8 +116,8 @@ def _transposed(x: Range) -> Range:
 def _places(size: int) -> npt.NDArray[np.intp]:
     """Where the entries of a symmetric matrix are in the list of those with k <= l."""
     places = np.zeros((size, size), dtype=np.intp)
-    k, l = np.triu_indices(size)
-    places[k, l] = places[l, k] = np.arange(len(k))
+    row, column = np.triu_indices(size)
+    places[row, column] = places[column, row] = np.arange(len(row))
     return places
 
 
@@ -175,7 +177,7 @@ def _weights(k: _Floats, h: _Floats) -> _Floats:
 
 
 def _convexity(k: _Floats, lam: _Floats, weights: _Floats) -> tuple[_Floats, _Floats]:
-    """E (B, P), a multiple of the weights, that makes K + 2 lam + diag(e) positive definite, and by how much it falls with lam."""
+    """E (B, P), a multiple of the weights, that makes K + 2 lam + diag(e) positive definite, and how fast it falls with lam."""
     roots = np.sqrt(weights)
     scaled = (k + _diagonal(np.broadcast_to(2.0 * lam[:, None], weights.shape))) / roots[:, :, None] / roots[:, None, :]
     values, vectors = np.linalg.eigh(scaled)
@@ -210,4 +212,5 @@ def _not_negative(q: _Quadratic, offset: Range, gap: Range, lam: Wide, extra: Wi
     value = value - (Range(extra) * h.square() * Range(wide(0.5))).sum(1)
     # r . (delta' - delta) over the box.
     least = np.minimum((r * (h - delta)).lo, (-r * (h + delta)).lo)
-    return np.asarray(((value + Range(least).sum(1)).lo >= 0.0) & positive_pivots(matrix, wide(0.0)))
+    meant = (lam >= 0.0) & (extra >= 0.0).all(axis=1)
+    return np.asarray(meant & ((value + Range(least).sum(1)).lo >= 0.0) & positive_pivots(matrix, wide(0.0)))

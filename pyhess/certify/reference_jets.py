@@ -1,7 +1,7 @@
 """Derivatives of the loss up to the fourth over boxes of parameters, for checking certificates with few parameters.
 
-At every point of a box the loss has a Taylor polynomial in the change of the parameters. Polynomials whose coefficients are ranges
-over the box are added, multiplied and put into Taylor series, and cut off at the order asked for: what comes out holds the
+At every point of a box the loss has a Taylor polynomial in the change of the parameters. Polynomials whose coefficients are
+ranges over the box are added, multiplied and put into Taylor series, and cut off at the order asked for: what comes out holds the
 coefficients at every point. Monomials that never occur take no time.
 
 log sum_k exp f_k has, with p = softmax(f) at the point, m = sum_k p_k (f_k - value) and c_k = f_k - value - m, for which
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, permutations
 from math import factorial, prod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -162,5 +162,6 @@ def _tensor(terms: _Terms, shape: tuple[int, ...], order: int) -> Range:
             times = prod(factorial(key.count(k)) for k in set(key))
             value = terms[key] * Range(wide(float(times)))
             for places in set(permutations(key)):
-                lo[(slice(None), *places)], hi[(slice(None), *places)] = value.lo, value.hi
+                where: Any = (slice(None), *places)
+                lo[where], hi[where] = value.lo, value.hi
     return Range(lo, hi)

@@ -41,7 +41,7 @@ _ARB_SHARE, _LONG_SHARE = 0.4, 0.2
 
 
 def estimated_seconds(obj: Objective, cells: int) -> float:
-    """Time that whole matrices on so many cells take in long doubles, roughly; for few parameters, derivatives up to the fourth."""
+    """Time in long doubles, roughly, of whole matrices on so many cells; for few parameters, of derivatives up to the fourth."""
     size = float(obj.num_params)
     entry = _ENTRY_SECONDS
     if not has_small_boxes(obj):

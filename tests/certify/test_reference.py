@@ -13,8 +13,8 @@ from pyhess.certify import reference_interval as exact
 from pyhess.certify.reference_cover import Target, is_covered
 from pyhess.certify.reference_hessian import Problem, box_cells, enclosures
 from pyhess.certify.reference_interval import Range, wide
-from pyhess.certify.reference_ranges import activation
 from pyhess.certify.reference_jets import derivatives
+from pyhess.certify.reference_ranges import activation
 from pyhess.certify.reference_tests import not_below, positive_pivots
 
 from .conftest import random_objective
