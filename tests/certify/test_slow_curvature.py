@@ -221,7 +221,7 @@ def test_the_boxes_of_a_certificate_are_hardly_cut(hidden: int, region: ph.Regio
     data = ph.Dataset(x, np.tanh(2.0 * x[:, 0]) + 0.3 * rng.standard_normal(5))
     obj = ph.Objective(ph.MLP([1, hidden, 1], bias=False), data)
     upper = ph.search(obj, region, rng=3).psi_upper
-    certificate = certify(obj, region, "full", time_limit=10.0, psi_upper=upper)
+    certificate = certify(obj, region, "full", time_limit=60.0, psi_upper=upper)
     cover = certificate.table["full"].cover
     assert cover is not None
     assert certificate.psi_lower > upper - 1e-5
