@@ -77,7 +77,7 @@ def curved_boxes(
 def _schur(derivatives: tuple[Range, Range, Range], h: Wide, claim: float) -> tuple[_Quadratic, Flags]:
     """Q, and for which boxes M's other rows are known to be positive definite."""
     size, width = h.shape[1], Range(h)
-    plain = derivatives[0].lo.astype(np.float64)
+    plain = (0.5 * (derivatives[0].lo + derivatives[0].hi)).astype(np.float64)
     u = Range(wide(np.linalg.eigh(0.5 * (plain + np.swapaxes(plain, 1, 2)))[1]))
     gram = matmul(_transposed(u), u)
     # If every row of U'U - I sums to less than one, U is invertible.

@@ -29,9 +29,9 @@ _TAYLOR_PARAMS = 6
 #: Seconds that one datum's part of one entry of one matrix takes.
 _ENTRY_SECONDS = 2.5e-6
 #: Seconds that derivatives up to the fourth order take per datum and pair of parameters, for every output with the cross-entropy;
-#: and that the tests of one box with them take, over the fourth power of the number of parameters.
+#: those of a GELU per datum and unit; and the tests of one box with them, over the fourth power of the number of parameters.
 _JET_SECONDS = {"squared_error": 1e-5, "logistic": 1.5e-5, "cross_entropy": 3.5e-5}
-_CURVED_SECONDS = 1.5e-6
+_GELU_SECONDS, _CURVED_SECONDS = 5e-4, 3e-6
 #: Time that the joint bounds take per datum and unit of the last hidden layer, and parts of a ball, roughly.
 _JOINT_SECONDS, _PARTS = 2e-3, 30
 #: Time of a moment bound, whatever the sizes.
@@ -42,12 +42,12 @@ _ARB_SHARE, _LONG_SHARE = 0.4, 0.2
 
 def estimated_seconds(obj: Objective, cells: int) -> float:
     """Time in long doubles, roughly, of whole matrices on so many cells; for few parameters, of derivatives up to the fourth."""
-    size = float(obj.num_params)
-    entry = _ENTRY_SECONDS
+    net, size = obj.net, float(obj.num_params)
     if not has_small_boxes(obj):
-        return entry * obj.data.num_samples * size**2 * cells
-    entry += _JET_SECONDS[obj.loss] * (obj.net.widths[-1] if obj.loss == "cross_entropy" else 1)
-    return (entry * obj.data.num_samples * size**2 + _CURVED_SECONDS * size**4) * cells
+        return _ENTRY_SECONDS * obj.data.num_samples * size**2 * cells
+    entry = _ENTRY_SECONDS + _JET_SECONDS[obj.loss] * (net.widths[-1] if obj.loss == "cross_entropy" else 1)
+    series = _GELU_SECONDS * sum(width for width, name in zip(net.widths[1:-1], net.activations, strict=True) if name == "gelu")
+    return (obj.data.num_samples * (entry * size**2 + series) + _CURVED_SECONDS * size**4) * cells
 
 
 def has_small_boxes(obj: Objective) -> bool:

@@ -186,6 +186,20 @@ def _ball(size: int, radius: float | None) -> Any:
     return None if radius is None else (wide(np.zeros(size)), wide(radius))
 
 
+def test_unknown_entries_beside_the_diagonal_count() -> None:
+    """What is left are matrices diag(0, 1, 1.2, …) with any entries up to 0.3 beside the diagonal, whose lowest is known."""
+    for size in (2, 3, 4):
+        middle, beside = np.diag([0.0, 1.0, 1.2, 1.5][:size]), 0.3 * (1.0 - np.eye(size))
+        signs = -np.ones((size, size))
+        signs[0, 1:] = signs[1:, 0] = 1.0
+        least = np.linalg.eigvalsh(middle + signs * beside)[0]
+        zeros = [Range(wide(np.zeros((1,) + (size,) * order))) for order in (3, 4)]
+        posed = (Range(wide((middle - beside)[None]), wide((middle + beside)[None])), *zeros)
+        corner = wide(np.zeros((1, size))), wide(np.full((1, size), 0.1))
+        assert not curved_boxes(posed, *corner, least + 1e-9, None)[0]
+        assert curved_boxes(posed, *corner, least - (1e-9 if size == 2 else 0.2), None)[0]
+
+
 @pytest.mark.parametrize("radius", [None, 1.3])
 def test_what_is_true_is_proved_up_to_the_third_order(radius: float | None) -> None:
     with np.errstate(all="ignore"):
