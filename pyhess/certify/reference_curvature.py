@@ -36,7 +36,7 @@ _FIRST_SWEEPS, _SWEEPS, _STEPS, _DECADES = 12, 3, 14, 5.0
 
 
 @dataclass(frozen=True)
-class _Quadratic:
+class Quadratic:
     """q(delta) = const + gradient . delta + (1/2) delta'curvature delta on the boxes |delta_k| <= h_k (B, P)."""
 
     const: Range
@@ -44,8 +44,8 @@ class _Quadratic:
     curvature: Range
     h: Wide
 
-    def __getitem__(self, where: Any) -> _Quadratic:
-        return _Quadratic(self.const[where], self.gradient[where], self.curvature[where], self.h[where])
+    def __getitem__(self, where: Any) -> Quadratic:
+        return Quadratic(self.const[where], self.gradient[where], self.curvature[where], self.h[where])
 
 
 def curved_boxes(
@@ -70,11 +70,11 @@ def curved_boxes(
     lam, extra, point, promising = _guessed(q, offset, gap, ball is not None)
     some = np.flatnonzero(promising)
     if some.size:
-        proved[rows[some]] = _not_negative(q[some], offset[some], gap[some], lam[some], extra[some], point[some])
+        proved[rows[some]] = not_negative(q[some], offset[some], gap[some], lam[some], extra[some], point[some])
     return proved
 
 
-def _schur(derivatives: tuple[Range, Range, Range], h: Wide, claim: float) -> tuple[_Quadratic, Flags]:
+def _schur(derivatives: tuple[Range, Range, Range], h: Wide, claim: float) -> tuple[Quadratic, Flags]:
     """Q, and for which boxes M's other rows are known to be positive definite."""
     size, width = h.shape[1], Range(h)
     plain = (0.5 * (derivatives[0].lo + derivatives[0].hi)).astype(np.float64)
@@ -105,7 +105,7 @@ def _schur(derivatives: tuple[Range, Range, Range], h: Wide, claim: float) -> tu
     squares = Range(c)[:, row] * Range(c)[:, column] / mu[:, None]
     const = down(d.lo[:, 0, 0] - taken.hi)
     curvature = (Range(f) - (squares + squares).sum(2))[:, _places(size)]
-    q = _Quadratic(Range(const), Range(g), curvature, h)
+    q = Quadratic(Range(const), Range(g), curvature, h)
     return q, np.asarray(valid & np.isfinite(const))
 
 
@@ -127,7 +127,7 @@ def _turned(x: Range, u: Range) -> Range:
     return matmul(_transposed(u)[more], matmul(x, u[more]))
 
 
-def _guessed(q: _Quadratic, offset: Range, gap: Range, in_ball: bool) -> tuple[Wide, Wide, Wide, Flags]:
+def _guessed(q: Quadratic, offset: Range, gap: Range, in_ball: bool) -> tuple[Wide, Wide, Wide, Flags]:
     """Lam (B,), e (B, P), the point (B, P) and whether the bound with them seems not to be negative."""
     const, g, h = (x.astype(np.float64) for x in (q.const.lo, q.gradient.lo, q.h))
     k, to_centre, beyond = (0.5 * (x.lo + x.hi).astype(np.float64) for x in (q.curvature, offset, gap))
@@ -197,7 +197,7 @@ def _lowest(g: _Floats, matrix: _Floats, h: _Floats, delta: _Floats, sweeps: int
     return delta
 
 
-def _not_negative(q: _Quadratic, offset: Range, gap: Range, lam: Wide, extra: Wide, point: Wide) -> Flags:
+def not_negative(q: Quadratic, offset: Range, gap: Range, lam: Wide, extra: Wide, point: Wide) -> Flags:
     """Whether it is proved that q is not negative on the boxes (and in the ball)."""
     size, h, delta = q.h.shape[1], Range(q.h), Range(point)
     strength = Range(lam)

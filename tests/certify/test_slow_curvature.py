@@ -10,7 +10,7 @@ import pytest
 
 import pyhess as ph
 from pyhess.certify import certify, prove
-from pyhess.certify.reference_curvature import curved_boxes
+from pyhess.certify.reference_curvature import Quadratic, curved_boxes, not_negative
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_jets import derivatives
@@ -184,6 +184,36 @@ def test_nothing_false_is_proved(radius: float | None, arithmetic: str, request:
 
 def _ball(size: int, radius: float | None) -> Any:
     return None if radius is None else (wide(np.zeros(size)), wide(radius))
+
+
+def test_bad_guesses_prove_nothing_false() -> None:
+    """Quadratic functions whose least value is -1e-9 or less, with strengths, convex parts and tangents' points of all kinds."""
+    rng, count = np.random.default_rng(3371), 4000
+    k, g = rng.standard_normal((count, 2, 2)), rng.standard_normal((count, 2)) * rng.choice([0.1, 1.0, 3.0], (count, 1))
+    k = k + np.swapaxes(k, 1, 2)
+    h, offset = rng.uniform(0.2, 1.0, (count, 2)), rng.uniform(-1.0, 1.0, (count, 2))
+    delta = h[:, None] * np.stack(np.meshgrid(*[np.linspace(-1.0, 1.0, 21)] * 2), axis=-1).reshape(-1, 2)
+    values = (delta * g[:, None]).sum(axis=2) + 0.5 * np.einsum("bni,bij,bnj->bn", delta, k, delta)
+    radius = rng.uniform(0.3, 2.0, count)
+    values = np.where(np.linalg.norm(offset[:, None] + delta, axis=2) <= radius[:, None], values, np.inf)
+    least, lowest = values.min(axis=1), delta[np.arange(count), values.argmin(axis=1)]
+    lam = np.abs(rng.standard_normal(count)) * rng.choice([0.0, 0.0, 1.0, -1.0], count)
+    # What K + 2 lam lacks to be positive definite, nothing, or less than nothing where there is too much of it.
+    needed = 1e-6 - np.linalg.eigvalsh(k)[:, 0] - 2.0 * lam
+    extra = np.where(needed > 0.0, rng.choice([0.0, 1.0, 1.0], count), rng.choice([0.0, 0.5], count))[:, None] * needed[:, None]
+    extra = extra * np.ones(2)
+    stationary = -np.linalg.solve(k, g[:, :, None])[:, :, 0]
+    point = np.where(rng.random((count, 1)) < 0.5, lowest, 1.2 * h * rng.uniform(-1.0, 1.0, (count, 2)))
+    point = np.where((rng.random((count, 1)) < 0.3) & (np.abs(stationary) < h).all(axis=1, keepdims=True), stationary, point)
+    gap = Range(wide(offset)).square().sum(1) - Range(wide(radius)).square()
+
+    def proved(const: Array, *guess: Array) -> Array:
+        q = Quadratic(Range(wide(const)), Range(wide(g)), Range(wide(k)), wide(h))
+        return not_negative(q, Range(wide(offset)), gap, *(wide(x) for x in guess))[np.isfinite(least)]
+
+    const = np.where(np.isfinite(least), -least - 1e-9, 0.0)
+    assert not proved(const, lam, extra, point).any()
+    assert np.mean(proved(const + 2.0, np.zeros(count), np.maximum(extra, 0.0), lowest)) > 0.3
 
 
 def test_unknown_entries_beside_the_diagonal_count() -> None:
