@@ -11,11 +11,12 @@ from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball, Box
 from .allocation import MAX_BIASES, ball_subdivision
-from .cell_bounds import full_bounds, residual_bounds
+from .cell_bounds import residual_bounds
 from .moment import moment_bounds
 from .propagate import Cell, box_cells, parameter_scales
 from .quadratic import quadratic_knows
 from .scalar_ranges import CODES
+from .small_boxes import full_bounds
 from .subdivision import Cover, Subdivision, covers
 from .taylor_kernel import monomials
 
@@ -25,7 +26,7 @@ IntArray = npt.NDArray[np.int64]
 _LOSSES = {"squared_error": 0, "logistic": 1, "cross_entropy": 2}
 _ODD = ("tanh", "identity")
 
-#: Most parameters for bounds of the second order over the vertices of boxes.
+#: Most parameters for bounds of the second and third order over small boxes.
 FULL_PARAMS = 6
 #: Most parameters, and most multiplications of one enclosure, for branch and bound by the residual part.
 BOX_PARAMS, _BOX_COST = 150, 3e7
@@ -56,21 +57,21 @@ def _problem(obj: Objective) -> tuple[object, ...]:
 
 
 def full_applies(obj: Objective) -> bool:
-    """Whether the second-order bound is for this problem: few parameters, smooth."""
+    """Whether the bounds for small boxes are for this problem: few parameters, smooth."""
     return "full" in boxes_know(obj.net, obj.data.num_samples, ball=True)
 
 
 def full_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:
-    """Branch and bound with bounds of the second order, which reach any accuracy."""
+    """Branch and bound with bounds of the second and third order, which reach any accuracy."""
     problem = _problem(obj)
-    tables = [monomials(obj.num_params, degree) for degree in (3, 4)]
+    cubic, quartic = (monomials(obj.num_params, degree) for degree in (3, 4))
     box = region if isinstance(region, Box) else region.box_around()
     radius, centre = (
         (float(region.radius), np.array(region.center)) if isinstance(region, Ball) else (0.0, np.zeros(obj.num_params))
     )
 
     def evaluate(lows: FloatArray, highs: FloatArray, bounds: FloatArray, splits: IntArray) -> None:
-        full_bounds(problem, *tables, radius, centre, lows, highs, bounds, splits)
+        full_bounds(problem, cubic, quartic, radius, centre, lows, highs, bounds, splits)
         coarse = np.empty_like(bounds)
         residual_bounds(problem, lows, highs, coarse)
         np.maximum(bounds, coarse, out=bounds)
@@ -194,5 +195,5 @@ def box_work(net: MLP, samples: int) -> dict[str, float]:
     return {
         "boxes": samples * float(size) ** 2 + 4.0 * float(size) ** 3,
         "cells": _MOMENT_WORK + (_JOINT_COST if net.widths[-1] == 1 else _MOMENT_COST) * samples * units + form,
-        "full": 2.0 * samples * units * (float(size) + 1.0) ** 3 + vertices * float(size) ** 3,
+        "full": samples * units * (float(size) + 1.0) ** 3 + vertices * float(size) ** 3,
     }

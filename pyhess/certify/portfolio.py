@@ -31,7 +31,7 @@ from .linear_networks import exact_linear
 from .matrices import comparison_bound, deif_bound, residual_enclosure
 from .moment import moment_bound
 from .propagate import BallCells, Cell, point_cell, whole_cell
-from .schedule import Portfolio
+from .schedule import Portfolio, goal_of
 from .subdivision import Progress
 from .taylor import taylor_bound, taylor_knows
 from .texts import ROUNDING, WHAT, does_not_apply
@@ -52,8 +52,8 @@ _DENSE_PARAMS, _DENSE_COST = 2000, 6e10
 DENSE_PARAMS_MAX = 8000
 #: Cells that ``units`` looks at without a time limit, by the multiplications for one of them.
 _UNIT_WORK, _UNIT_CELLS = 1e8, (256, 6000)
-#: Its share of a limit, and that where ``full`` applies, which reaches any accuracy.
-_UNIT_SHARE, _UNIT_SHARE_BESIDE_FULL = 0.8, 0.1
+#: Its share of a limit, and that of the others where ``full`` is among them, which reaches any accuracy.
+_UNIT_SHARE, _FULL_SHARE = 0.8, 0.9
 #: Radii whose squares and third powers are numbers.
 _RADII = 1e-100, 1e150
 #: Cutting a ball into cells brings no bound closer to zero than by about this factor.
@@ -143,16 +143,26 @@ class Run:
         chosen = [name for name in applying if method in ("auto", name)]
         if not chosen or self.stop[0]:
             return
+        began, boxes = monotonic(), [name for name in chosen if name != "units"]
+
+        def left(share: float) -> float | None:
+            return None if time_limit is None else max(0.0, share * time_limit - (monotonic() - began))
+
+        if "full" in boxes:
+            # It may reach the witness's value, and then nothing is left for the others.
+            self._over_boxes(boxes, left(_FULL_SHARE if "units" in chosen else 1.0), psi_upper)
+            best = max((row.psi_lower for row in self.table.values()), default=-math.inf)
+            if "units" in chosen and best < goal_of(psi_upper):
+                self._units(left(1.0), psi_upper)
+            return
         if "units" in chosen:
-            part = 1.0 if len(chosen) == 1 else _UNIT_SHARE_BESIDE_FULL if "full" in chosen else _UNIT_SHARE
-            share = None if time_limit is None else time_limit * part
-            began = monotonic()
-            self._units(share, psi_upper)
-            chosen.remove("units")
-            spent = monotonic() - began
-            self.out_of_time |= share is not None and spent >= share
-            time_limit = None if time_limit is None else time_limit - spent
-        if not chosen or self.stop[0] or (time_limit is not None and time_limit <= 0.0):
+            self._units(left(_UNIT_SHARE if boxes else 1.0), psi_upper)
+        if boxes:
+            self._over_boxes(boxes, left(1.0), psi_upper)
+
+    def _over_boxes(self, names: list[str], time_limit: float | None, psi_upper: float | None) -> None:
+        """Branch and bound over boxes or a ball's shares by several methods."""
+        if self.stop[0] or time_limit == 0.0:
             return
         known = max((row.psi_lower for row in self.table.values()), default=-math.inf)
         if time_limit is not None and self._moment_seconds > time_limit and known > -math.inf:
@@ -164,7 +174,7 @@ class Run:
                 "boxes": lambda: box_subdivision(self.obj, self.region),  # type: ignore[arg-type]
                 "cells": lambda: cell_subdivision(self.obj, self.region),
             }
-            self._portfolio = Portfolio({name: makers[name] for name in chosen}, cell_costs(self.obj))
+            self._portfolio = Portfolio({name: makers[name] for name in names}, cell_costs(self.obj))
         began = monotonic()
         try:
             self._portfolio.work(self.stop, time_limit, psi_upper, known, self.progress)
@@ -185,6 +195,9 @@ class Run:
 
     def _units(self, time_limit: float | None, psi_upper: float | None) -> None:
         """Branch and bound over one unit; the number of cells, and so the answer, is fixed where no time limit is."""
+        if self.stop[0] or time_limit == 0.0:
+            return
+        began = monotonic()
         per_cell = unit_work(self.obj.net, self.obj.data.num_samples)
         most = 10**9 if time_limit is not None else int(np.clip(_UNIT_WORK / per_cell, *_UNIT_CELLS))
         deadline = None if time_limit is None else monotonic() + time_limit
@@ -201,6 +214,7 @@ class Run:
             self.table["units"] = MethodResult(
                 found.psi_lower, found.seconds, found.cells, leaves=leaves, multipliers=found.cover.joint
             )
+        self.out_of_time |= time_limit is not None and monotonic() - began >= time_limit
 
     def _record(self, name: str, method: Callable[[], tuple[float, int] | None]) -> None:
         if self.stop[0]:

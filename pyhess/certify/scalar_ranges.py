@@ -158,7 +158,7 @@ def _value(code: Any, order: Any, z: Any) -> Any:
 
 @serial
 def activation_range(code: Any, beta: Any, order: Any, lo: Any, hi: Any) -> Any:
-    """Enclosure of phi or a derivative up to the fourth over [lo, hi]; a ReLU's phi' is 0, 1 or [0, 1], its others are 0 off the kink."""
+    """Enclosure of phi or a derivative up to the fourth over [lo, hi]; a ReLU's first is in [0, 1], its others are 0."""
     if not (lo <= hi) or lo == -np.inf or hi == np.inf:
         return -np.inf, np.inf
     if code == 5:

@@ -22,6 +22,11 @@ _LONGEST = 0.25
 _WORK, _FEWEST, _MOST = 2e7, 32, 20000
 
 
+def goal_of(psi_upper: float | None) -> float:
+    """The bound that is as good as exact for a witness's eigenvalue; zero if there is none, or none below zero."""
+    return 0.0 if psi_upper is None or psi_upper >= 0.0 else psi_upper - _CLOSE * abs(psi_upper)
+
+
 class Portfolio:
     """Branch and bound methods that take turns."""
 
@@ -45,7 +50,7 @@ class Portfolio:
         progress: Progress | None,
     ) -> None:
         """Go on until the bound reaches ``psi_upper``, time is up, or a fixed amount of work is done."""
-        goal = 0.0 if psi_upper is None or psi_upper >= 0.0 else psi_upper - _CLOSE * abs(psi_upper)
+        goal = goal_of(psi_upper)
         if known >= goal:
             return
         deadline = math.inf if time_limit is None else monotonic() + time_limit

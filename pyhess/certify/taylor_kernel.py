@@ -1,9 +1,9 @@
 """Compiled enclosures of the loss's derivatives up to the third or fourth order over a small box, for few parameters.
 
 Polynomials of degree <= 3 or 4 with interval coefficients in P unknowns: the coefficient of a monomial encloses the Taylor
-coefficient (derivative over factorials) at every point of the box, and arithmetic on truncated polynomials gives those of composed
-functions. A table lists which products of two monomials are not truncated, another what a monomial becomes when multiplied by one
-unknown.
+coefficient (derivative over factorials) at every point of the box, and arithmetic on truncated polynomials gives those of
+composed functions. A table lists which products of two monomials are not truncated, another what a monomial becomes when
+multiplied by one unknown.
 """
 
 from __future__ import annotations
@@ -245,7 +245,9 @@ def _log_sum(
         _add_scaled(down(r_lo - y_hi), up(r_hi - y_lo), s_lo[k], s_hi[k], out_lo, out_hi)
         powers[1, :, 0] = 0.0
         for e in range(1, count):
-            powers[1, 0, e], powers[1, 1, e] = down(s_lo[k, e] - mean[1, e]), up(s_hi[k, e] - mean[0, e])
+            powers[1, 0, e] = powers[1, 1, e] = 0.0
+            if mean[0, e] != 0.0 or mean[1, e] != 0.0:  # else no output has this coefficient
+                powers[1, 0, e], powers[1, 1, e] = down(s_lo[k, e] - mean[1, e]), up(s_hi[k, e] - mean[0, e])
         _powers(products, degree, powers)
         _add_scaled(p_lo[k], p_hi[k], powers[2, 0], powers[2, 1], variance[0], variance[1])
         factorial = 1.0

@@ -36,16 +36,22 @@ def test_ranges_of_activations_and_their_derivatives() -> None:
             for i in range(300):
                 found = activation_range(code, 3.0, order, low[i], high[i])
                 assert found == pytest.approx((expected.lo[i], expected.hi[i]), rel=1e-11, abs=1e-11)
-    for name in ("tanh", "sigmoid", "softplus", "gelu"):
-        for _ in range(60):
-            low = float(rng.standard_normal() * 3.0)
-            high = low + float(10.0 ** rng.uniform(-9, 1))
-            found = activation_range(CODES[name], 3.0, 3, low, high)
-            s, step = np.linspace(low, high, 4001), 1e-5
-            ends = (derivative_range(name, 3.0, 2, Interval.point(s + sign * step)).middle for sign in (1.0, -1.0))
-            third = (next(ends) - next(ends)) / (2.0 * step)
-            assert found[0] <= third.min() + 1e-7 and third.max() <= found[1] + 1e-7
-            assert found[1] - found[0] <= np.ptp(third) + 1e-3 * (1.0 + np.ptp(third))
+
+
+@pytest.mark.parametrize("order", [3, 4])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "gelu"])
+def test_ranges_of_higher_derivatives_of_activations(name: str, order: int) -> None:
+    rng = np.random.default_rng(91)
+    for _ in range(60):
+        low = float(rng.standard_normal() * 3.0)
+        high = low + float(10.0 ** rng.uniform(-9, 1))
+        found = activation_range(CODES[name], 3.0, order, low, high)
+        s, step = np.linspace(low, high, 4001), 1e-5
+        above, below = (derivative_range(name, 3.0, order - 1, Interval.point(s + sign * step)).middle for sign in (1.0, -1.0))
+        values = (above - below) / (2.0 * step)
+        slack = 1e-7 * 10.0 ** (order - 3)
+        assert found[0] <= values.min() + slack and values.max() <= found[1] + slack
+        assert found[1] - found[0] <= np.ptp(values) + 1e-3 * (1.0 + np.ptp(values))
 
 
 def test_the_residual_part_is_enclosed() -> None:
@@ -68,7 +74,8 @@ def test_the_residual_part_is_enclosed() -> None:
             assert (lo * scale <= exact + slack)[upper].all() and (hi * scale >= exact - slack)[upper].all()
 
 
-def test_taylor_coefficients_are_enclosed() -> None:
+@pytest.mark.parametrize("degree", [3, 4])
+def test_taylor_coefficients_are_enclosed(degree: int) -> None:
     rng = np.random.default_rng(93)
     count = 0
     while count < 25:
@@ -78,28 +85,34 @@ def test_taylor_coefficients_are_enclosed() -> None:
             continue
         count += 1
         problem = _problem(obj)
-        triples, shift, products = monomials(size, 3)
+        table, shift, products = monomials(size, degree)
         center, radius = rng.standard_normal(size), 10.0 ** rng.uniform(-10, 0)
         low, high = center - radius, center + radius
-        lo, hi = np.zeros(len(triples)), np.zeros(len(triples))
-        assert derivatives(*problem[:5], *_effective(problem, low, high), *problem[6:], 3, shift, products, lo, hi)
+        lo, hi = np.zeros(len(table)), np.zeros(len(table))
+        assert derivatives(*problem[:5], *_effective(problem, low, high), *problem[6:], degree, shift, products, lo, hi)
         theta = rng.uniform(low, high)
-        step = 1e-4
-        hessian = obj.hessian(theta).to_dense()
-        third = np.array(
-            [(obj.hessian(theta + e).to_dense() - obj.hessian(theta - e).to_dense()) / (2 * step) for e in step * np.eye(size)]
-        )
-        exact: list[Any] = [None, obj.gradient(theta), hessian, third]
-        for at, triple in enumerate(triples):
-            where = [int(u) for u in triple if u >= 0]
+        exact: list[Any] = [None, obj.gradient(theta), obj.hessian(theta).to_dense(), _differences(obj, theta, 1e-4)]
+        if degree == 4:
+            step = 1e-3
+            ends = [(_differences(obj, theta + e, step), _differences(obj, theta - e, step)) for e in step * np.eye(size)]
+            exact.append(np.array([(above - below) / (2 * step) for above, below in ends]))
+        largest = 1.0 + sum(np.abs(tensor).max() for tensor in exact[2:])
+        for at, unknowns in enumerate(table):
+            where = [int(u) for u in unknowns if u >= 0]
             if not where:
                 continue
             factor = math.prod(math.factorial(n) for n in Counter(where).values()) * math.prod(problem[5][u] for u in where)
             value = exact[len(where)][tuple(where)] / factor
-            slack = (1e-5 if len(where) == 3 else 1e-9) * (1.0 + np.abs(hessian).max() + np.abs(third).max())
+            slack = {1: 1e-9, 2: 1e-9, 3: 1e-5, 4: 1e-4}[len(where)] * largest
             assert lo[at] - slack <= value <= hi[at] + slack
             if radius < 1e-7:
-                assert hi[at] - lo[at] <= 1e-2 * (1.0 + np.abs(hessian).max() + np.abs(third).max())
+                assert hi[at] - lo[at] <= 1e-2 * largest
+
+
+def _differences(obj: ph.Objective, theta: Any, step: float) -> Any:
+    """Third derivatives (P, P, P)."""
+    ends = [(obj.hessian(theta + e).to_dense(), obj.hessian(theta - e).to_dense()) for e in step * np.eye(len(theta))]
+    return np.array([(above - below) / (2 * step) for above, below in ends])
 
 
 def test_the_largest_eigenvalue_of_comparison_matrices() -> None:

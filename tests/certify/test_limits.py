@@ -49,7 +49,13 @@ def test_a_method_that_reaches_any_accuracy_has_most_of_the_time(monkeypatch: py
     for widths in ([1, 1, 1], [2, 3, 1]):
         obj = problem(widths)
         Certification(obj, ph.Ball(radius=0.5).bind(obj)).refine("auto", 1.0, psi_upper=-1e-300)
-    assert shares == [0.1, 1.0]
+    assert shares == pytest.approx([0.1, 1.0], abs=0.05)
+
+
+def test_where_the_bracket_is_closed_nothing_more_is_done() -> None:
+    obj, ball = problem([1, 1, 1]), ph.Ball(radius=0.5)
+    found = ph.certify(obj, ball, psi_upper=ph.search(obj, ball, rng=7).psi_upper, time_limit=60.0)
+    assert found.method == "full" and "units" not in found.table
 
 
 def test_a_matrix_bound_asked_for_by_name_ends_with_its_time() -> None:
