@@ -4,7 +4,7 @@ Every part of the region (a box, or a share of a ball's radius among the layers)
 and cut in two where none does:
 
     the residual part of the Hessian, or the whole Hessian, entry by entry, as a comparison matrix or as a middle and radii;
-    derivatives up to the third, where there are few parameters;
+    derivatives up to the fourth, where there are few parameters;
     the recursion in the layers' norms, and over the cells of a branch and bound with it;
     the blocks of single hidden units, with the worst of every datum;
     the blocks of single hidden units, over cells of one unit's weights, for boxes those that the certificate brings along;
@@ -33,10 +33,10 @@ from .reference_centre import CentreBound
 from .reference_cover import is_covered, target_of, without_canonical
 from .reference_cubic_proof import prove_cubic
 from .reference_hessian import Cells, Problem, ball_cells, box_cells, enclosures
-from .reference_interval import UNIT, Range, Wide, down, up, wide, zeros
+from .reference_interval import Range, Wide, down, up, wide, zeros
 from .reference_linear import prove_linear
 from .reference_moment import moment_bound, with_norms
-from .reference_plan import arithmetics, check_seconds, estimated_seconds
+from .reference_plan import arithmetics, check_seconds, estimated_seconds, has_small_boxes
 from .reference_taylor import small_boxes
 from .reference_tests import Flags, not_below
 from .reference_third import prove_third
@@ -54,10 +54,10 @@ SLACK = 1e-9
 METHODS = (
     "linear", "exact", "moment", "centre", "comparison", "deif", "blocks", "third", "taylor", "units", "boxes", "cells", "full",
 )  # fmt: skip
-#: Parameters up to which the second-order test is tried, and up to which whole matrices are written out.
-_TAYLOR_PARAMS, _DENSE_PARAMS = 6, 200
-#: Numbers that one batch of boxes may take.
-_BATCH_NUMBERS = 200_000
+#: Parameters up to which whole matrices are written out.
+_DENSE_PARAMS = 200
+#: Boxes in a batch, numbers that their matrices may take, and seconds, roughly.
+_BATCH, _BATCH_NUMBERS, _BATCH_SECONDS = 1024, 200_000, 2.0
 #: The norm recursion's seconds per datum and weight, for estimates.
 _WEIGHT_SECONDS = 2e-6
 
@@ -173,18 +173,18 @@ class _Check:
             return self._cells(cover)
         dense = obj.num_params <= _DENSE_PARAMS
         cells = 1 if cover is None else len(cover.low)
-        needed = estimated_seconds(obj, cells) if dense and method != "moment" else 0.0
+        needed = arithmetic().cost * estimated_seconds(obj, cells) if dense and method != "moment" else 0.0
         weights = _WEIGHT_SECONDS * obj.data.num_samples * obj.num_params
         left = self._deadline - monotonic()
         if (not dense and method != "moment") or needed + weights > left:
-            seconds = max(needed, estimated_seconds(obj, cells)) + weights
+            seconds = max(needed, arithmetic().cost * estimated_seconds(obj, cells)) + weights
             return False, (
                 f"too large for the independent check: {obj.num_params} parameters, {obj.data.num_samples} data and {cells} "
                 f"cells would take some {seconds:.0f} s; allowed are {left:.0f} s and {_DENSE_PARAMS} parameters (any number "
                 "for the moment bound)"
             )
         if isinstance(region, Ball):
-            if obj.num_params <= _TAYLOR_PARAMS and obj.net.is_smooth:
+            if has_small_boxes(obj):
                 box = region.box_around()
                 return self._boxes(box, cover)
             return self._shares(method)
@@ -259,12 +259,12 @@ class _Check:
             kept = ~without_canonical(cover.keys, cover.low, cover.high)
             low, high = cover.low[kept], cover.high[kept]
             what = f"; they contain {'one network of every orbit of the symmetries' if cover.keys else 'the region'}"
-        batch = max(1, min(256, _BATCH_NUMBERS // self._obj.num_params**2))
-        work = [(low[i : i + batch], high[i : i + batch]) for i in range(0, len(low), batch)]
-        while work:
+        in_time = int(_BATCH_SECONDS / (arithmetic().cost * estimated_seconds(self._obj, 1)))
+        batch = max(1, min(_BATCH, _BATCH_NUMBERS // self._obj.num_params**2, in_time))
+        while len(low):
             if monotonic() > self._deadline:
                 return False, f"time ran out after {self._count} boxes"
-            some_low, some_high = work.pop()
+            (low, some_low), (high, some_high) = np.split(low, [-batch]), np.split(high, [-batch])
             if self._region is not box:
                 meets = self._meets_ball(some_low, some_high)
                 some_low, some_high = some_low[meets], some_high[meets]
@@ -276,14 +276,13 @@ class _Check:
                 halves = _halved(some_low[~proved], some_high[~proved])
                 if halves is None:
                     return False, f"a box too small to be cut is not proved, after {self._count} boxes"
-                pieces = [slice(begin, begin + batch) for begin in range(0, len(halves[0]), batch)]
-                work += [(halves[0][piece], halves[1][piece]) for piece in pieces]
+                low, high = np.concatenate([low, halves[0]]), np.concatenate([high, halves[1]])
         return True, f"{self._count} {'boxes' if self._count != 1 else 'box'} tested{what}"
 
     def _test_boxes(self, low: Wide, high: Wide) -> Flags:
         problem, claim = self._problem, self._claim
         proved = np.zeros(len(low), dtype=np.bool_)
-        if problem.num_params <= _TAYLOR_PARAMS and self._obj.net.is_smooth:
+        if has_small_boxes(self._obj):
             ball = None
             if isinstance(self._region, Ball):
                 ball = (wide(self._region.center), wide(self._region.radius))
@@ -322,7 +321,7 @@ class _Check:
             if monotonic() > self._deadline:
                 return False, f"time ran out after {self._count} parts of the ball"
             low, high = work.pop()
-            rest = up(1.0 - low.sum() * (1.0 - layers * UNIT))
+            rest = up(1.0 - low.sum() * (1.0 - layers * arithmetic().unit))
             if rest < 0.0:
                 continue
             corner = np.minimum(high, up(low + rest))

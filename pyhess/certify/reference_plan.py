@@ -24,19 +24,35 @@ from .unit_cover import AlikeSets, JointSets, UnitLeaves
 
 _Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | JointSets | AlikeSets | None
 
+#: Parameters up to which boxes are tested by derivatives.
+_TAYLOR_PARAMS = 6
 #: Seconds that one datum's part of one entry of one matrix takes.
 _ENTRY_SECONDS = 2.5e-6
+#: Seconds that derivatives up to the fourth order take per datum and pair of parameters, for every output with the cross-entropy;
+#: those of a GELU per datum and unit; and the tests of one box with them, over the fourth power of the number of parameters.
+_JET_SECONDS = {"squared_error": 1e-5, "logistic": 1.5e-5, "cross_entropy": 3.5e-5}
+_GELU_SECONDS, _CURVED_SECONDS = 5e-4, 3e-6
 #: Time that the joint bounds take per datum and unit of the last hidden layer, and parts of a ball, roughly.
 _JOINT_SECONDS, _PARTS = 2e-3, 30
 #: Time of a moment bound, whatever the sizes.
 _MOMENT_SECONDS = 0.05
-#: Shares of the time that may be spent on Arb's arithmetic, and that long doubles may need for a unit's cells.
+#: Shares of the time that may be spent on Arb's arithmetic, and that long doubles may need for a branch and bound's cells.
 _ARB_SHARE, _LONG_SHARE = 0.4, 0.2
 
 
 def estimated_seconds(obj: Objective, cells: int) -> float:
-    """Time that whole matrices on so many cells take, roughly."""
-    return _ENTRY_SECONDS * obj.data.num_samples * float(obj.num_params) ** 2 * cells
+    """Time in long doubles, roughly, of whole matrices on so many cells; for few parameters, of derivatives up to the fourth."""
+    net, size = obj.net, float(obj.num_params)
+    if not has_small_boxes(obj):
+        return _ENTRY_SECONDS * obj.data.num_samples * size**2 * cells
+    entry = _ENTRY_SECONDS + _JET_SECONDS[obj.loss] * (net.widths[-1] if obj.loss == "cross_entropy" else 1)
+    series = _GELU_SECONDS * sum(width for width, name in zip(net.widths[1:-1], net.activations, strict=True) if name == "gelu")
+    return (obj.data.num_samples * (entry * size**2 + series) + _CURVED_SECONDS * size**4) * cells
+
+
+def has_small_boxes(obj: Objective) -> bool:
+    """Whether boxes are tested by derivatives."""
+    return obj.num_params <= _TAYLOR_PARAMS and obj.net.is_smooth
 
 
 def check_seconds(obj: Objective, region: Region, method: str, cover: Cover | None, leaves: UnitLeaves | None,
@@ -69,4 +85,5 @@ def arithmetics(method: str, seconds: float, time_limit: float, deadline: float
         share = _ARB_SHARE * time_limit
         if ArbBalls.cost * seconds <= share:
             yield in_balls(), min(deadline, monotonic() + share)
-    yield using(Doubles()) if method == "units" and seconds > _LONG_SHARE * time_limit else nullcontext(), deadline
+    many = method in ("units", "full") and seconds > _LONG_SHARE * time_limit
+    yield using(Doubles()) if many else nullcontext(), deadline

@@ -13,8 +13,8 @@ from pyhess.certify import reference_interval as exact
 from pyhess.certify.reference_cover import Target, is_covered
 from pyhess.certify.reference_hessian import Problem, box_cells, enclosures
 from pyhess.certify.reference_interval import Range, wide
+from pyhess.certify.reference_jets import derivatives
 from pyhess.certify.reference_ranges import activation
-from pyhess.certify.reference_taylor import derivatives
 from pyhess.certify.reference_tests import not_below, positive_pivots
 
 from .conftest import random_objective
@@ -96,7 +96,7 @@ def test_third_derivatives_are_the_slopes_of_the_second(loss: str) -> None:
         ph.MLP([1, 1, outputs], "gelu", parametrization="ntk"), ph.Dataset(rng.standard_normal((4, 1)), y), loss=loss
     )
     theta, h = rng.standard_normal(obj.num_params), 1e-5
-    second, third = derivatives(Problem.of(obj), wide(theta)[None], wide(theta)[None])
+    second, third = derivatives(Problem.of(obj), wide(theta)[None], wide(theta)[None], (2, 3))
     assert second.lo[0].astype(float) == pytest.approx(obj.hessian(theta).to_dense(), abs=1e-14)
     for k, unit in enumerate(np.eye(theta.size)):
         slope = (obj.hessian(theta + h * unit).to_dense() - obj.hessian(theta - h * unit).to_dense()) / (2.0 * h)
