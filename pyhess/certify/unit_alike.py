@@ -39,7 +39,7 @@ RATIO, _LAST_RANGE, _ASKED = 0.93, 20, 0.02
 #: Share of all directions next to the worst ones.
 _GENERAL = 0.3
 #: Growth of the number of cells after which a range is fitted again; g as a share of an end's square over M.
-_AGAIN, _FLOOR = 12, 0.5
+_AGAIN, _FLOOR = 6, 0.5
 #: Rounds of a fit, its steps in one of them, and samples that are added to the next: the first, and those farthest outside.
 _ROUNDS, _FIT, _STARTS, _ADDED = 25, 400, 1000, 150
 #: The fit ends once no change reaches farther than this, a round's at twice as much; least weight of a direction.
@@ -82,33 +82,42 @@ class AlikeFit:
         self._sets = AlikeSets(np.zeros(0), np.zeros(0), np.zeros((0, n, n)), np.zeros(0))
 
     def adapted(self, worst: Worst, cancelled: Callable[[], bool]) -> AlikeSets:
-        """Sets for the ranges of the room that the worst cells leave, and those found before, until ``cancelled`` says to end."""
-        places = np.floor(np.log(np.clip(worst.rooms, 1e-300, self._room) / self._room) / np.log(RATIO) + 1e-6).astype(int)
+        """Sets for the ranges of the room that the worst cells leave, and those found before, until ``cancelled`` says to end.
+
+        Much later a range has one again, if that is better, and its lower half one of its own.
+        """
+        steps = np.log(np.clip(worst.rooms, 1e-300, self._room) / self._room) / np.log(RATIO)
+        halves = np.floor(2.0 * steps + 1e-6).astype(int)
+        whole = halves - halves % 2
+        places = np.where(np.isin(whole, list(self._fitted_at)), halves, whole)
         numbers, counts = np.unique(places, return_counts=True)
-        for number in numbers[np.argsort(-counts, kind="stable")]:
+        for number in (int(number) for number in numbers[np.argsort(-counts, kind="stable")]):
             mine = places == number
-            due = worst.evaluated >= _AGAIN * self._fitted_at.get(int(number), 0)
-            if number <= _LAST_RANGE and due and mine.mean() >= _ASKED and not cancelled():
+            before = self._fitted_at.get(number, self._fitted_at.get(number - number % 2, 0))
+            due = worst.evaluated >= _AGAIN * before
+            if number <= 2 * _LAST_RANGE and due and mine.mean() >= _ASKED and not cancelled():
                 special = self._directions.near(worst.units[mine], worst.mixtures[mine])
                 # else nothing is added, or numbers are out of range
                 with suppress(np.linalg.LinAlgError):
-                    self._add(self._room * RATIO ** float(number), special, cancelled)
+                    self._add(self._room * RATIO ** (0.5 * number), special, cancelled)
                 if not cancelled():
-                    self._fitted_at[int(number)] = worst.evaluated
+                    self._fitted_at[number] = worst.evaluated
         return self._sets
 
     def _add(self, room: float, special: FloatArray, cancelled: Callable[[], bool]) -> None:
-        """A set for a range; of two the one with the smaller extent along the special directions stays."""
+        """A set for rooms up to this one, if there it reaches less far along the special directions than the one there is."""
         floor = _FLOOR * room * room / self.others
         matrix = self._fit(room, floor, special, cancelled)
         growth = None if matrix is None else enlarged(self._outputs, matrix, room * BEYOND, floor, cancelled, self._bias)
         if matrix is None or growth is None:
             return
         new = AlikeSets(np.array([room]), np.array([floor]), matrix[None], np.array([growth]))
-        same = self._sets.rooms == room
-        if same.any() and _extent(self._sets.those(same), special) <= _extent(new, special):
-            return
-        self._sets = self._sets.those(~same).joined(new)
+        serving = np.flatnonzero(self._sets.rooms >= room)[-1:]  # the smallest of those; it may end above
+        if serving.size and RATIO * self._sets.rooms[serving[0]] < room * (1.0 - 1e-6):
+            old = self._sets.those(np.isin(np.arange(len(self._sets.rooms)), serving))
+            if _reach(old, special, room, self.others) <= _reach(new, special, room, self.others):
+                return
+        self._sets = self._sets.those(self._sets.rooms != room).joined(new)
 
     def _fit(self, room: float, floor: float, special: FloatArray, cancelled: Callable[[], bool]) -> FloatArray | None:
         """A, or None where it is cancelled."""
@@ -167,10 +176,11 @@ class AlikeFit:
         return x
 
 
-def _extent(sets: AlikeSets, moment: FloatArray) -> float:
-    """Mean square extent of a range's set along directions."""
+def _reach(sets: AlikeSets, moment: FloatArray, room: float, others: int) -> float:
+    """How far a set's ellipsoid for a room reaches along directions, in the mean of squares."""
     inverse = np.linalg.inv(sets.matrices[0])
-    return float(np.einsum("ij,ik,jk->", moment, inverse, inverse)) * float(sets.scales[0]) ** 2
+    square = float(np.einsum("ij,ik,jk->", moment, inverse, inverse))
+    return float(np.sqrt(square) * sets.scales[0] * (room**2 + others * sets.floors[0]))
 
 
 def _fitted(x: FloatArray, moment: FloatArray) -> FloatArray:

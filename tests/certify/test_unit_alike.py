@@ -19,7 +19,7 @@ from pyhess.certify.reference_interval import wide
 from pyhess.certify.reference_unit_alike import Outputs as SlowOutputs
 from pyhess.certify.reference_unit_block import UnitProblem
 from pyhess.certify.reference_unit_rest import Units as SlowUnits
-from pyhess.certify.unit_alike import AlikeFit, Worst
+from pyhess.certify.unit_alike import AlikeFit, Worst, _reach
 from pyhess.certify.unit_alike import alike as all_alike
 from pyhess.certify.unit_cover import AlikeSets
 from pyhess.certify.unit_joint_proof import Outputs, _bounds, _most, enlarged
@@ -94,6 +94,31 @@ def test_sets_hold_whatever_is_fitted(activation: str, monkeypatch: pytest.Monke
     with np.errstate(all="ignore"):
         again = AlikeFit(obj, describe(obj, ball)).adapted(worst, lambda: False)
     assert again.floors == sets.floors[:1] and 1.1 <= again.scales[0] < 1.15
+
+
+@pytest.mark.parametrize(("activation", "better"), [("tanh", True), ("sigmoid", False)])
+def test_much_later_half_a_range_has_a_set_of_its_own(activation: str, better: bool) -> None:
+    """Where it reaches less far along the cells' directions than that of the whole range; the next range has one anyway."""
+    obj, ball = alike(activation)
+    described = describe(obj, ball)
+    vector = np.random.default_rng(607).standard_normal(3)
+    there, mixtures = np.append(described.u.middle[0], 0.3)[None], np.outer(vector, vector)[None]
+    fit = AlikeFit(obj, described)
+
+    def adapted(share: float, evaluated: int) -> AlikeSets:
+        return fit.adapted(Worst(there, mixtures, np.array([share * ball.radius]), evaluated), lambda: False)
+
+    whole = adapted(0.94, 1000)
+    assert whole.rooms == pytest.approx([ball.radius])
+    assert adapted(0.94, 5999) is whole
+    both = adapted(0.94, 6000)
+    assert (both is not whole) == better
+    if better:
+        assert both.rooms == pytest.approx([ball.radius, ball.radius * 0.93**0.5])
+        special = fit._directions.near(there, mixtures)
+        first, second = (_reach(both.those(np.array(part) == 1), special, both.rooms[1], fit.others) for part in ([1, 0], [0, 1]))
+        assert second < first
+    assert adapted(0.9, 6000).rooms[-1] == pytest.approx(0.93 * ball.radius)
 
 
 def outputs_of(obj: ph.Objective, ball: Any) -> tuple[Outputs, float]:
