@@ -19,7 +19,9 @@ from .portfolio import DENSE_PARAMS_MAX, Run
 from .subdivision import Progress
 from .texts import ROUNDING
 
-METHODS = ("moment", "centre", "comparison", "deif", "blocks", "taylor", "third", "units", "boxes", "cells", "full", "exact")
+METHODS = (
+    "moment", "centre", "comparison", "deif", "blocks", "taylor", "third", "slabs", "units", "boxes", "cells", "full", "exact",
+)  # fmt: skip
 #: Share of a time limit that the bounds of the whole region may use where branch and bound goes on from them.
 _ROOTS_SHARE = 0.5
 
@@ -49,7 +51,8 @@ def certify(
         eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"blocks"``: the residual part's
         block of one unit of a single hidden layer; any number of inputs. ``"taylor"``: the Hessian's Taylor polynomial of the
         third order about a small ball's centre; up to 40 parameters, any depth. ``"third"``: the Hessian at a small ball's
-        centre and the third derivatives over it; small networks of any depth. ``"units"``: branch and bound over the weights
+        centre and the third derivatives over it; small networks of any depth. ``"slabs"``: ``"taylor"``, then the same over slabs
+        of the ball across one direction; several hidden layers. ``"units"``: branch and bound over the weights
         of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the
         parameters of a small network on a box. ``"cells"``: branch and bound with the moment bound, for several hidden layers:
         over the parameters on a box, over the output biases and the layers' shares of the radius in a ball.

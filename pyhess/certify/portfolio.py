@@ -32,14 +32,15 @@ from .matrices import comparison_bound, deif_bound, residual_enclosure
 from .moment import moment_bound
 from .propagate import BallCells, Cell, point_cell, whole_cell
 from .schedule import Portfolio, goal_of
-from .subdivision import Progress
-from .taylor import taylor_bound, taylor_knows
+from .slabs import SlabSearch, slabs_know
+from .subdivision import Limits, Progress
+from .taylor import TaylorBound, taylor_bound, taylor_knows
 from .texts import ROUNDING, WHAT, does_not_apply
 from .third import third_bound, third_knows
 from .unit_blocks import block_bound, blocks_cost
 from .units import unit_bound, unit_bound_applies, unit_work
 
-_DENSE, _SEARCHES = ("centre", "comparison", "deif"), ("units", "boxes", "cells", "full")
+_DENSE, _SEARCHES = ("centre", "comparison", "deif"), ("slabs", "units", "boxes", "cells", "full")
 #: Methods for small balls; the first that knows the problem is tried.
 _LOCAL = ("taylor", "third")
 
@@ -54,6 +55,8 @@ DENSE_PARAMS_MAX = 8000
 _UNIT_WORK, _UNIT_CELLS = 1e8, (256, 6000)
 #: Its share of a limit, and that of the others where ``full`` is among them, which reaches any accuracy.
 _UNIT_SHARE, _FULL_SHARE = 0.8, 0.9
+#: The share of ``slabs``, how many times the witness's eigenvalue the ball's bound may be for it, and its slabs without a limit.
+_SLAB_SHARE, _SLAB_REACH, _SLABS = 0.8, 25.0, 8
 #: Radii whose squares and third powers are numbers.
 _RADII = 1e-100, 1e150
 #: Cutting a ball into cells brings no bound closer to zero than by about this factor.
@@ -78,6 +81,8 @@ class Run:
         self.formula = ""
         self._enclosed: tuple[Cell, Interval] | None = None  # for both bounds that need it
         self._portfolio: Portfolio | None = None
+        self._taylor: TaylorBound | None = None
+        self._slab_search: SlabSearch | None = None
 
     def roots(self, method: str, seconds: float | None) -> None:
         """Every method on the region as one cell; the best of them goes on to cut a ball into more."""
@@ -93,6 +98,10 @@ class Run:
         names = [method] if method != "auto" else self._auto()
         if (method == "blocks" and self.obj.net.num_layers != 2) or (method in _LOCAL and not self._knows(method)):
             raise does_not_apply(method)
+        if method == "slabs":
+            if not self._slabs_apply:
+                raise does_not_apply(method)
+            names = ["taylor"]
         makers = {
             "moment": lambda: self._moment,
             "centre": self._centre,
@@ -105,7 +114,7 @@ class Run:
                 continue
             self._record(name, lambda name=name: self._whole(name, makers[name], bounds))  # type: ignore[misc]
         for name in (name for name in names if name in _LOCAL):
-            if method == name or self._in_time(local_seconds(name, self.obj.net, self.obj.data.num_samples), deadline):
+            if method != "auto" or self._in_time(local_seconds(name, self.obj.net, self.obj.data.num_samples), deadline):
                 self._local(name)
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
@@ -130,7 +139,8 @@ class Run:
         """The branch and bound methods that apply."""
         if "exact" in self.table:
             return []
-        names = ["units"] if self._has_powers and unit_bound_applies(self.obj, self.region) else []
+        names = ["slabs"] if self._slabs_apply else []
+        names += ["units"] if self._has_powers and unit_bound_applies(self.obj, self.region) else []
         names += ["full"] if full_applies(self.obj) else []
         names += ["cells"] if cells_apply(self.obj, self.region) else []
         return [*names, "boxes"] if isinstance(self.region, Box) and boxes_apply(self.obj) else names
@@ -143,16 +153,19 @@ class Run:
         chosen = [name for name in applying if method in ("auto", name)]
         if not chosen or self.stop[0]:
             return
-        began, boxes = monotonic(), [name for name in chosen if name != "units"]
+        began, boxes = monotonic(), [name for name in chosen if name not in ("slabs", "units")]
 
         def left(share: float) -> float | None:
             return None if time_limit is None else max(0.0, share * time_limit - (monotonic() - began))
 
+        if "slabs" in chosen and (method == "slabs" or self._slabs_promise(time_limit, psi_upper)):
+            self._slabs(left(_SLAB_SHARE if len(chosen) > 1 else 1.0), psi_upper)
+            if self._best() >= goal_of(psi_upper):
+                return
         if "full" in boxes:
             # It may reach the witness's value, and then nothing is left for the others.
             self._over_boxes(boxes, left(_FULL_SHARE if "units" in chosen else 1.0), psi_upper)
-            best = max((row.psi_lower for row in self.table.values()), default=-math.inf)
-            if "units" in chosen and best < goal_of(psi_upper):
+            if "units" in chosen and self._best() < goal_of(psi_upper):
                 self._units(left(1.0), psi_upper)
             return
         if "units" in chosen:
@@ -160,11 +173,53 @@ class Run:
         if boxes:
             self._over_boxes(boxes, left(1.0), psi_upper)
 
+    def _best(self) -> float:
+        return max((row.psi_lower for row in self.table.values()), default=-math.inf)
+
+    @property
+    def _slabs_apply(self) -> bool:
+        return self._knows("taylor") and slabs_know(self.obj.net, self.obj.data.num_samples)
+
+    def _slabs_promise(self, time_limit: float | None, psi_upper: float | None) -> bool:
+        """Whether cutting the ball may pay: where its bound as a whole is the best, and not far off."""
+        taylor = self.table.get("taylor")
+        if time_limit is None or taylor is None or taylor.psi_lower < self._best():
+            return False
+        return psi_upper is None or taylor.psi_lower >= _SLAB_REACH * psi_upper
+
+    def _slabs(self, time_limit: float | None, psi_upper: float | None) -> None:
+        """Branch and bound over slabs of a ball; their number, and so the answer, is fixed where no time limit is."""
+        if self.stop[0] or time_limit == 0.0 or self._taylor is None:
+            return
+        assert isinstance(self.region, Ball)
+        if self._slab_search is None:
+            self._slab_search = SlabSearch(self.obj, self.region, self._taylor)
+        search, began = self._slab_search, monotonic()
+        limits = Limits(
+            self.stop,
+            goal_of(psi_upper),
+            math.inf if time_limit is None else began + time_limit,
+            max_cells=10**9 if time_limit is not None else search.cells + _SLABS,
+        )
+
+        def tell(state: dict[str, object]) -> None:
+            if self.progress is not None:
+                self.progress({"stage": "certificate", "method": "slabs", **state})
+
+        try:
+            search.run(limits, tell)
+        finally:  # Ctrl-C keeps what is proved
+            if search.cells:
+                self.table["slabs"] = MethodResult(
+                    search.psi_lower, search.seconds, search.cells, multipliers=search.multipliers()
+                )
+        self.out_of_time |= time_limit is not None and monotonic() - began >= time_limit
+
     def _over_boxes(self, names: list[str], time_limit: float | None, psi_upper: float | None) -> None:
         """Branch and bound over boxes or a ball's shares by several methods."""
         if self.stop[0] or time_limit == 0.0:
             return
-        known = max((row.psi_lower for row in self.table.values()), default=-math.inf)
+        known = self._best()
         if time_limit is not None and self._moment_seconds > time_limit and known > -math.inf:
             self.out_of_time = True  # one cell would take longer
             return
@@ -255,7 +310,7 @@ class Run:
 
     def _local(self, name: str) -> None:
         """A method for small balls, with the multipliers that prove its bound."""
-        region, known = self.region, max((row.psi_lower for row in self.table.values()), default=-math.inf)
+        region, known = self.region, self._best()
         before = self.table.get(name)
         bound = {"taylor": taylor_bound, "third": third_bound}[name]
         multipliers = None if before is None else before.multipliers
@@ -266,6 +321,8 @@ class Run:
             new = bound(self.obj, region, known, self.stop)
             if new is None:
                 return None
+            if isinstance(new, TaylorBound):
+                self._taylor = new
             if before is None or new.psi_lower > before.psi_lower:
                 multipliers = new.multipliers
             return new.psi_lower, 1

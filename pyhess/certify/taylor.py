@@ -17,17 +17,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve, eigvalsh
+from scipy.linalg import cho_factor, cho_solve
 
 from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball
-from .intervals import UNIT, gamma
+from .intervals import gamma
 from .smoothed import least_smoothed
-from .spectral import negative_slacks
 from .taylor_hessian import taylor_hessian, taylor_work
 from .taylor_lifted import Lifted, State
 from .taylor_multipliers import TaylorMultipliers
+from .taylor_proof import proved
+from .taylor_room import Room
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -44,6 +45,8 @@ _CROWDED = 0.97
 _HOPELESS = 4.0
 #: What is left out may not have an eigenvalue so many times larger than a known bound.
 _BEYOND = 2.0
+#: How close to the smallest eigenvalue others count for the moment of the changes.
+_NEAR = 0.02
 #: The rounds end after two in a row that improve the bound by less.
 _WORTHWHILE = 0.005
 #: Share of the squares from which on data are tried without theirs: those that leave out so many times the mean.
@@ -74,10 +77,11 @@ def step_work(net: MLP) -> float:
 
 @dataclass(frozen=True, eq=False)
 class TaylorBound:
-    """A lower bound of psi, and what proves it."""
+    """A lower bound of psi, and what proves it; ``moment`` (P, P) is that of the changes where the bound is reached."""
 
     psi_lower: float
     multipliers: TaylorMultipliers | None = None
+    moment: FloatArray | None = None
 
 
 def taylor_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDArray[np.int32]) -> TaylorBound | None:
@@ -85,62 +89,107 @@ def taylor_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDAr
 
     Where much of the squares is given up for what their roots leave out, the data that most of this is from are tried without.
     """
+    room = Room(float(region.radius) * (1.0 + gamma(4)))
+    centre = np.array(region.center)
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         all_data = np.ones(obj.data.num_samples)
-        found = _bound_with(obj, region, known, cancelled, all_data, None)
-        if found is None or found.state is None or cancelled[0] or found.state.share < _COSTLY_SHARE:
-            return None if found is None else found.bound
-        kept = np.where(found.left_out > _OUTLYING * found.left_out.mean(), 0.0, 1.0)
-        other = None if kept.all() else _bound_with(obj, region, known, cancelled, kept, found.state)
-        return other.bound if other is not None and other.bound.psi_lower > found.bound.psi_lower else found.bound
+        found = bound_in(obj, centre, room, room.reach, known, cancelled, all_data, None)
+        if found is None or found.lifted is None or found.state is None:
+            return None if found is None else TaylorBound(-np.inf)
+        if not cancelled[0] and found.state.share >= _COSTLY_SHARE:
+            left_out = found.lifted.left_out
+            kept = np.where(left_out > _OUTLYING * left_out.mean(), 0.0, 1.0)
+            other = None if kept.all() else bound_in(obj, centre, room, room.reach, known, cancelled, kept, found.state)
+            found = other if other is not None and other.psi_lower > found.psi_lower else found
+        return TaylorBound(found.psi_lower, found.multipliers, _moment(found))
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
-    """A bound, where the choice ended, and how much the squares' roots of every datum leave out."""
+class Found:
+    """A bound with what proves it, and where the choice ended; ``lams`` are the multipliers of a ball or of a slab's parts."""
 
-    bound: TaylorBound
-    state: State | None
-    left_out: FloatArray
+    psi_lower: float
+    multipliers: TaylorMultipliers | None = None
+    lams: FloatArray | None = None
+    lifted: Lifted | None = None
+    state: State | None = None
 
 
-def _bound_with(
-    obj: Objective, region: Ball, known: float, cancelled: npt.NDArray[np.int32], kept: FloatArray, start: State | None
-) -> _Found | None:
-    """The same with the squares of some data only, from a choice that was good with all."""
-    nothing = _Found(TaylorBound(-np.inf), None, np.zeros_like(kept))
-    found = taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, cancelled, -_BEYOND * known, kept)
-    if found is None:
-        return None if cancelled[0] else nothing
-    parts = [x for part in (found.residual, found.squares) for x in (part.head, part.half, part.tail, part.rest)]
-    if not all(np.isfinite(x).all() for x in (*parts, found.cubic)):
-        return nothing
+def bound_in(
+    obj: Objective,
+    centre: FloatArray,
+    room: Room,
+    radius: float,
+    known: float,
+    cancelled: npt.NDArray[np.int32],
+    kept: FloatArray,
+    start: State | None,
+) -> Found | None:
+    """Lower bound of psi where theta - ``centre`` is in the room, with the squares of some data only; as `taylor_bound`.
+
+    ``radius`` is what delta is divided by in z; ``start`` a choice that was good for something similar.
+    """
+    lifted = lifted_in(obj, centre, room, radius, cancelled, kept, -_BEYOND * known)
     if cancelled[0]:
         return None
-    lifted = Lifted(found, float(region.radius) * (1.0 + gamma(4)))
-    if not np.isfinite(lifted.gram).all():
-        return nothing
-    if cancelled[0]:
-        return None
+    if lifted is None:
+        return Found(-np.inf)
     state = _promising(lifted, known) if start is None else _renewed(lifted, start, cancelled)
     if state is None:
-        return nothing
-    best, idle = TaylorBound(-np.inf), 0
+        return Found(-np.inf)
+    best, idle = Found(-np.inf), 0
     for turn in range(_ROUNDS):
         if turn > 0:
             state = _renewed(lifted, state, cancelled)
         if cancelled[0]:
             break
         state = _maximised(lifted, state, cancelled)
-        value, multipliers = _proved(lifted, state, kept)
+        turned = 0.5 * (state.turned - state.turned.transpose(0, 2, 1))
+        lams = state.lams / lifted.most[:, None, None]
+        multipliers = TaylorMultipliers(lams[0], turned, state.share, state.tau, state.weights, lifted.lowered, kept)
+        value = proved(lifted, lams, multipliers)
         idle = 0 if value > best.psi_lower + _WORTHWHILE * abs(value) else idle + 1
         if value > best.psi_lower:
-            best = TaylorBound(value, multipliers)
+            best = Found(value, multipliers, lams)
         if idle == 2 or value < _HOPELESS * known:
             break
     if best.psi_lower == -np.inf and cancelled[0]:
         return None
-    return _Found(best, state, found.left_out)
+    return replace(best, lifted=lifted, state=state)
+
+
+def lifted_in(
+    obj: Objective,
+    centre: FloatArray,
+    room: Room,
+    radius: float,
+    cancelled: npt.NDArray[np.int32],
+    kept: FloatArray,
+    most: float = np.inf,
+    narrow: float | None = None,
+) -> Lifted | None:
+    """The form in z; None if cancelled, or where numbers overflow or what is left out has an eigenvalue above ``most``."""
+    found = taylor_hessian(obj.net, centre, room, obj.data, obj.targets, obj.loss, cancelled, most, kept)
+    if found is None:
+        return None
+    parts = [x for part in (found.residual, found.squares) for x in (part.head, part.half, part.tail, part.rest)]
+    if cancelled[0] or not all(np.isfinite(x).all() for x in (*parts, found.cubic)):
+        return None
+    lifted = Lifted(found, room, radius, narrow)
+    return lifted if np.isfinite(lifted.gram).all() else None
+
+
+def _moment(found: Found) -> FloatArray | None:
+    """The second moment of delta where the form is least, over eigenvectors of eigenvalues close to the smallest."""
+    lifted, state = found.lifted, found.state
+    assert lifted is not None and state is not None
+    schur = _schur(lifted, state, state.lams)
+    if schur is None:
+        return None
+    values, vectors = np.linalg.eigh(schur)
+    weights = np.exp((values[0] - values) / (_NEAR * abs(values[0]) + 1e-300))
+    by_delta = _solved(lifted, state, state.lams).reshape((lifted.size,) * 3) @ (vectors * np.sqrt(weights))
+    return np.asarray(np.tensordot(by_delta, by_delta, ((1, 2), (1, 2))))
 
 
 def _weights(vector: FloatArray) -> FloatArray:
@@ -151,10 +200,12 @@ def _weights(vector: FloatArray) -> FloatArray:
 def _promising(lifted: Lifted, known: float) -> State | None:
     """A choice to begin with, if what is left out alone does not take more than ``known``."""
     size = lifted.size
-    scale = float(np.linalg.norm(lifted.half(_FIRST_SHARE).reshape(size * size, size), 2))
+    half = np.tensordot(lifted.stretch, lifted.half(_FIRST_SHARE), 1)
+    scale = float(np.linalg.norm(half.reshape(size * size, size), 2))
+    identities = np.stack([np.eye(size)] * len(lifted.most))
     state = State(
-        np.sqrt(scale + 1e-30) * np.eye(size),
-        np.zeros((size, size)),
+        np.sqrt(scale + 1e-30) * identities,
+        np.zeros_like(identities),
         np.zeros((size,) * 3),
         _FIRST_SHARE,
         lifted.first_tau(),
@@ -169,94 +220,91 @@ def _promising(lifted: Lifted, known: float) -> State | None:
             tail = lifted.tail(state)
             if not np.isfinite(tail).all():
                 return None
-            lowest = float(eigvalsh(tail, subset_by_index=[0, 0])[0])
-            return replace(state, floor=max(0.0, -lowest * (1.0 + 1e-9)) * np.eye(size))
+            return replace(state, floors=lifted.least_multiple(tail, identities) * identities)
         state = replace(state, weights=_weights(vectors[:, 0]))
     return None
 
 
 def _renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> State:
-    """The same Lam and A with the best eta of those tried until it was cancelled, a better tau, and a floor of Lam's shape."""
-    lam = state.lam
+    """The same multipliers with the best eta of those tried until it was cancelled, a better tau, and floors of their shapes."""
+    lams = state.lams
     best, schur = -np.inf, None
     for share in _SHARES:
         if cancelled[0]:
             return state
         trial = replace(state, share=share)
-        found = _schur(lifted, trial, lam)
+        found = _schur(lifted, trial, lams)
         value = -np.inf if found is None else float(np.linalg.eigvalsh(found)[0])
         if value > best:
             best, chosen, schur = value, trial, found
     if schur is None:
         return replace(state, share=_SHARES[0])
     state = chosen
-    moved = _solved(lifted, state, lam) @ np.linalg.eigh(schur)[1][:, 0]
+    moved = _solved(lifted, state, lams) @ np.linalg.eigh(schur)[1][:, 0]
     turning = float(moved @ lifted.gram @ moved)
-    # The least multiple of Lam that will do, and what Lam has beyond.
-    values_lam, vectors_lam = np.linalg.eigh(lam)
-    values_lam = np.maximum(values_lam, 1e-9 * values_lam[-1])
-    inverse = (vectors_lam / np.sqrt(values_lam)) @ vectors_lam.T
-    shaped, root = (vectors_lam * values_lam) @ vectors_lam.T, (vectors_lam * np.sqrt(values_lam)) @ vectors_lam.T
-    ideal = lifted.ball / np.sqrt(turning) if turning > 0.0 else state.tau
+    # The least multiple of the multipliers that will do, and what they have beyond.
+    values, vectors = np.linalg.eigh(lams)
+    values = np.maximum(values, 1e-9 * values[:, -1:])[:, None]
+    shaped, roots = ((vectors * x) @ vectors.transpose(0, 2, 1) for x in (values, np.sqrt(values)))
+    ideal = lifted.pair / lifted.ball / np.sqrt(turning) if turning > 0.0 else state.tau
     for power in (1.0, 0.5, 0.25, 0.0):
         trial = replace(state, tau=state.tau * (ideal / state.tau) ** power)
-        tail = lifted.tail(trial).reshape((lifted.size,) * 4)
-        scaled = np.einsum("kalb,ac,bd->kcld", tail, inverse, inverse, optimize=True).reshape(lifted.size**2, -1)
-        lowest = float(eigvalsh(0.5 * (scaled + scaled.T), subset_by_index=[0, 0])[0])
-        part = max(0.0, -lowest * (1.0 + 1e-9))
+        part = lifted.least_multiple(lifted.tail(trial), shaped)
         if part < _CROWDED:
             break
-    return replace(trial, floor=part * shaped, factor=np.sqrt(max(1e-3, 1.0 - part)) * root)
+    return replace(trial, floors=part * shaped, factors=np.sqrt(max(1e-3, 1.0 - part)) * roots)
 
 
-def _solved(lifted: Lifted, state: State, lam: FloatArray) -> FloatArray:
+def _solved(lifted: Lifted, state: State, lams: FloatArray) -> FloatArray:
     """What the rest of z is to v where the form is least."""
     size = lifted.size
-    tail = lifted.tail(state) + np.kron(np.eye(size), lam)
+    tail = lifted.tail(state) + lifted.spread(lams)
     half = (lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size)
     return np.asarray(cho_solve(cho_factor(tail, lower=True), half))
 
 
-def _schur(lifted: Lifted, state: State, lam: FloatArray) -> FloatArray | None:
+def _schur(lifted: Lifted, state: State, lams: FloatArray) -> FloatArray | None:
     size = lifted.size
     try:
-        solved = _solved(lifted, state, lam)
+        solved = _solved(lifted, state, lams)
     except (np.linalg.LinAlgError, ValueError):  # not positive definite, or not finite
         return None
     half = (lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size)
-    schur = lifted.head(state) - lam - half.T @ solved
+    schur = lifted.head(state) - lams.sum(axis=0) - half.T @ solved
     return 0.5 * (schur + schur.T) if np.isfinite(schur).all() else None
 
 
 def _maximised(lifted: Lifted, start: State, cancelled: npt.NDArray[np.int32]) -> State:
     """A choice near the best, or as far as that got until it was cancelled."""
-    size, ball = lifted.size, lifted.ball
+    size, ball, count = lifted.size, lifted.ball, len(lifted.most)
     rest, half = lifted.rest(start.share), lifted.half(start.share)
-    base = lifted.polynomial(start) - start.floor
-    fixed = lifted.tail(start) + np.kron(np.eye(size), start.floor)
-    unit = float(np.sqrt((start.factor**2).mean() * size))
+    base = lifted.polynomial(start) - start.floors.sum(axis=0)
+    fixed = lifted.tail(start) + lifted.spread(start.floors)
+    unit = float(np.sqrt((start.factors**2).mean() * size))
     least = 1e-9 * unit**2
     fixed[np.diag_indices(size * size)] += least
+    parts = lifted.parts / lifted.most[:, None, None]
     steps = _steps(size)
 
     def split(z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        factor, turned, logarithms = np.split(z, [size * size, size * size + size**3])
+        factors, turned, logarithms = np.split(z, [count * size**2, count * size**2 + size**3])
         turned = turned.reshape(size, size, size)
         weights = np.exp(np.clip(logarithms - logarithms.max(), -_LOGARITHMS, 0.0))
-        return unit * factor.reshape(size, size), unit**2 / ball * (turned - turned.transpose(0, 2, 1)), weights
+        turned = np.tensordot(lifted.shrink, turned - turned.transpose(0, 2, 1), 1)
+        return unit * factors.reshape(count, size, size), unit**2 / ball * turned, weights
 
     def value(z: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
-        factor, turned, weights = split(z)
-        lam = factor @ factor.T
+        factors, turned, weights = split(z)
+        lams = factors @ factors.transpose(0, 2, 1)
         shares = rest * (weights[None, :] / weights[:, None])
         change = shares.sum(axis=1)
         tail = fixed.reshape((size,) * 4).copy()
-        places = np.arange(size)
-        tail[places, :, places, :] += lam
+        for part, lam in zip(parts, lams, strict=True):
+            tail += part[:, None, :, None] * lam[:, None, :]
         halves = (half + ball * turned).reshape(size * size, size)
         try:
             solved = cho_solve(cho_factor(tail.reshape(size * size, -1), lower=True, overwrite_a=True), halves)
-            total = base - np.diag(change) - lam - halves.T @ solved
+            total = base - np.diag(change) - lams.sum(axis=0) - halves.T @ solved
             values, vectors = np.linalg.eigh(0.5 * (total + total.T))
         except (np.linalg.LinAlgError, ValueError):
             return np.inf, np.zeros_like(z)
@@ -264,55 +312,18 @@ def _maximised(lifted: Lifted, start: State, cancelled: npt.NDArray[np.int32]) -
         density = (vectors * (weight / weight.sum())) @ vectors.T
         by_delta = solved.reshape(size, size, size)
         moved = by_delta @ density
-        into_lam = density - np.tensordot(moved, by_delta, ((0, 2), (0, 2)))
+        into_lams = [density - np.tensordot(np.tensordot(part, moved, 1), by_delta, ((0, 2), (0, 2))) for part in parts]
         at = np.diag(density)
+        crossed = np.tensordot(lifted.shrink, moved - moved.transpose(0, 2, 1), 1)
         gradient = np.concatenate([
-            unit * ((into_lam + into_lam.T) @ factor).ravel(),
-            2.0 * unit**2 * (moved - moved.transpose(0, 2, 1)).ravel(),
+            *(unit * ((one + one.T) @ factor).ravel() for one, factor in zip(into_lams, factors, strict=True)),
+            2.0 * unit**2 * crossed.ravel(),
             at @ shares - at * change,
         ])  # fmt: skip
         return float(smoothing * np.log(weight.sum()) - values[0]), gradient
 
-    start_z = np.concatenate(
-        [(start.factor / unit).ravel(), (0.5 * ball / unit**2 * start.turned).ravel(), np.log(start.weights)]
-    )
+    turned = 0.5 * ball / unit**2 * np.tensordot(lifted.stretch, start.turned, 1)
+    start_z = np.concatenate([(start.factors / unit).ravel(), turned.ravel(), np.log(start.weights)])
     z = least_smoothed(value, start_z, _SMOOTHING, steps, cancelled)
-    factor, turned, weights = split(z)
-    return replace(start, factor=factor, turned=turned, weights=weights)
-
-
-def _proved(lifted: Lifted, state: State, kept: FloatArray) -> tuple[float, TaylorMultipliers]:
-    """What the choice proves, with it."""
-    size = lifted.size
-    lam = state.lam
-    turned = state.turned - state.turned.transpose(0, 2, 1)
-    turned *= 0.5
-    multipliers = TaylorMultipliers(lam, turned, state.share, state.tau, state.weights, lifted.lowered, kept)
-    schur = _schur(lifted, state, lam)
-    if schur is None:
-        return -np.inf, multipliers
-    values = np.linalg.eigvalsh(schur)
-    half = (lifted.half(state.share) + lifted.ball * turned).reshape(size * size, size)
-    head = lifted.head(state) - lam
-    whole = np.block([[head, half.T], [half, lifted.tail(state) + np.kron(np.eye(size), lam)]])
-    # The parts were rounded, relative to sums of absolute terms.
-    rounding = float(lifted.rounding(state).sum(axis=1).max()) + float(np.abs(lam).sum(axis=1).max())
-    rounding += lifted.ball * float(np.sqrt((turned**2).sum())) + float(lifted.change(state).max())
-    margin = 1e-10 * abs(float(values[0]))
-    for _ in range(8):
-        claim = float(values[0]) - margin
-        shifted = whole.copy()
-        places = np.arange(size)
-        shifted[places, places] -= claim
-        slacks = negative_slacks(shifted[None])
-        if slacks is not None:
-            # The part of z beyond v is no longer than v.
-            slack = (
-                float(slacks[0])
-                + lifted.cubic_rounding(state)
-                + 2.0 * UNIT * float(np.abs(np.diag(shifted)).max())
-                + gamma(16) * (rounding + abs(claim))
-            )
-            return float((claim - 2.0 * slack) - 4.0 * UNIT * abs(claim)), multipliers
-        margin = 8.0 * margin + 1e-15 * float(np.abs(whole).sum(axis=1).max())
-    return -np.inf, multipliers
+    factors, turned, weights = split(z)
+    return replace(start, factors=factors, turned=turned, weights=weights)

@@ -69,7 +69,7 @@ class Mixed:
 
     def __init__(self, p: Forms, q: Forms, rows: slice) -> None:
         n, fan_in, size = q.value.shape
-        flat = Forms(tuple(x.reshape(n, fan_in * size, *x.shape[3:]) for x in q.coefficients), q.rest.reshape(n, -1), q.ball)
+        flat = Forms(tuple(x.reshape(n, fan_in * size, *x.shape[3:]) for x in q.coefficients), q.rest.reshape(n, -1), q.room)
         self._gram, self._rows = Gram(p, flat), rows
         self._shape = (p.value.shape[1] * fan_in, size)
         self.each = self._gram.each + self._shape[0] * size

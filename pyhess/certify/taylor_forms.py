@@ -1,10 +1,10 @@
-"""Cubic polynomials in the change of the parameters, with a bound of what they leave out, over a ball.
+"""Cubic polynomials in the change of the parameters, with a bound of what they leave out, over a ball or a slab of one.
 
-For theta = c + delta, |delta| <= R, a form stands for a function q with
+For theta = c + delta, delta in some room, a form stands for a function q with
 
     |q(theta) - (q_0 + q_1 . delta + delta' q_2 delta / 2 + q_3[delta, delta, delta] / 6)| <= rest,
 
-with symmetric tensors q_k. The rest takes all terms of higher orders, bounded by the lengths of the factors, and all roundings.
+with symmetric tensors q_k. The rest takes all terms of higher orders, bounded by what the factors are at most, and all roundings.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..model import MLP
-from .intervals import ROOT_TINY, TINY, Interval, down, gamma, up
+from .intervals import TINY, Interval, down, gamma, up
 from .taylor_nodes import cubic_polynomial
+from .taylor_room import Room, length
 from .taylor_triples import add_spread, add_with, triples
 
 FloatArray = npt.NDArray[np.float64]
@@ -31,20 +32,20 @@ _ROOM = 1.0 + gamma(64)
 
 @dataclass(frozen=True, eq=False)
 class Forms:
-    """An array of forms, for changes of length at most ``ball``.
+    """An array of forms, for changes in a room.
 
     ``coefficients``: q_0 (…), q_1 (…, P), q_2 (…, P, P) and q_3 (…, C), its entries k <= l <= m (`Triples`); ``rest`` (…).
     """
 
     coefficients: tuple[FloatArray, ...]
     rest: FloatArray
-    ball: float
+    room: Room
 
     @staticmethod
-    def constant(value: FloatArray, size: int, ball: float) -> Forms:
+    def constant(value: FloatArray, size: int, room: Room) -> Forms:
         """Numbers that do not depend on the parameters."""
         shapes = ((size,), (size, size), (len(triples(size)),))
-        return Forms((value, *(np.zeros((*value.shape, *shape)) for shape in shapes)), np.zeros(value.shape), ball)
+        return Forms((value, *(np.zeros((*value.shape, *shape)) for shape in shapes)), np.zeros(value.shape), room)
 
     @property
     def value(self) -> FloatArray:
@@ -67,11 +68,18 @@ class Forms:
         return self.coefficients[3]
 
     @cached_property
+    def lengths(self) -> list[FloatArray]:
+        """Euclidean lengths of the derivatives of every order."""
+        third = self.third * triples(self.first.shape[-1]).roots
+        return [np.abs(self.value), length(self.first, 1), length(self.second, 2), length(third, 1)]
+
+    @cached_property
     def terms(self) -> list[FloatArray]:
         """Largest absolute values of the terms of every order, at least."""
-        curved = 0.5 * self.ball**2 * _spectral(self.second)
-        cubic = self.ball**3 / 6.0 * _length(self.third * triples(self.first.shape[-1]).roots, 1)
-        return [np.abs(self.value), self.ball * _length(self.first, 1), curved, cubic]
+        value, first, second, third = self.lengths
+        room = self.room
+        curved, cubic = room.second(self.second, second) / 2.0, room.third(self.third, third) / 6.0
+        return [value, room.first(self.first, first), curved, cubic]
 
     @cached_property
     def graded(self) -> list[FloatArray]:
@@ -90,8 +98,10 @@ class Forms:
 
     @cached_property
     def sizes(self) -> FloatArray:
-        """What rounding errors are relative to: those of q_2, entry by entry, keep its Frobenius norm only."""
-        return _total([*self.graded, 0.5 * self.ball**2 * _length(self.second, 2)])
+        """What rounding errors, which have any direction, are relative to: those of q_2 keep its Frobenius norm only."""
+        value, first, second, third = self.lengths
+        reach = self.room.reach
+        return _total([value, reach * first, reach**2 * second, reach**3 / 6.0 * third, self.rest])
 
     @property
     def range(self) -> Interval:
@@ -99,43 +109,43 @@ class Forms:
         return Interval(down(self.value - self.change), up(self.value + self.change))
 
     def __getitem__(self, where: Any) -> Forms:
-        return Forms(tuple(x[where] for x in self.coefficients), self.rest[where], self.ball)
+        return Forms(tuple(x[where] for x in self.coefficients), self.rest[where], self.room)
 
     def __add__(self, other: Forms) -> Forms:
         rest = (self.rest + other.rest + gamma(8) * (self.sizes + other.sizes)) * _ROOM + TINY
-        return Forms(tuple(x + y for x, y in zip(self.coefficients, other.coefficients, strict=True)), rest, self.ball)
+        return Forms(tuple(x + y for x, y in zip(self.coefficients, other.coefficients, strict=True)), rest, self.room)
 
     def __sub__(self, other: Forms) -> Forms:
-        return self + Forms(tuple(-x for x in other.coefficients), other.rest, other.ball)
+        return self + Forms(tuple(-x for x in other.coefficients), other.rest, other.room)
 
     def sum(self, axis: int) -> Forms:
         """Sums over an axis of the array."""
         count = self.value.shape[axis]
         rest = (self.rest + gamma(count + 8) * self.sizes).sum(axis=axis) * (1.0 + gamma(count + 64)) + TINY
-        return Forms(tuple(x.sum(axis=axis) for x in self.coefficients), rest, self.ball)
+        return Forms(tuple(x.sum(axis=axis) for x in self.coefficients), rest, self.room)
 
     def widened(self, by: FloatArray) -> Forms:
         """The function with an error of at most ``by`` >= 0 (…) added."""
-        return Forms(self.coefficients, up(self.rest + by * _ROOM), self.ball)
+        return Forms(self.coefficients, up(self.rest + by * _ROOM), self.room)
 
     def minus(self, numbers: FloatArray) -> Forms:
         """The function less numbers (…)."""
         value = self.value - numbers
-        return Forms((value, *self.coefficients[1:]), up(self.rest + gamma(2) * np.abs(value) + TINY), self.ball)
+        return Forms((value, *self.coefficients[1:]), up(self.rest + gamma(2) * np.abs(value) + TINY), self.room)
 
     def lowered(self) -> Forms:
         """The polynomial less the rest, as a function: it is nowhere above this one, and has no rest but for rounding."""
-        return Forms(self.coefficients, np.zeros_like(self.rest), self.ball).minus(self.rest)
+        return Forms(self.coefficients, np.zeros_like(self.rest), self.room).minus(self.rest)
 
     def scaled(self, numbers: FloatArray) -> Forms:
         """The function times numbers (…) that are known up to sixty roundings, as the data's weights over their sum are."""
         size = np.abs(numbers)
         rest = (size * self.rest + gamma(64) * size * self.sizes) * _ROOM + TINY
-        return Forms(tuple(times(numbers, x) for x in self.coefficients), rest, self.ball)
+        return Forms(tuple(times(numbers, x) for x in self.coefficients), rest, self.room)
 
     def __mul__(self, other: Forms) -> Forms:
         coefficients = _product(self.coefficients, other.coefficients)
-        return Forms(coefficients, rest_of_products(self, other, np.multiply, 1), self.ball)
+        return Forms(coefficients, rest_of_products(self, other, np.multiply, 1), self.room)
 
     def composed(self, name: str, beta: float, order: int) -> Forms:
         """Phi^(order) of the function, order 0, 1 or 2, by a cubic polynomial in the function's change."""
@@ -153,7 +163,7 @@ class Forms:
                 found[at] += times(slopes[k], power[at])
             rest = rest + np.abs(slopes[k]) * sizes[-1]
             rounding = rounding + np.abs(slopes[k]) * self.sizes**k
-        return Forms(tuple(found), (rest + gamma(32) * rounding) * _ROOM + TINY, self.ball)
+        return Forms(tuple(found), (rest + gamma(32) * rounding) * _ROOM + TINY, self.room)
 
 
 def times(numbers: FloatArray, x: FloatArray) -> FloatArray:
@@ -189,27 +199,6 @@ def _graded_product(p: list[FloatArray], q: list[FloatArray]) -> list[FloatArray
     return found
 
 
-def _length(x: FloatArray, axes: int) -> FloatArray:
-    """Euclidean lengths over the last axes, rounded up."""
-    flat = x.reshape(*x.shape[: x.ndim - axes], -1)
-    count = flat.shape[-1]
-    found: FloatArray = np.sqrt(np.einsum("...k,...k->...", flat, flat)) * (1.0 + gamma(count + 16)) + count * ROOT_TINY
-    return found
-
-
-def _spectral(q: FloatArray) -> FloatArray:
-    """Spectral norms of the matrices (…, P, P), rounded up: |Q|⁴ = |(Q'Q)²| is at most the Frobenius norm of that."""
-    size = q.shape[-1]
-    plain = _length(q, 2)
-    scale = np.where((plain > 0.0) & np.isfinite(plain), plain, 1.0)
-    unit = q / scale[..., None, None]  # of length at most one, so all products are at most one
-    gram = np.matmul(np.swapaxes(unit, -1, -2), unit)
-    rounding = gamma(4 * size + 32)
-    fourth = _length(np.matmul(gram, gram), 2) + rounding
-    found: FloatArray = np.minimum(plain, scale * np.sqrt(np.sqrt(fourth)) * (1.0 + gamma(16)))
-    return found
-
-
 def rest_of_products(p: Forms, q: Forms, product: Callable[[FloatArray, FloatArray], FloatArray], count: int) -> FloatArray:
     """What sums of ``count`` products p q leave out when ``product`` sums the products of sizes in the same way.
 
@@ -224,10 +213,10 @@ def rest_of_products(p: Forms, q: Forms, product: Callable[[FloatArray, FloatArr
 
 
 class Layers:
-    """A network's weights about the centre c of a ball, as they act on forms. ``scales`` holds the layers' factors κ."""
+    """A network's weights about the room's centre c, as they act on forms. ``scales`` holds the layers' factors κ."""
 
-    def __init__(self, net: MLP, centre: FloatArray, ball: float) -> None:
-        self.net, self.ball = net, ball
+    def __init__(self, net: MLP, centre: FloatArray, room: Room) -> None:
+        self.net, self.room = net, room
         self._centre = centre
 
     def _parts(self, layer: int) -> tuple[FloatArray, slice, slice | None, float]:
@@ -245,12 +234,12 @@ class Layers:
             own = slice(where.start + unit * fan_in, where.start + (unit + 1) * fan_in)
             _add_factors([x[:, unit] for x in found], own, scale, below)
         size = np.abs(w)
-        # The change of a row of W is no longer than the ball's radius.
-        moving = scale * self.ball * _length(np.moveaxis(below.terms[-1] + below.rest, 1, -1), 1)
+        # The change of a row of W is no longer than all of it.
+        moving = scale * self.room.reach * length(np.moveaxis(below.terms[-1] + below.rest, 1, -1), 1)
         rest = _weighted(size, below.rest) + moving[:, None]
-        coarse = 5.0 * scale * self.ball * _length(np.moveaxis(below.sizes, 1, -1), 1)
+        coarse = 5.0 * scale * self.room.reach * length(np.moveaxis(below.sizes, 1, -1), 1)
         sizes = _weighted(size, below.sizes) + coarse[:, None]
-        return Forms(tuple(found), self._rounded(rest, sizes, fan_in), self.ball)
+        return Forms(tuple(found), self._rounded(rest, sizes, fan_in), self.room)
 
     def plus_bias(self, layer: int, s: Forms) -> Forms:
         """S + b (n, out)."""
@@ -262,8 +251,8 @@ class Layers:
         units = np.arange(b.size)
         first = s.first.copy()
         first[:, units, bias.start + units] += scale
-        rest = s.rest + gamma(8) * (np.abs(s.value) + np.abs(b) + scale * self.ball)
-        return Forms((s.value + b, first, *s.coefficients[2:]), rest * _ROOM + TINY, self.ball)
+        rest = s.rest + gamma(8) * (np.abs(s.value) + np.abs(b) + scale * self.room.reach)
+        return Forms((s.value + b, first, *s.coefficients[2:]), rest * _ROOM + TINY, self.room)
 
     def back(self, layer: int, above: Forms) -> Forms:
         """W' d for d (n, out)."""
@@ -273,9 +262,9 @@ class Layers:
         for k in range(fan_in):
             own = slice(where.start + k, where.start + units * fan_in, fan_in)
             _add_factors([x[:, k] for x in found], own, scale, above)
-        rest = above.rest @ np.abs(w) + scale * self.ball * _length(above.terms[-1] + above.rest, 1)[:, None]
-        sizes = above.sizes @ np.abs(w) + 5.0 * scale * self.ball * _length(above.sizes, 1)[:, None]
-        return Forms(tuple(found), self._rounded(rest, sizes, units), self.ball)
+        rest = above.rest @ np.abs(w) + scale * self.room.reach * length(above.terms[-1] + above.rest, 1)[:, None]
+        sizes = above.sizes @ np.abs(w) + 5.0 * scale * self.room.reach * length(above.sizes, 1)[:, None]
+        return Forms(tuple(found), self._rounded(rest, sizes, units), self.room)
 
     def own(self, layer: int, jacobian: Forms, entering: Forms) -> Forms:
         """ds/dtheta (n, out, P) with what the layer's own weights and biases have: the activations, and ones."""
@@ -293,7 +282,7 @@ class Layers:
             if bias is not None:
                 found[0][:, unit, bias.start + unit] = scale
                 rest[:, unit, bias.start + unit] += gamma(4) * scale
-        return Forms(tuple(found), rest, self.ball)
+        return Forms(tuple(found), rest, self.room)
 
     def _rounded(self, rest: FloatArray, sizes: FloatArray, count: int) -> FloatArray:
         found: FloatArray = (rest + gamma(count + 16) * sizes) * (1.0 + gamma(count + 64)) + (count + 8) * TINY

@@ -1,4 +1,4 @@
-"""The Hessian over a ball as a cubic polynomial in the change of the parameters, with what it leaves out.
+"""The Hessian over a ball, or a slab of one, as a cubic polynomial in the change of the parameters, with what it leaves out.
 
 The residual part is sum_{l<D} sum_j curved^l_j J^l_j J^l_j' + sum_{l>=2} (κ^l delta^l_j da^{l-1}_k in the row of W^l_jk, and
 transposed), J^l = ds^l/dtheta, with the cotangents delta, and curved = dL/da phi'', as forms. As the squares (J . v)² are not
@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 from ..data import Dataset
 from ..model import MLP
-from ..regions import Ball
 from .intervals import TINY, gamma
 from .taylor_cubic import CubicForm, Gram, Mixed, Squares, Term
 from .taylor_forms import Forms, Layers, rest_of_products, times
 from .taylor_losses import loss_forms
+from .taylor_room import Room
 from .taylor_triples import triples
 
 FloatArray = npt.NDArray[np.float64]
@@ -43,7 +43,7 @@ def taylor_work(net: MLP, num_samples: int) -> float:
 class Quadratic:
     """A matrix that is at least head + sum_k delta_k (half_k + half_k') + the form of ``tail`` in delta x v, less ``rest``.
 
-    That is, for every v and |delta| <= R,
+    That is, for every v and every delta of the room,
 
         v'A(c + delta)v >= v'head v + 2 sum_k delta_k v'half_k v + sum delta_k v_a tail_kalb delta_l v_b - |v|'rest|v|.
 
@@ -77,7 +77,8 @@ class Expansion:
 
 def taylor_hessian(
     net: MLP,
-    region: Ball,
+    centre: FloatArray,
+    room: Room,
     data: Dataset,
     targets: FloatArray,
     loss: str,
@@ -85,12 +86,14 @@ def taylor_hessian(
     most: float = np.inf,
     kept: FloatArray | None = None,
 ) -> Expansion | None:
-    """The Taylor polynomial over the ball; None if cancelled, or where what is left out has an eigenvalue above ``most``.
+    """The Taylor polynomial about the centre for changes in the room.
+
+    None if cancelled, or where what is left out has an eigenvalue above ``most``.
 
     The data's squares count with ``kept`` (n,), zeros and ones: without some of them the Hessian is no larger.
     """
     size = net.num_params
-    layers = Layers(net, np.array(region.center), float(region.radius) * (1.0 + gamma(4)))
+    layers = Layers(net, centre, room)
     weights = data.normalized_weights
     rows = max(1, _BLOCK_NUMBERS // (max(net.widths[1:]) * size * len(triples(size))))
     # On balls that are much too large the first datum tells.
@@ -127,9 +130,9 @@ class _Sums:
     def add(self, x: FloatArray, y: FloatArray, mass: FloatArray, kept: FloatArray | float) -> None:
         """Add a block of data."""
         layers = self.layers
-        net, ball = layers.net, layers.ball
+        net, room = layers.net, layers.room
         size, last = net.num_params, net.num_layers - 1
-        entering = Forms.constant(x, size, ball)
+        entering = Forms.constant(x, size, room)
         pre: list[Forms] = []
         jacobians: list[Forms] = []
         slopes: list[Forms] = []
@@ -139,7 +142,7 @@ class _Sums:
             jacobian = (
                 layers.through(layer, tangents[-1])
                 if layer > 0
-                else Forms.constant(np.zeros((x.shape[0], net.widths[1], size)), size, ball)
+                else Forms.constant(np.zeros((x.shape[0], net.widths[1], size)), size, room)
             )
             jacobian = layers.own(layer, jacobian, entering)
             pre.append(s)
@@ -173,7 +176,7 @@ class _Sums:
 
 def _flat(q: Forms) -> Forms:
     """Data and units as one axis."""
-    return Forms(tuple(x.reshape(-1, *x.shape[2:]) for x in q.coefficients), q.rest.reshape(-1, q.rest.shape[2]), q.ball)
+    return Forms(tuple(x.reshape(-1, *x.shape[2:]) for x in q.coefficients), q.rest.reshape(-1, q.rest.shape[2]), q.room)
 
 
 def _add_gram(total: Quadratic, left: Forms, right: Forms, additions: int) -> Term:

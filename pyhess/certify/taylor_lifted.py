@@ -1,8 +1,9 @@
-"""The quadratic form in z = (v, delta x v / R) that is below v'H(theta)v on a ball, for any multipliers (see `taylor`)."""
+"""The quadratic form in z = (v, delta x v / R) that is below v'H(theta)v in a room, for any multipliers (see `taylor`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -10,69 +11,126 @@ from scipy.linalg import eigvalsh
 
 from .intervals import TINY, UNIT, gamma
 from .taylor_hessian import Expansion
+from .taylor_multipliers import TaylorMultipliers
+from .taylor_room import Room
 
 FloatArray = npt.NDArray[np.float64]
+
+#: The square of omega relative to the slab's half-width over its radius, at most one.
+_NARROW = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What is chosen: Lam = factor factor' + floor, A, eta, tau and w. The floor alone makes the tail positive semi-definite."""
+    """What is chosen: multipliers factor factor' + floor, A, eta, tau and w; floors alone make the tail positive semi-definite.
 
-    factor: FloatArray
-    floor: FloatArray
+    There is one multiplier for a ball and two for a slab, of the part across and that along, in units in which the head takes
+    their sum.
+    """
+
+    factors: FloatArray
+    floors: FloatArray
     turned: FloatArray
     share: float
     tau: float
     weights: FloatArray
 
     @property
-    def lam(self) -> FloatArray:
-        """Lam, and a little for the rounding of the floor."""
-        lam = self.factor @ self.factor.T + self.floor
-        lam = 0.5 * (lam + lam.T)
-        lam[np.diag_indices(len(lam))] += 1e-9 * float(np.trace(lam)) / len(lam)
-        return lam
+    def lams(self) -> FloatArray:
+        """The multipliers, and a little for the rounding of the floors."""
+        lams = self.factors @ self.factors.transpose(0, 2, 1) + self.floors
+        lams = 0.5 * (lams + lams.transpose(0, 2, 1))
+        for lam in lams:
+            lam[np.diag_indices(len(lam))] += 1e-9 * float(np.trace(lam)) / len(lam)
+        return lams
 
 
 class Lifted:
     """The quadratic form in z, for any choice."""
 
-    def __init__(self, found: Expansion, ball: float) -> None:
-        self.residual, self.squares, self.ball = found.residual, found.squares, ball
-        self.lowered = found.lowered
+    def __init__(self, found: Expansion, room: Room, radius: float, narrow: float | None = None) -> None:
+        self.residual, self.squares, self.ball = found.residual, found.squares, radius
+        self.lowered, self.left_out = found.lowered, found.left_out
         self.size = self.residual.head.shape[0]
-        self.gram = found.cubic @ found.cubic.T
+        self.reach = room.reach
         self.cubic_size = float(np.sqrt((found.cubic**2).sum()))
         self.cubic_terms = found.cubic.shape[1]
+        identity = np.eye(self.size)
+        d = room.direction
+        if d is None:
+            self.narrow = 1.0
+            self.gram = found.cubic @ found.cubic.T
+            #: The length of delta x delta, the columns along d counted with omega.
+            self.pair = self.ball**2
+            #: delta'P delta / R² is at most so much, for every multiplier's P.
+            self.most, self.parts = np.ones(1), identity[None]
+            #: From u to delta / R and back, u in the unit ball or the product of two.
+            self.stretch = self.shrink = identity
+            return
+        square = float(d @ d)
+        ratios = np.array([room.across, room.along]) / radius
+        self.narrow = min(1.0, float(np.sqrt(_NARROW * room.along / room.across))) if narrow is None else narrow
+        along = np.outer(d, d) / square
+        self.gram = _narrowed(found.cubic, d, 1.0 - self.narrow)
+        self.cubic_terms += 16 * self.size + 128
+        self.pair = (room.across**2 + room.along**2 * square / self.narrow**2) * (1.0 + gamma(self.size + 16))
+        self.most, self.parts = ratios**2 * (1.0 + gamma(8)), np.stack([identity - along, along / square])
+        self.stretch = ratios[0] * (identity - along) + ratios[1] * along
+        self.shrink = (identity - along) / ratios[0] + along / ratios[1]
+
+    def spread(self, lams: FloatArray) -> FloatArray:
+        """What the multipliers, in units in which the head takes their sum, add to the tail (P², P²)."""
+        parts = self.parts / self.most[:, None, None]
+        return reduce(np.add, map(np.kron, parts, lams))
+
+    def least_multiple(self, tail: FloatArray, lams: FloatArray) -> float:
+        """The least part of multipliers, positive definite ones, that makes the tail positive semi-definite."""
+        inverses = []
+        for lam in lams:
+            values, vectors = np.linalg.eigh(lam)
+            inverses.append((vectors / np.sqrt(values)) @ vectors.T)
+        # The parts are multiples of projections on orthogonal spaces.
+        sizes = np.array([np.linalg.norm(part, 2) for part in self.parts])
+        roots = self.parts * (np.sqrt(self.most / sizes) / sizes)[:, None, None]
+
+        def turned(x: FloatArray) -> FloatArray:
+            cube = x.reshape(self.size, self.size, -1)
+            both = zip(roots, inverses, strict=True)
+            found = reduce(np.add, (np.tensordot(root, np.tensordot(inverse, cube, (1, 1)), (1, 1)) for root, inverse in both))
+            return np.asarray(found.reshape(x.shape))
+
+        scaled = turned(np.ascontiguousarray(turned(tail).T))
+        lowest = float(eigvalsh(0.5 * (scaled + scaled.T), subset_by_index=[0, 0])[0])
+        return max(0.0, -lowest * (1.0 + 1e-9))
 
     def first_tau(self) -> float:
         """What makes both parts of the cubic term equal in size, for the largest singular value of M."""
         largest = float(np.sqrt(max(0.0, eigvalsh(self.gram, subset_by_index=[len(self.gram) - 1] * 2)[0])))
         least = 1e-15 * float(np.abs(self.residual.head + self.squares.head).sum()) / self.ball**3
-        return self.ball / max(largest, least, 1e-250)
+        return self.pair / self.ball / max(largest, least, 1e-250)
 
-    def head(self, state: State) -> FloatArray:
+    def head(self, state: State | TaylorMultipliers) -> FloatArray:
         """``head`` less diag(q) and what tau takes."""
         head = self.polynomial(state)
         head[np.diag_indices(self.size)] -= self.change(state)
         return head
 
-    def polynomial(self, state: State) -> FloatArray:
+    def polynomial(self, state: State | TaylorMultipliers) -> FloatArray:
         """``head`` less what tau takes."""
         head = self.residual.head + (1.0 - state.share) * self.squares.head
         head = 0.5 * (head + head.T)
         head[np.diag_indices(self.size)] -= self.cubic(state)
         return head
 
-    def cubic(self, state: State) -> float:
-        """R⁴/(2 tau)."""
-        return 0.5 * self.ball**4 / state.tau
+    def cubic(self, state: State | TaylorMultipliers) -> float:
+        """chi² / (2 tau)."""
+        return 0.5 * self.pair**2 / state.tau
 
     def rest(self, share: float) -> FloatArray:
         """Entries of what is left out."""
         return self.residual.rest + (1.0 / share) * (1.0 + 4.0 * UNIT) * self.squares.rest
 
-    def change(self, state: State) -> FloatArray:
+    def change(self, state: State | TaylorMultipliers) -> FloatArray:
         """The diagonal q."""
         weights = state.weights
         applied = ((self.rest(state.share) @ weights) / weights) * (1.0 + gamma(self.size + 16)) + TINY
@@ -82,24 +140,24 @@ class Lifted:
         """``half``, times R."""
         return self.ball * (self.residual.half + (1.0 - share) * self.squares.half)
 
-    def tail(self, state: State) -> FloatArray:
+    def tail(self, state: State | TaylorMultipliers) -> FloatArray:
         """R² times ``tail`` - tau M M'/2 as a matrix (P², P²)."""
         tail = _square(self.residual.tail + (1.0 - state.share) * self.squares.tail)
         return self.ball**2 * (tail - 0.5 * state.tau * self.gram)
 
-    def rounding(self, state: State) -> FloatArray:
+    def rounding(self, state: State | TaylorMultipliers) -> FloatArray:
         """Entries of the sizes that `head`, `half` and `tail` were rounded relative to."""
         total: FloatArray = np.zeros((self.size, self.size))
         for part in (self.residual, self.squares):
             first = np.sqrt((part.half**2).sum(axis=0))
             second = np.sqrt((part.tail**2).sum(axis=(0, 2)))
-            total += np.abs(part.head) + self.ball * (first + first.T) + self.ball**2 * second
+            total += np.abs(part.head) + self.reach * (first + first.T) + self.reach**2 * second
         total = total + total.T  # as the parts are made symmetric
         total[np.diag_indices(self.size)] += self.cubic(state)
         return total * (1.0 + gamma(self.size**2 + 32)) + TINY
 
-    def cubic_rounding(self, state: State) -> float:
-        """What the rounding of tau R² M M'/2 is at most, as the part of z beyond v is no longer than v."""
+    def cubic_rounding(self, state: State | TaylorMultipliers) -> float:
+        """What the rounding of tau R² M M'/2 is at most, for a part of z beyond v that is no longer than v."""
         return (
             0.5
             * state.tau
@@ -114,3 +172,27 @@ def _square(tail: FloatArray) -> FloatArray:
     size = tail.shape[0]
     matrix = tail.reshape(size * size, size * size)
     return 0.5 * (matrix + matrix.T)
+
+
+def _narrowed(cubic: FloatArray, d: FloatArray, less: float) -> FloatArray:
+    """M M' for M (P², P P (P + 1) / 2) with I - ``less`` K, K = d d'/|d|², on both indices of delta x delta.
+
+    (I - less K) M (I - less K) = M - less (d p' + p d')/|d|² + less² (p . d) d d'/|d|⁴ with p = M d.
+    """
+    size = d.size
+    low, high = np.triu_indices(size)
+    counts = np.where(low == high, 1.0, np.sqrt(2.0))
+    pairs = np.arange(low.size)
+    onto, back = np.zeros((low.size, size)), np.zeros((size, low.size))
+    onto[pairs, low] = d[high] / counts
+    onto[pairs, high] = d[low] / counts  # where both are the same, once
+    np.add.at(back, (low, pairs), d[high] * counts)
+    np.add.at(back, (high, pairs), d[low] * counts)
+    part = less / float(d @ d)
+    back = part * back - np.outer(part**2 * d, d[low] * d[high] * counts)
+    blocks = cubic.reshape(len(cubic), size, low.size)
+    found = np.zeros((len(cubic), len(cubic)))
+    for at in range(size):
+        block = blocks[:, at] - (blocks[:, at] @ onto) @ back
+        found += block @ block.T
+    return found

@@ -53,7 +53,7 @@ def _powers(f: Forms) -> tuple[Forms, Forms]:
     at, over = softmax_range(Interval.point(f.value)), softmax_range(f.range)
     p = at.middle
     # The change from f's value, which therefore does not have to be exact.
-    h = Forms((np.zeros_like(f.value), *f.coefficients[1:]), f.rest, f.ball)
+    h = Forms((np.zeros_like(f.value), *f.coefficients[1:]), f.rest, f.room)
     u = h - _mean(h, p)
     square = u * u
     cube = square * u
@@ -74,7 +74,7 @@ def _powers(f: Forms) -> tuple[Forms, Forms]:
         g0, error = g.middle, g.radius
         inexact = error + g0 * (at.radius.sum(axis=1, keepdims=True) + gamma(p.shape[1] + 64))
         change = relative.scaled(g0)
-        whole = Forms((g0, *change.coefficients[1:]), change.rest, f.ball)
+        whole = Forms((g0, *change.coefficients[1:]), change.rest, f.room)
         found.append(whole.widened((fourth + inexact * (1.0 + 4.0 * everything) ** 3) * (1.0 + gamma(64)) + TINY))
     return found[0], found[1]
 

@@ -20,6 +20,7 @@ from pyhess.certify.taylor import taylor_bound, taylor_knows
 from pyhess.certify.taylor_forms import Forms
 from pyhess.certify.taylor_hessian import Expansion, Quadratic, taylor_hessian
 from pyhess.certify.taylor_nodes import cubic_polynomial
+from pyhess.certify.taylor_room import Room
 from pyhess.certify.taylor_triples import triples
 
 from .conftest import trained, trained_problem
@@ -56,8 +57,12 @@ def _problem(widths: list[int], names: list[str], loss: str, parametrization: st
     return ph.Objective(net, data, loss=loss)
 
 
+def _about(ball: ph.Ball) -> tuple[np.ndarray, Room]:
+    return np.array(ball.center), Room(ball.radius)
+
+
 def _expansion(obj: ph.Objective, region: ph.Ball) -> Expansion:
-    found = taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, GO_ON)
+    found = taylor_hessian(obj.net, *_about(region), obj.data, obj.targets, obj.loss, GO_ON)
     assert found is not None
     return found
 
@@ -124,7 +129,7 @@ def test_products_and_compositions_of_forms_hold_what_they_must() -> None:
 
     def form() -> Forms:
         third = symmetric(3)[:, entries.k, entries.l, entries.m]
-        return Forms((*(symmetric(k) for k in range(3)), third), 0.01 * rng.uniform(size=7), ball)
+        return Forms((*(symmetric(k) for k in range(3)), third), 0.01 * rng.uniform(size=7), Room(ball))
 
     p, q = form(), form()
     made = {"product": p * q, "composed": p.composed("tanh", 1.0, 1)}
@@ -230,7 +235,7 @@ def test_what_is_taken_off_the_curvature_costs_less_than_its_rest(monkeypatch: p
     assert ours.multipliers.lowered.shape == (obj.data.num_samples, 4) and (ours.multipliers.lowered >= 0.0).all()
     # It counts among what makes a ball hopeless.
     rest = float(np.linalg.eigvalsh(_expansion(obj, region).residual.rest)[-1])
-    assert taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, GO_ON, 1.01 * rest) is None
+    assert taylor_hessian(obj.net, *_about(region), obj.data, obj.targets, obj.loss, GO_ON, 1.01 * rest) is None
     monkeypatch.setattr(Forms, "lowered", lambda form: form)
     plain = taylor_bound(obj, region, -np.inf, GO_ON)
     assert plain is not None and plain.psi_lower < 1.1 * ours.psi_lower < 0.0
@@ -250,7 +255,7 @@ def test_outlying_data_are_left_out_where_that_is_better() -> None:
         assert set(kept) <= {0.0, 1.0} and (radius > 0.1) == (kept[3] == 0.0), (radius, kept)
         assert found.psi_lower <= ph.search(obj, region, rng=1229, starts=8).psi_upper
         assert prove(obj, region, "taylor", found.psi_lower, multipliers=found.multipliers).proved
-    none = taylor_hessian(obj.net, region, obj.data, obj.targets, obj.loss, GO_ON, kept=np.zeros(12))
+    none = taylor_hessian(obj.net, *_about(region), obj.data, obj.targets, obj.loss, GO_ON, kept=np.zeros(12))
     assert none is not None and not none.squares.head.any() and not none.left_out.any()
 
 

@@ -1,0 +1,58 @@
+"""The proof of a bound by the Taylor polynomial, from its multipliers alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cho_factor, cho_solve
+
+from .intervals import UNIT, gamma
+from .spectral import eigvals_min_bound, negative_slacks
+from .taylor_lifted import Lifted
+from .taylor_multipliers import TaylorMultipliers
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
+    """A claim for which the form is positive semi-definite, near the largest; -inf if one of ``lams`` (1 or 2, P, P) may not be positive definite."""
+    size = lifted.size
+    if not eigvals_min_bound(lams).min() >= 0.0:
+        return -np.inf
+    turned = lifted.ball * given.turned
+    half = (lifted.half(given.share) + turned).reshape(size * size, size)
+    head = lifted.head(given) - np.tensordot(lifted.most, lams, 1)
+    tail = lifted.tail(given) + sum(np.kron(part, lam) for part, lam in zip(lifted.parts, lams, strict=True))
+    try:
+        schur = head - half.T @ cho_solve(cho_factor(tail, lower=True), half)
+    except (np.linalg.LinAlgError, ValueError):  # not positive definite, or not finite
+        return -np.inf
+    if not np.isfinite(schur).all():
+        return -np.inf
+    least = float(np.linalg.eigvalsh(0.5 * (schur + schur.T))[0])
+    whole = np.block([[head, half.T], [half, tail]])
+    # The parts were rounded, relative to sums of absolute terms.
+    of_lams = float(np.abs(lams).sum(axis=2).max(axis=1).sum()) * (1.0 + gamma(size + 16))
+    rounding = float(lifted.rounding(given).sum(axis=1).max()) + of_lams
+    rounding += float(np.sqrt((turned**2).sum())) + float(lifted.change(given).max())
+    projections = 0.0 if len(lams) == 1 else gamma(4 * size + 64) * of_lams
+    # |z|² relative to |v|².
+    lengths = (1.0 + (lifted.reach / lifted.ball) ** 2) * (1.0 + gamma(8))
+    margin = 1e-10 * abs(least)
+    places = np.arange(size)
+    for _ in range(8):
+        claim = least - margin
+        shifted = whole.copy()
+        shifted[places, places] -= claim
+        slacks = negative_slacks(shifted[None])
+        if slacks is not None:
+            slack = (
+                float(slacks[0])
+                + lifted.cubic_rounding(given)
+                + 2.0 * UNIT * float(np.abs(np.diag(shifted)).max())
+                + gamma(16) * (rounding + abs(claim))
+                + projections
+            )
+            return float((claim - lengths * slack) - 4.0 * UNIT * abs(claim))
+        margin = 8.0 * margin + 1e-15 * float(np.abs(whole).sum(axis=1).max())
+    return -np.inf
