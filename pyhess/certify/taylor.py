@@ -134,7 +134,7 @@ def bound_in(
         return None
     if lifted is None:
         return Found(-np.inf)
-    state = _promising(lifted, known) if start is None else _renewed(lifted, start, cancelled)
+    state = _promising(lifted, known) if start is None else _renewed(lifted, _fitting(lifted, start), cancelled)
     if state is None:
         return Found(-np.inf)
     best, idle = Found(-np.inf), 0
@@ -223,6 +223,13 @@ def _promising(lifted: Lifted, known: float) -> State | None:
             return replace(state, floors=lifted.least_multiple(tail, identities) * identities)
         state = replace(state, weights=_weights(vectors[:, 0]))
     return None
+
+
+def _fitting(lifted: Lifted, start: State) -> State:
+    """A choice for something similar with multipliers that are large enough here."""
+    lams = start.lams
+    part = lifted.least_multiple(lifted.tail(start), lams)
+    return replace(start, factors=np.zeros_like(lams), floors=max(1.0, part / _CROWDED) * lams)
 
 
 def _renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> State:

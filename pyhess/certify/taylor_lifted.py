@@ -17,7 +17,7 @@ from .taylor_room import Room
 FloatArray = npt.NDArray[np.float64]
 
 #: The square of omega relative to the slab's half-width over its radius, at most one.
-_NARROW = 1.0
+_NARROW = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class Lifted:
     def spread(self, lams: FloatArray) -> FloatArray:
         """What the multipliers, in units in which the head takes their sum, add to the tail (P², P²)."""
         parts = self.parts / self.most[:, None, None]
-        return reduce(np.add, map(np.kron, parts, lams))
+        return reduce(np.add, (np.kron(part, lam) for part, lam in zip(parts, lams, strict=True)))
 
     def least_multiple(self, tail: FloatArray, lams: FloatArray) -> float:
         """The least part of multipliers, positive definite ones, that makes the tail positive semi-definite."""

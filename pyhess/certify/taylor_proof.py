@@ -15,7 +15,10 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
-    """A claim for which the form is positive semi-definite, near the largest; -inf if one of ``lams`` (1 or 2, P, P) may not be positive definite."""
+    """A claim for which the form is positive semi-definite, near the largest.
+
+    ``lams`` (1 or 2, P, P) are the multipliers of a ball, or of a slab's parts; -inf if one may not be positive definite.
+    """
     size = lifted.size
     if not eigvals_min_bound(lams).min() >= 0.0:
         return -np.inf
