@@ -21,7 +21,7 @@ from ..model import MLP
 from .intervals import TINY, Interval, down, gamma, up
 from .taylor_nodes import cubic_polynomial
 from .taylor_room import Room, length
-from .taylor_triples import add_spread, add_with, triples
+from .taylor_triples import add_with, lengths, products, triples
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -70,8 +70,8 @@ class Forms:
     @cached_property
     def lengths(self) -> list[FloatArray]:
         """Euclidean lengths of the derivatives of every order."""
-        third = self.third * triples(self.first.shape[-1]).roots
-        return [np.abs(self.value), length(self.first, 1), length(self.second, 2), length(third, 1)]
+        third = lengths(self.third, triples(self.first.shape[-1]).roots)
+        return [np.abs(self.value), length(self.first, 1), length(self.second, 2), third]
 
     @cached_property
     def terms(self) -> list[FloatArray]:
@@ -179,13 +179,7 @@ def _total(sizes: list[FloatArray]) -> FloatArray:
 
 def _product(p: tuple[FloatArray, ...], q: tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
     """The product's coefficients."""
-    found = [p[0] * q[0], *(times(p[0], y) + times(q[0], x) for x, y in zip(p[1:], q[1:], strict=True))]
-    outer = p[1][..., :, None] * q[1][..., None, :]
-    found[2] += outer
-    found[2] += np.swapaxes(outer, -1, -2)
-    add_spread(p[1], q[2], found[3])
-    add_spread(q[1], p[2], found[3])
-    return tuple(found)
+    return p[0] * q[0], times(p[0], q[1]) + times(q[0], p[1]), *products(p, q)
 
 
 def _graded_product(p: list[FloatArray], q: list[FloatArray]) -> list[FloatArray]:

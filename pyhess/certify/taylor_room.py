@@ -12,6 +12,7 @@ the last with d at each of the three places, matrices by their spectral norm or 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,8 +124,8 @@ def _parts(q: Any, d: Any, k: Any, l: Any, m: Any, counts: Any, out: Any) -> Non
 
 def length(x: FloatArray, axes: int) -> FloatArray:
     """Euclidean lengths over the last axes, rounded up."""
-    flat = x.reshape(*x.shape[: x.ndim - axes], -1)
-    count = flat.shape[-1]
+    count = math.prod(x.shape[x.ndim - axes :])
+    flat = x.reshape(*x.shape[: x.ndim - axes], count)
     found: FloatArray = np.sqrt(np.einsum("...k,...k->...", flat, flat)) * (1.0 + gamma(count + 16)) + count * ROOT_TINY
     return found
 
@@ -132,10 +133,10 @@ def length(x: FloatArray, axes: int) -> FloatArray:
 def spectral(q: FloatArray, lengths: FloatArray) -> FloatArray:
     """Spectral norms of matrices (…, P, P) of such lengths, rounded up: |Q|⁴ = |(Q'Q)²| is at most the Frobenius norm of that."""
     size = q.shape[-1]
-    scale = np.where((lengths > 0.0) & np.isfinite(lengths), lengths, 1.0)
-    unit = q / scale[..., None, None]  # of length at most one, so all products are at most one
-    gram = np.matmul(np.swapaxes(unit, -1, -2), unit)
-    rounding = gamma(4 * size + 32)
-    fourth = length(np.matmul(gram, gram), 2) + rounding
-    found: FloatArray = np.minimum(lengths, scale * np.sqrt(np.sqrt(fourth)) * (1.0 + gamma(16)))
+    usual = (lengths > 2.0 * size**2 * ROOT_TINY) & np.isfinite(lengths)  # many are zero
+    scale, found = lengths[usual], lengths.copy()
+    unit = q[usual] / scale[:, None, None]  # of length at most one, so all products are at most one
+    gram = np.matmul(unit.swapaxes(-1, -2), unit)
+    fourth = length(np.matmul(gram, gram), 2) + gamma(4 * size + 32)
+    found[usual] = np.minimum(scale, scale * np.sqrt(np.sqrt(fourth)) * (1.0 + gamma(16)))
     return found
