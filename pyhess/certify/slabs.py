@@ -90,7 +90,7 @@ class SlabSearch:
         self._obj, self._region = obj, region
         self._known = ball.psi_lower
         self._kept = np.ones(obj.data.num_samples)
-        self._root = _Part(-1.0, 1.0, ball.psi_lower)
+        self._root = _Part(-1.0, 1.0, ball.psi_lower, state=ball.state)
         self.cells, self.seconds, self._step_seconds, self._idle = 0, 0.0, 0.0, 0
         self.direction = _direction(ball.moment)
 

@@ -77,10 +77,14 @@ def step_work(net: MLP) -> float:
 
 @dataclass(frozen=True, eq=False)
 class TaylorBound:
-    """A lower bound of psi, and what proves it; ``moment`` (P, P) is that of the changes where the bound is reached."""
+    """A lower bound of psi, and what proves it.
+
+    Where the choice ended, ``state``, and the moment (P, P) of the changes that reach the bound there are for what goes on from it.
+    """
 
     psi_lower: float
     multipliers: TaylorMultipliers | None = None
+    state: State | None = None
     moment: FloatArray | None = None
 
 
@@ -101,7 +105,7 @@ def taylor_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDAr
             kept = np.where(left_out > _OUTLYING * left_out.mean(), 0.0, 1.0)
             other = None if kept.all() else bound_in(obj, centre, room, room.reach, known, cancelled, kept, found.state)
             found = other if other is not None and other.psi_lower > found.psi_lower else found
-        return TaylorBound(found.psi_lower, found.multipliers, _moment(found))
+        return TaylorBound(found.psi_lower, found.multipliers, found.state, _moment(found))
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +214,7 @@ def _promising(lifted: Lifted, known: float) -> State | None:
         _FIRST_SHARE,
         lifted.first_tau(),
         np.ones(size),
+        lifted.most,
     )
     for _ in range(_ROUNDS):
         head = lifted.head(state)
@@ -226,10 +231,10 @@ def _promising(lifted: Lifted, known: float) -> State | None:
 
 
 def _fitting(lifted: Lifted, start: State) -> State:
-    """A choice for something similar with multipliers that are large enough here."""
-    lams = start.lams
+    """A choice for something similar, a larger slab or the ball, with multipliers in between and large enough here."""
+    lams = np.sqrt(lifted.most / start.most)[:, None, None] * start.lams
     part = lifted.least_multiple(lifted.tail(start), lams)
-    return replace(start, factors=np.zeros_like(lams), floors=max(1.0, part / _CROWDED) * lams)
+    return replace(start, factors=np.zeros_like(lams), floors=max(1.0, part / _CROWDED) * lams, most=lifted.most)
 
 
 def _renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> State:

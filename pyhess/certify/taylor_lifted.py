@@ -34,6 +34,8 @@ class State:
     share: float
     tau: float
     weights: FloatArray
+    #: ``Lifted.most``, which the units depend on.
+    most: FloatArray
 
     @property
     def lams(self) -> FloatArray:
