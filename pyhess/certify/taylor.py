@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, eigh
+from scipy.linalg.lapack import dpotrf, dpotrs
 
 from ..model import MLP
 from ..objective import Objective
@@ -34,8 +35,9 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Most parameters (the form has P + P² unknowns), and most multiplications for the polynomial.
 _MAX_PARAMS, _MAX_WORK = 40, 2e11
-#: Smoothing of the smallest eigenvalue, relative to it; and multiplications for all steps of one round, and steps at most.
-_SMOOTHING, _STEP_WORK, _STEPS = (0.05, 0.01), 3e10, 50
+#: Steps at most of the first rounds, the last of them for all others, with the smoothing of the smallest eigenvalue, relative to
+#: it; and multiplications for all steps of one round. Short rounds, as what changes between them counts for more.
+_STEPS, _STEP_WORK = ((15, 0.05), (20, 0.02), (25, 0.01), (30, 0.005)), 3e10
 #: Rounds, in which eta, tau and the floor change; the least weight that is tried at first, relative to the largest, and the range
 #: of logarithms.
 _ROUNDS, _FLOOR, _LOGARITHMS = 10, 0.3, 20.0
@@ -60,9 +62,10 @@ def taylor_knows(net: MLP, num_samples: int) -> bool:
     return net.num_params <= _MAX_PARAMS and taylor_work(net, num_samples) <= _MAX_WORK and net.is_smooth
 
 
-def _steps(size: int) -> int:
-    """Steps of the quasi-Newton method with one smoothing."""
-    return int(np.clip(_STEP_WORK / _one_step(size), 10, _STEPS))
+def _steps(size: int, turn: int) -> tuple[int, float]:
+    """Steps of the quasi-Newton method in a round, and the smoothing."""
+    most, smoothing = _STEPS[min(turn, len(_STEPS) - 1)]
+    return min(most, max(10, int(_STEP_WORK / _one_step(size)))), smoothing
 
 
 def _one_step(size: int) -> float:
@@ -72,14 +75,14 @@ def _one_step(size: int) -> float:
 
 def step_work(net: MLP) -> float:
     """Multiplications of all steps, roughly."""
-    return len(_SMOOTHING) * _ROUNDS * _steps(net.num_params) * _one_step(net.num_params)
+    return sum(_steps(net.num_params, turn)[0] for turn in range(_ROUNDS)) * _one_step(net.num_params)
 
 
 @dataclass(frozen=True, eq=False)
 class TaylorBound:
     """A lower bound of psi, and what proves it.
 
-    Where the choice ended, ``state``, and the moment (P, P) of the changes that reach the bound there are for what goes on from it.
+    What goes on from it needs ``state``, where the choice ended, and the moment (P, P) of the changes that reach the bound.
     """
 
     psi_lower: float
@@ -147,7 +150,7 @@ def bound_in(
             state = _renewed(lifted, state, cancelled)
         if cancelled[0]:
             break
-        state = _maximised(lifted, state, cancelled)
+        state = _maximised(lifted, state, turn, cancelled)
         turned = 0.5 * (state.turned - state.turned.transpose(0, 2, 1))
         lams = state.lams / lifted.most[:, None, None]
         multipliers = TaylorMultipliers(lams[0], turned, state.share, state.tau, state.weights, lifted.lowered, kept)
@@ -238,20 +241,27 @@ def _fitting(lifted: Lifted, start: State) -> State:
 
 
 def _renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> State:
-    """The same multipliers with the best eta of those tried until it was cancelled, a better tau, and floors of their shapes."""
+    """The same multipliers with the best eta of those that may be, a better tau, and floors of their shapes."""
     lams = state.lams
-    best, schur = -np.inf, None
-    for share in _SHARES:
-        if cancelled[0]:
-            return state
-        trial = replace(state, share=share)
-        found = _schur(lifted, trial, lams)
-        value = -np.inf if found is None else float(np.linalg.eigvalsh(found)[0])
-        if value > best:
-            best, chosen, schur = value, trial, found
+
+    def tried(place: int) -> tuple[float, FloatArray | None]:
+        schur = _schur(lifted, replace(state, share=_SHARES[place]), lams)
+        return (-np.inf, None) if schur is None else (float(np.linalg.eigvalsh(schur)[0]), schur)
+
+    # The bound is concave in eta; where the tail is not positive definite a smaller one may help.
+    place = _SHARES.index(state.share)
+    best, schur = tried(place)
+    for step in (-1, 1):
+        while 0 <= place + step < len(_SHARES):
+            if cancelled[0]:
+                return state
+            value, other = tried(place + step)
+            if best > -np.inf and value <= best:
+                break
+            best, schur, place = value, other, place + step
+    state = replace(state, share=_SHARES[place])
     if schur is None:
-        return replace(state, share=_SHARES[0])
-    state = chosen
+        return state
     moved = _solved(lifted, state, lams) @ np.linalg.eigh(schur)[1][:, 0]
     turning = float(moved @ lifted.gram @ moved)
     # The least multiple of the multipliers that will do, and what they have beyond.
@@ -286,7 +296,7 @@ def _schur(lifted: Lifted, state: State, lams: FloatArray) -> FloatArray | None:
     return 0.5 * (schur + schur.T) if np.isfinite(schur).all() else None
 
 
-def _maximised(lifted: Lifted, start: State, cancelled: npt.NDArray[np.int32]) -> State:
+def _maximised(lifted: Lifted, start: State, turn: int, cancelled: npt.NDArray[np.int32]) -> State:
     """A choice near the best, or as far as that got until it was cancelled."""
     size, ball, count = lifted.size, lifted.ball, len(lifted.most)
     rest, half = lifted.rest(start.share), lifted.half(start.share)
@@ -296,29 +306,38 @@ def _maximised(lifted: Lifted, start: State, cancelled: npt.NDArray[np.int32]) -
     least = 1e-9 * unit**2
     fixed[np.diag_indices(size * size)] += least
     parts = lifted.parts / lifted.most[:, None, None]
-    steps = _steps(size)
+    steps, smoothing = _steps(size, turn)
+    places, (low, high) = np.arange(size), np.triu_indices(size, 1)
+    scale = np.sqrt(2.0) * unit**2 / ball  # as of two independent halves
+    work = np.empty_like(fixed)
 
     def split(z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        factors, turned, logarithms = np.split(z, [count * size**2, count * size**2 + size**3])
-        turned = turned.reshape(size, size, size)
+        factors, above, logarithms = np.split(z, [count * size**2, -size])
+        turned = np.zeros((size, size, size))
+        turned[:, low, high] = scale * (lifted.shrink @ above.reshape(size, -1))
         weights = np.exp(np.clip(logarithms - logarithms.max(), -_LOGARITHMS, 0.0))
-        turned = np.tensordot(lifted.shrink, turned - turned.transpose(0, 2, 1), 1)
-        return unit * factors.reshape(count, size, size), unit**2 / ball * turned, weights
+        return unit * factors.reshape(count, size, size), turned - turned.transpose(0, 2, 1), weights
 
     def value(z: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
         factors, turned, weights = split(z)
         lams = factors @ factors.transpose(0, 2, 1)
         shares = rest * (weights[None, :] / weights[:, None])
         change = shares.sum(axis=1)
-        tail = fixed.reshape((size,) * 4).copy()
-        for part, lam in zip(parts, lams, strict=True):
-            tail += part[:, None, :, None] * lam[:, None, :]
+        np.copyto(work, fixed)
+        tail = work.reshape((size,) * 4)
+        if count == 1:
+            tail[places, :, places, :] += lams[0]
+        else:
+            tail += np.tensordot(parts, lams, (0, 0)).transpose(0, 2, 1, 3)
         halves = (half + ball * turned).reshape(size * size, size)
+        root, failed = dpotrf(work.T, lower=1, clean=0, overwrite_a=1)
+        if failed:
+            return np.inf, np.zeros_like(z)
+        solved = dpotrs(root, halves, lower=1)[0]
+        total = base - np.diag(change) - lams.sum(axis=0) - halves.T @ solved
         try:
-            solved = cho_solve(cho_factor(tail.reshape(size * size, -1), lower=True, overwrite_a=True), halves)
-            total = base - np.diag(change) - lams.sum(axis=0) - halves.T @ solved
-            values, vectors = np.linalg.eigh(0.5 * (total + total.T))
-        except (np.linalg.LinAlgError, ValueError):
+            values, vectors = eigh(0.5 * (total + total.T))
+        except (np.linalg.LinAlgError, ValueError):  # no convergence, or not finite
             return np.inf, np.zeros_like(z)
         weight = np.exp((values[0] - values) / smoothing)
         density = (vectors * (weight / weight.sum())) @ vectors.T
@@ -326,16 +345,15 @@ def _maximised(lifted: Lifted, start: State, cancelled: npt.NDArray[np.int32]) -
         moved = by_delta @ density
         into_lams = [density - np.tensordot(np.tensordot(part, moved, 1), by_delta, ((0, 2), (0, 2))) for part in parts]
         at = np.diag(density)
-        crossed = np.tensordot(lifted.shrink, moved - moved.transpose(0, 2, 1), 1)
         gradient = np.concatenate([
             *(unit * ((one + one.T) @ factor).ravel() for one, factor in zip(into_lams, factors, strict=True)),
-            2.0 * unit**2 * crossed.ravel(),
+            2.0 * ball * scale * (lifted.shrink @ (moved[:, low, high] - moved[:, high, low])).ravel(),
             at @ shares - at * change,
         ])  # fmt: skip
         return float(smoothing * np.log(weight.sum()) - values[0]), gradient
 
-    turned = 0.5 * ball / unit**2 * np.tensordot(lifted.stretch, start.turned, 1)
-    start_z = np.concatenate([(start.factors / unit).ravel(), turned.ravel(), np.log(start.weights)])
-    z = least_smoothed(value, start_z, _SMOOTHING, steps, cancelled)
+    above = lifted.stretch @ start.turned[:, low, high] / scale
+    start_z = np.concatenate([(start.factors / unit).ravel(), above.ravel(), np.log(start.weights)])
+    z = least_smoothed(value, start_z, (smoothing,), steps, cancelled)
     factors, turned, weights = split(z)
     return replace(start, factors=factors, turned=turned, weights=weights)

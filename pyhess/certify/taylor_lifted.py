@@ -55,6 +55,7 @@ class Lifted:
         self.lowered, self.left_out = found.lowered, found.left_out
         self.size = self.residual.head.shape[0]
         self.reach = room.reach
+        self._tails = [_square(part.tail) for part in (self.residual, self.squares)]
         self.cubic_size = float(np.sqrt((found.cubic**2).sum()))
         self.cubic_terms = found.cubic.shape[1]
         identity = np.eye(self.size)
@@ -144,8 +145,12 @@ class Lifted:
 
     def tail(self, state: State | TaylorMultipliers) -> FloatArray:
         """R² times ``tail`` - tau M M'/2 as a matrix (P², P²)."""
-        tail = _square(self.residual.tail + (1.0 - state.share) * self.squares.tail)
-        return self.ball**2 * (tail - 0.5 * state.tau * self.gram)
+        residual, squares = self._tails
+        tail = (1.0 - state.share) * squares
+        tail += residual
+        tail -= (0.5 * state.tau) * self.gram
+        tail *= self.ball**2
+        return tail
 
     def rounding(self, state: State | TaylorMultipliers) -> FloatArray:
         """Entries of the sizes that `head`, `half` and `tail` were rounded relative to."""
