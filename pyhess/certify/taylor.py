@@ -49,8 +49,9 @@ _HOPELESS = 4.0
 _BEYOND = 2.0
 #: How close to the smallest eigenvalue others count for the moment of the changes.
 _NEAR = 0.02
-#: The rounds end after two in a row that improve the bound by less.
-_WORTHWHILE = 0.005
+#: The rounds end after some in a row that improve the bound by less; how many of the first are left out, and after how many they
+#: end, without and with a choice to start from.
+_WORTHWHILE, _COLD, _WARM = 0.005, (0, 2), (2, 1)
 #: Share of the squares from which on data are tried without theirs: those that leave out so many times the mean.
 _COSTLY_SHARE, _OUTLYING = 0.1, 3.0
 #: Shares of the squares that are given up for what their roots leave out: the first, and all that are tried.
@@ -145,12 +146,13 @@ def bound_in(
     if state is None:
         return Found(-np.inf)
     best, idle = Found(-np.inf), 0
+    skipped, patience = _COLD if start is None else _WARM
     for turn in range(_ROUNDS):
         if turn > 0:
             state = _renewed(lifted, state, cancelled)
         if cancelled[0]:
             break
-        state = _maximised(lifted, state, turn, cancelled)
+        state = _maximised(lifted, state, turn + skipped, cancelled)
         turned = 0.5 * (state.turned - state.turned.transpose(0, 2, 1))
         lams = state.lams / lifted.most[:, None, None]
         multipliers = TaylorMultipliers(lams[0], turned, state.share, state.tau, state.weights, lifted.lowered, kept)
@@ -158,7 +160,7 @@ def bound_in(
         idle = 0 if value > best.psi_lower + _WORTHWHILE * abs(value) else idle + 1
         if value > best.psi_lower:
             best = Found(value, multipliers, lams)
-        if idle == 2 or value < _HOPELESS * known:
+        if idle == patience or value < _HOPELESS * known:
             break
     if best.psi_lower == -np.inf and cancelled[0]:
         return None
