@@ -34,6 +34,7 @@ from .slab_multipliers import Slab, SlabMultipliers
 from .subdivision import Limits, Progress
 from .taylor import TaylorBound, bound_in, lifted_in, taylor_knows
 from .taylor_lifted import State
+from .taylor_multipliers import TaylorMultipliers
 from .taylor_proof import proved
 from .taylor_room import Room
 
@@ -167,6 +168,8 @@ def slabs_again(obj: Objective, region: Ball, given: SlabMultipliers) -> float:
     ends = [*(slab.low for slab in slabs), 1.0]
     if not _is_unit(d) or ends[0] != -1.0 or any(slab.high != end for slab, end in zip(slabs, ends[1:], strict=True)):
         return -math.inf
+    if not all(slab.low < slab.high and 0.0 < slab.narrow <= 1.0 and _allowed(slab.taylor) for slab in slabs):
+        return -math.inf
     never = np.zeros(1, dtype=np.int32)
 
     def one(slab: Slab) -> float:
@@ -177,6 +180,12 @@ def slabs_again(obj: Objective, region: Ball, given: SlabMultipliers) -> float:
 
     with ThreadPoolExecutor(num_workers(len(slabs))) as executor:
         return min(executor.map(one, slabs))
+
+
+def _allowed(given: TaylorMultipliers) -> bool:
+    """Whether the numbers have the signs that the bound needs; it takes the antisymmetric parts of the A_k itself."""
+    kept = bool((given.kept >= 0.0).all() and (given.kept <= 1.0).all())
+    return kept and 0.0 < given.share <= 1.0 and given.tau > 0.0 and bool((given.weights > 0.0).all())
 
 
 def _direction(moment: FloatArray | None) -> FloatArray | None:

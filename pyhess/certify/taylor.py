@@ -153,9 +153,8 @@ def bound_in(
         if cancelled[0]:
             break
         state = _maximised(lifted, state, turn + skipped, cancelled)
-        turned = 0.5 * (state.turned - state.turned.transpose(0, 2, 1))
         lams = state.lams / lifted.most[:, None, None]
-        multipliers = TaylorMultipliers(lams[0], turned, state.share, state.tau, state.weights, lifted.lowered, kept)
+        multipliers = TaylorMultipliers(lams[0], state.turned, state.share, state.tau, state.weights, lifted.lowered, kept)
         value = proved(lifted, lams, multipliers)
         idle = 0 if value > best.psi_lower + _WORTHWHILE * abs(value) else idle + 1
         if value > best.psi_lower:

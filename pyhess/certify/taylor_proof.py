@@ -22,7 +22,7 @@ def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
     size = lifted.size
     if not eigvals_min_bound(lams).min() >= 0.0:
         return -np.inf
-    turned = lifted.ball * given.turned
+    turned = 0.5 * lifted.ball * (given.turned - given.turned.transpose(0, 2, 1))
     half = (lifted.half(given.share) + turned).reshape(size * size, size)
     head = lifted.head(given) - np.tensordot(lifted.most, lams, 1)
     tail = lifted.tail(given) + sum(np.kron(part, lam) for part, lam in zip(lifted.parts, lams, strict=True))
