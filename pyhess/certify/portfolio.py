@@ -56,7 +56,7 @@ _UNIT_WORK, _UNIT_CELLS = 1e8, (256, 6000)
 #: Its share of a limit, and that of the others where ``full`` is among them, which reaches any accuracy.
 _UNIT_SHARE, _FULL_SHARE = 0.8, 0.9
 #: The share of ``slabs``, how many times the witness's eigenvalue the ball's bound may be for it, and its slabs without a limit.
-_SLAB_SHARE, _SLAB_REACH, _SLABS = 0.8, 25.0, 8
+_SLAB_SHARE, _SLAB_REACH, _SLABS = 0.8, 50.0, 8
 #: Radii whose squares and third powers are numbers.
 _RADII = 1e-100, 1e150
 #: Cutting a ball into cells brings no bound closer to zero than by about this factor.
@@ -181,11 +181,10 @@ class Run:
         return self._knows("taylor") and slabs_know(self.obj.net, self.obj.data.num_samples)
 
     def _slabs_promise(self, time_limit: float | None, psi_upper: float | None) -> bool:
-        """Whether cutting the ball may pay: where its bound as a whole is the best, and not far off."""
-        taylor = self.table.get("taylor")
-        if time_limit is None or taylor is None or taylor.psi_lower < self._best():
+        """Whether cutting the ball may pay: where its bound as a whole is not far off, as far as is known."""
+        if time_limit is None or "taylor" not in self.table:
             return False
-        return psi_upper is None or taylor.psi_lower >= _SLAB_REACH * psi_upper
+        return self.table["taylor"].psi_lower >= (self._best() if psi_upper is None else _SLAB_REACH * min(psi_upper, 0.0))
 
     def _slabs(self, time_limit: float | None, psi_upper: float | None) -> None:
         """Branch and bound over slabs of a ball; their number, and so the answer, is fixed where no time limit is."""
