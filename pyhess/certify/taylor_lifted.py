@@ -43,7 +43,7 @@ class Lifted:
         self.size = self.residual.head.shape[0]
         self.gram = found.cubic @ found.cubic.T
         self._tails = [_square(part.tail) for part in (self.residual, self.squares)]
-        self.cubic_size = float(np.sqrt((found.cubic**2).sum()))
+        self.cubic_size = float(np.linalg.norm(found.cubic))
         self.cubic_terms = found.cubic.shape[1]
 
     def first_tau(self) -> float:
