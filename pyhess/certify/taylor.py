@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve, eigh, eigvalsh
+from scipy.linalg import cho_factor, cho_solve, eigh
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from ..model import MLP
@@ -27,7 +27,7 @@ from .intervals import UNIT, gamma
 from .smoothed import least_smoothed
 from .spectral import negative_slacks
 from .taylor_hessian import taylor_hessian, taylor_work
-from .taylor_lifted import Lifted, State
+from .taylor_lifted import Lifted, State, extreme
 from .taylor_multipliers import TaylorMultipliers
 
 FloatArray = npt.NDArray[np.float64]
@@ -40,6 +40,8 @@ _STEPS, _STEP_WORK = ((15, 0.05), (20, 0.02), (25, 0.01), (30, 0.005)), 3e10
 #: Rounds, in which eta, tau and the floor change; the least weight that is tried at first, relative to the largest, and the range
 #: of logarithms.
 _ROUNDS, _FLOOR, _LOGARITHMS = 10, 0.3, 20.0
+#: The floor is larger than eigenvalues demand, as these are not exact.
+_SURPLUS = 1.0002
 #: Part of Lam that may be its floor in the next round.
 _CROWDED = 0.97
 #: Bounds that are so many times worse than a known one do not become better.
@@ -172,8 +174,7 @@ def _promising(lifted: Lifted, known: float) -> State | None:
             tail = lifted.tail(state)
             if not np.isfinite(tail).all():
                 return None
-            lowest = float(eigvalsh(tail, subset_by_index=[0, 0])[0])
-            return replace(state, floor=max(0.0, -lowest * (1.0 + 1e-9)) * np.eye(size))
+            return replace(state, floor=max(0.0, -extreme(tail, "SA") * _SURPLUS) * np.eye(size))
         state = replace(state, weights=_weights(vectors[:, 0]))
     return None
 
@@ -212,8 +213,7 @@ def _renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> 
         trial = replace(state, tau=state.tau * (ideal / state.tau) ** power)
         tail = lifted.tail(trial).reshape((lifted.size,) * 4)
         scaled = np.einsum("kalb,ac,bd->kcld", tail, inverse, inverse, optimize=True).reshape(lifted.size**2, -1)
-        lowest = float(eigvalsh(0.5 * (scaled + scaled.T), subset_by_index=[0, 0])[0])
-        part = max(0.0, -lowest * (1.0 + 1e-9))
+        part = max(0.0, -extreme(0.5 * (scaled + scaled.T), "SA") * _SURPLUS)
         if part < _CROWDED:
             break
     return replace(trial, floor=part * shaped, factor=np.sqrt(max(1e-3, 1.0 - part)) * root)

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigvalsh
+from scipy.sparse.linalg import ArpackError, eigsh
 
 from .intervals import TINY, UNIT, gamma
 from .taylor_hessian import Expansion
 
 FloatArray = npt.NDArray[np.float64]
+
+#: What eigenvalues that only choices depend on are off by.
+_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +52,7 @@ class Lifted:
 
     def first_tau(self) -> float:
         """What makes both parts of the cubic term equal in size, for the largest singular value of M."""
-        largest = float(np.sqrt(max(0.0, eigvalsh(self.gram, subset_by_index=[len(self.gram) - 1] * 2)[0])))
+        largest = float(np.sqrt(max(0.0, extreme(self.gram, "LA"))))
         least = 1e-15 * float(np.abs(self.residual.head + self.squares.head).sum()) / self.ball**3
         return self.ball / max(largest, least, 1e-250)
 
@@ -113,6 +117,15 @@ class Lifted:
             * gamma(self.cubic_terms + 16)
             * (1.0 + gamma(self.cubic_terms + 16))
         )
+
+
+def extreme(matrix: FloatArray, which: str) -> float:
+    """The smallest ("SA") or largest ("LA") eigenvalue, within a ten-thousandth."""
+    start = np.random.default_rng(7).standard_normal(len(matrix))
+    try:
+        return float(eigsh(matrix, k=1, which=which, v0=start, tol=_TOLERANCE, return_eigenvectors=False)[0])
+    except ArpackError:
+        return float(eigvalsh(matrix)[0 if which == "SA" else -1])
 
 
 def _square(tail: FloatArray) -> FloatArray:
