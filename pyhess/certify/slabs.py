@@ -32,7 +32,7 @@ from .intervals import gamma
 from .limits import raised_after
 from .slab_multipliers import Slab, SlabMultipliers
 from .subdivision import Limits, Progress
-from .taylor import TaylorBound, bound_in, lifted_in, taylor_knows
+from .taylor import Found, TaylorBound, bound_in, inlying, lifted_in, taylor_knows
 from .taylor_lifted import State
 from .taylor_multipliers import TaylorMultipliers
 from .taylor_proof import proved
@@ -44,6 +44,8 @@ FloatArray = npt.NDArray[np.float64]
 _FIRST = 4
 #: Share of the changes' second moment along the direction, at least.
 _MOMENT = 0.9
+#: Share of the squares from which on some of the data are tried without theirs.
+_COSTLY_SHARE = 0.4
 #: Width of the thinnest slabs that are cut, in units of the radius.
 _THIN = 2.0**-6
 #: The search ends after so many steps in a row that improve the bound by less than this in all.
@@ -90,7 +92,6 @@ class SlabSearch:
     def __init__(self, obj: Objective, region: Ball, ball: TaylorBound) -> None:
         self._obj, self._region = obj, region
         self._known = ball.psi_lower
-        self._kept = np.ones(obj.data.num_samples)
         self._root = _Part(-1.0, 1.0, ball.psi_lower, state=ball.state)
         self.cells, self.seconds, self._step_seconds, self._idle = 0, 0.0, 0.0, 0
         self.direction = _direction(ball.moment)
@@ -119,7 +120,7 @@ class SlabSearch:
             ends = [part.low + (part.high - part.low) * at / cuts for at in range(cuts)] + [part.high]
             children = [_Part(low, high) for low, high in pairwise(ends)]
             try:
-                if self._look_at(children, part.state, limits):
+                if self._look_at(children, part, limits):
                     part.children = children
                     self.cells += cuts
             finally:
@@ -130,7 +131,7 @@ class SlabSearch:
                 progress({"cells": self.cells, "psi_lower": self._root.psi_lower})
         return self.psi_lower
 
-    def _look_at(self, parts: list[_Part], start: State | None, limits: Limits) -> bool:
+    def _look_at(self, parts: list[_Part], whole: _Part, limits: Limits) -> bool:
         """Bound new slabs, on several threads; whether there was time for all."""
         stop = limits.stop
         left = None if limits.deadline == math.inf else limits.deadline - monotonic()
@@ -138,7 +139,7 @@ class SlabSearch:
         try:
             with raised_after(stop, left), ThreadPoolExecutor(num_workers(len(parts))) as executor:
                 try:
-                    return all(list(executor.map(lambda part: self._bound(part, start, stop), parts)))
+                    return all(list(executor.map(lambda part: self._bound(part, whole, stop), parts)))
                 except BaseException:
                     ended = not stop[0]
                     stop[0] = 1  # for the other threads, which are waited for
@@ -147,15 +148,28 @@ class SlabSearch:
             if ended:
                 stop[0] = 0
 
-    def _bound(self, part: _Part, start: State | None, stop: npt.NDArray[np.int32]) -> bool:
-        """Bound one slab, from a choice that was good for that it was cut from; whether there was time."""
+    def _bound(self, part: _Part, whole: _Part, stop: npt.NDArray[np.int32]) -> bool:
+        """Bound one slab, from a choice that was good for what it was cut from; whether there was time.
+
+        Where very much of the squares is given up, those of some data are left out, as for a ball.
+        """
         assert self.direction is not None
         centre, room = _room(self._region, self.direction, part.low, part.high)
-        radius = float(self._region.radius)
-        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-            found = bound_in(self._obj, centre, room, radius, self._known, stop, self._kept, start)
+        kept = np.ones(self._obj.data.num_samples) if whole.slab is None else whole.slab.taylor.kept
+
+        def bound(kept: FloatArray, start: State | None) -> Found | None:
+            with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+                return bound_in(self._obj, centre, room, float(self._region.radius), self._known, stop, kept, start)
+
+        found = bound(kept, whole.state)
         if found is None:
             return False
+        costly = found.lifted is not None and found.state is not None and found.state.share >= _COSTLY_SHARE
+        if costly and kept.all() and not stop[0]:
+            assert found.lifted is not None
+            fewer = inlying(found.lifted)
+            other = None if fewer.all() else bound(fewer, found.state)
+            found = other if other is not None and other.psi_lower > found.psi_lower else found
         if found.multipliers is not None and found.lams is not None and found.lifted is not None:
             part.own, part.state = found.psi_lower, found.state
             part.slab = Slab(part.low, part.high, found.lams[1], found.lifted.narrow, found.multipliers)

@@ -105,11 +105,15 @@ def taylor_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDAr
         if found is None or found.lifted is None or found.state is None:
             return None if found is None else TaylorBound(-np.inf)
         if not cancelled[0] and found.state.share >= _COSTLY_SHARE:
-            left_out = found.lifted.left_out
-            kept = np.where(left_out > _OUTLYING * left_out.mean(), 0.0, 1.0)
+            kept = inlying(found.lifted)
             other = None if kept.all() else bound_in(obj, centre, room, room.reach, known, cancelled, kept, found.state)
             found = other if other is not None and other.psi_lower > found.psi_lower else found
         return TaylorBound(found.psi_lower, found.multipliers, found.state, _moment(found))
+
+
+def inlying(lifted: Lifted) -> FloatArray:
+    """Zeros for the data that leave out much more than others, else ones."""
+    return np.where(lifted.left_out > _OUTLYING * lifted.left_out.mean(), 0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)

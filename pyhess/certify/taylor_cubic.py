@@ -18,6 +18,9 @@ from .taylor_triples import triples
 
 FloatArray = npt.NDArray[np.float64]
 
+#: Numbers of factors that are kept, so that they are multiplied together.
+_KEPT = 2**23
+
 
 class CubicForm:
     """Sums of products of forms, six times T but for averaging: the places of a and b may be exchanged.
@@ -30,17 +33,20 @@ class CubicForm:
         self._low, self._high = np.triu_indices(size)
         self._whole = np.zeros((size, size, len(triples(size))))
         self._shared = np.zeros((size, size, size, self._low.size))
+        #: Factors of parts of ``_shared``, by where those begin and what the left ones hold.
+        self._kept: dict[tuple[int, ...], tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]] = {}
+        self._numbers = 0
 
     def add_gram(self, p: Forms, q: Forms) -> None:
         """The sum over the first axis of p_a q_b, for forms (n, P)."""
         _add_product(p.value, q.third, self._whole)
         _add_product(q.value, p.third, self._whole)
-        _add_product(p.first, self._pairs(q), self._shared)
-        _add_product(q.first, self._pairs(p), self._shared)
+        self._keep(p.first, self._pairs(q), self._shared)
+        self._keep(q.first, self._pairs(p), self._shared)
 
     def add_squares(self, first: FloatArray, second: FloatArray) -> None:
         """The sum over the first axis of 2 (d1 . v)(d2 . v), with weights that are part of ``first`` (n, P, P)."""
-        _add_product(2.0 * first, second[..., self._low, self._high], self._shared)
+        self._keep(2.0 * first, second[..., self._low, self._high], self._shared)
 
     def add_mixed(self, p: Forms, q: Forms, rows: slice) -> None:
         """Twice the sum over the data of p_j q_ib in the row of W_ji, for forms p (n, J) and q (n, I, P)."""
@@ -52,17 +58,33 @@ class CubicForm:
         _add_product(2.0 * p.value, q.third, whole)
         for j in range(units):
             _add_product(2.0 * q.value, p.third[:, j], whole[j])
-            _add_product(q1, p2[:, j], shared[j])
+            self._keep(q1, p2[:, j], shared[j])
             for i in range(fan_in):
-                _add_product(p1[:, j], q2[:, i], shared[j, i])
+                self._keep(p1[:, j], q2[:, i], shared[j, i])
 
     def _pairs(self, q: Forms) -> FloatArray:
         """Second derivatives for l <= m."""
         return q.second[..., self._low, self._high]
 
+    def _keep(self, left: FloatArray, right: FloatArray, total: FloatArray) -> None:
+        """Add their product to a part of ``_shared``, later: it is large, and few rows would take as long as many."""
+        if left.any() and right.any():
+            key = (total.ctypes.data, *left.shape[1:])
+            self._kept.setdefault(key, (total, []))[1].append((left, right))
+            self._numbers += left.size + right.size
+        if self._numbers > _KEPT:
+            self._multiply()
+
+    def _multiply(self) -> None:
+        for total, pairs in self._kept.values():
+            left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
+            _add_product(left, right, total)
+        self._kept, self._numbers = {}, 0
+
     def matrix(self) -> FloatArray:
         """M (P², P P (P + 1) / 2), with the index (k, a) of delta x v first. The sums are lost."""
         size = len(self._whole)
+        self._multiply()
         _share_out(self._shared, self._whole)
         _symmetrise(self._whole)
         _spread(self._whole, triples(size).place, np.where(self._low == self._high, 1.0, np.sqrt(2.0)) / 12.0, self._shared)

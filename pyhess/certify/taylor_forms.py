@@ -261,22 +261,26 @@ class Layers:
         return Forms(tuple(found), self._rounded(rest, sizes, units), self.room)
 
     def own(self, layer: int, jacobian: Forms, entering: Forms) -> Forms:
-        """ds/dtheta (n, out, P) with what the layer's own weights and biases have: the activations, and ones."""
+        """ds/dtheta (n, out, P) with what the layer's own weights and biases have: the activations, and ones.
+
+        The numbers of ``jacobian`` are changed in place.
+        """
         _, where, bias, scale = self._parts(layer)
         fan_in = entering.value.shape[1]
         room = gamma(8) * scale * entering.sizes
-        found = [x.copy() for x in jacobian.coefficients]
+        found = jacobian.coefficients
         rest = jacobian.rest.copy()
         for unit in range(rest.shape[1]):
             part = slice(where.start + unit * fan_in, where.start + (unit + 1) * fan_in)
             # The values were zero there, as no weight of this layer comes before.
             for mine, theirs in zip(found, entering.coefficients, strict=True):
-                mine[:, unit, part] += scale * theirs
+                if theirs.any():
+                    mine[:, unit, part] += scale * theirs
             rest[:, unit, part] += (scale * entering.rest + room) * _ROOM + TINY
             if bias is not None:
                 found[0][:, unit, bias.start + unit] = scale
                 rest[:, unit, bias.start + unit] += gamma(4) * scale
-        return Forms(tuple(found), rest, self.room)
+        return Forms(found, rest, self.room)
 
     def _rounded(self, rest: FloatArray, sizes: FloatArray, count: int) -> FloatArray:
         found: FloatArray = (rest + gamma(count + 16) * sizes) * (1.0 + gamma(count + 64)) + (count + 8) * TINY

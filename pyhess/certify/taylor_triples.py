@@ -102,13 +102,16 @@ def products(p: tuple[FloatArray, ...], q: tuple[FloatArray, ...]) -> tuple[Floa
 @serial
 def _squares(third: Any, roots: Any, out: Any) -> None:
     for e in range(out.size):
-        row, even, odd = third[e], 0.0, 0.0  # two sums at once take half the time
-        for c in range(0, row.size - 1, 2):
-            even += (roots[c] * row[c]) ** 2
-            odd += (roots[c + 1] * row[c + 1]) ** 2
-        if row.size % 2 == 1:
-            even += (roots[row.size - 1] * row[row.size - 1]) ** 2
-        out[e] = even + odd
+        row, whole = third[e], third.shape[1] - third.shape[1] % 4
+        s0 = s1 = s2 = s3 = 0.0  # four sums at once, as each addition waits for the one before
+        for c in range(0, whole, 4):
+            s0 += (roots[c] * row[c]) ** 2
+            s1 += (roots[c + 1] * row[c + 1]) ** 2
+            s2 += (roots[c + 2] * row[c + 2]) ** 2
+            s3 += (roots[c + 3] * row[c + 3]) ** 2
+        for c in range(whole, row.size):
+            s0 += (roots[c] * row[c]) ** 2
+        out[e] = (s0 + s1) + (s2 + s3)
 
 
 def lengths(third: FloatArray, roots: FloatArray) -> FloatArray:
@@ -120,7 +123,24 @@ def lengths(third: FloatArray, roots: FloatArray) -> FloatArray:
 
 
 def add_with(parameter: int, second: FloatArray, total: FloatArray) -> None:
-    """Add the third derivatives of delta_p (delta' second delta / 2), for arrays (…, P, P) and (…, C)."""
-    a, b = np.triu_indices(second.shape[-1])
-    ways = 1.0 + (a == parameter) + (b == parameter)
-    total[..., triples(second.shape[-1]).place[parameter, a, b]] += ways * second[..., a, b]
+    """Add the third derivatives of delta_p (delta' second delta / 2) for arrays (n, …, P, P), (n, …, C), … one axis or none."""
+    if total.ndim == 2:
+        second, total = second[:, None], total[:, None]
+    _add_with(parameter, second, triples(second.shape[-1]).place[parameter], total)
+
+
+@serial
+def _add_with(parameter: Any, second: Any, place: Any, total: Any) -> None:
+    size = place.shape[0]
+    for i in range(total.shape[0]):
+        for j in range(total.shape[1]):
+            q, out = second[i, j], total[i, j]
+            if q.any():
+                for a in range(size):
+                    for b in range(a, size):
+                        out[place[a, b]] += q[a, b]
+                # Entries with the parameter twice have two ways to share it out.
+                for a in range(size):
+                    low, high = min(a, parameter), max(a, parameter)
+                    out[place[a, parameter]] += q[low, high]
+                out[place[parameter, parameter]] += q[parameter, parameter]

@@ -187,7 +187,7 @@ def test_what_the_others_add_lies_in_both_models(activation: str) -> None:
 def test_the_model_of_a_range_serves_no_other_rooms(activation: str) -> None:
     rng = np.random.default_rng(461)
     obj, ball, sets = found(activation)
-    search = units._Search(obj, ball, np.zeros(1, dtype=np.int32))
+    search = units.UnitSearch(obj, ball, np.zeros(1, dtype=np.int32))
     rooms = Rooms(sets, search.units, search.roots, obj.net.activations[0], obj.net.betas[0], search.new_task)
     count, kept = len(sets.rooms), 2
     size = obj.net.widths[0] + int(obj.net.bias) + 1
@@ -329,3 +329,16 @@ def test_ellipsoids_pay(monkeypatch: pytest.MonkeyPatch) -> None:
         assert bound is not None
         bounds.append(bound.psi_lower)
     assert bounds[1] > 0.95 * bounds[0] > bounds[0]
+
+
+def test_ranges_are_given_up_where_the_largest_have_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    obj, ball, sets = found("tanh")
+    assert len(sets.rooms) > 2
+    rooms: list[float] = []
+
+    def unproved(change: Any, matrix: Any, room: float, *others: Any) -> None:
+        rooms.append(room)
+
+    monkeypatch.setattr("pyhess.certify.unit_joint.enlarged", unproved)
+    assert not len(find_joint(obj, describe(obj, ball), lambda: False).rooms)
+    assert len(rooms) == 2 and rooms[1] < rooms[0]
