@@ -91,6 +91,9 @@ def _parts(q: Any, d: Any, k: Any, l: Any, m: Any, counts: Any, out: Any) -> Non
     size = d.size
     once, twice, off = np.empty((size, size)), np.empty(size), np.empty((size, size))
     for n in range(q.shape[0]):
+        out[n] = 0.0
+        if not q[n].any():  # as many are
+            continue
         once[:] = 0.0
         for c in range(k.size):
             a, b, e, x = k[c], l[c], m[c], q[n, c]
