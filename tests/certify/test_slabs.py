@@ -293,7 +293,11 @@ def test_slabs_by_name_and_where_they_do_not_apply() -> None:
     assert certificate.table["slabs"].cells == 8 and "slabs" not in certify(obj, region).table
     assert certificate.psi_lower > certificate.table["taylor"].psi_lower
     witness = ph.search(obj, region, rng=1297, starts=8).psi_upper
-    assert certificate.psi_lower <= witness
+    assert certificate.psi_lower <= witness and certificate.verify()
+    row = certificate.table["slabs"]
+    table = {"slabs": replace(row, psi_lower=0.99 * row.psi_lower)}
+    with pytest.raises(ph.NumericalError, match="altered"):
+        replace(certificate, psi_lower=0.99 * row.psi_lower, table=table).verify()
     # With a time limit, until a goal that some of the slabs reach.
     goal = 0.5 * (certificate.psi_lower + certificate.table["taylor"].psi_lower)
     timed = certify(obj, region, time_limit=600.0, psi_upper=goal)
