@@ -52,7 +52,7 @@ def certify(
         block of one unit of a single hidden layer; any number of inputs. ``"taylor"``: the Hessian's Taylor polynomial of the
         third order about a small ball's centre; up to 40 parameters, any depth. ``"third"``: the Hessian at a small ball's
         centre and the third derivatives over it; small networks of any depth. ``"slabs"``: ``"taylor"``, then the same over slabs
-        of the ball across one direction; several hidden layers. ``"units"``: branch and bound over the weights
+        of the ball across one direction. ``"units"``: branch and bound over the weights
         of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the
         parameters of a small network on a box. ``"cells"``: branch and bound with the moment bound, for several hidden layers:
         over the parameters on a box, over the output biases and the layers' shares of the radius in a ball.

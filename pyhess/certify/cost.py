@@ -10,7 +10,6 @@ from .dense import dense_work
 from .joint import pieces_of
 from .portfolio import _CELL_COST, _DENSE_COST, _DENSE_PARAMS, _MAX_CELLS, _SLABS, _UNIT_CELLS, _UNIT_WORK
 from .schedule import _FEWEST, _MOST, _WORK
-from .slabs import slabs_know
 from .taylor import step_work, taylor_knows
 from .taylor_hessian import taylor_work
 from .third import enclosure_work, third_knows
@@ -95,13 +94,13 @@ def certificate_seconds(
     taylor = ball and taylor_knows(net, num_samples)
     if taylor and method in ("auto", "taylor", "slabs"):
         # On small balls it is done once, on larger ones twice; slabs two at a time.
-        times = 1.5 + (_SLABS / 2.0 if method == "slabs" and slabs_know(net, num_samples) else 0.0)
+        times = 1.5 + (_SLABS / 2.0 if method == "slabs" else 0.0)
         seconds += times * (_PER_TAYLOR * taylor_work(net, num_samples) + _PER_STEP * step_work(net))
     if ball and method in ("third", *(() if taylor else ("auto",))) and third_knows(net, num_samples, loss):
         # Where the radii take too much, as on most balls, the enclosures are all.
         seconds += _PER_THIRD * enclosure_work(net, num_samples)
     searches = [*(["units"] if units_know(net) else []), *boxes_know(net, num_samples, ball=ball)]
-    searches += ["slabs"] if ball and slabs_know(net, num_samples) else []
+    searches += ["slabs"] if taylor else []
     searches += ["cells"] if cells_know(net, num_samples, ball=ball) else []
     searches = [name for name in searches if method in ("auto", name)]
     if time_limit is not None:

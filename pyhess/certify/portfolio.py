@@ -32,7 +32,7 @@ from .matrices import comparison_bound, deif_bound, residual_enclosure
 from .moment import moment_bound
 from .propagate import BallCells, Cell, point_cell, whole_cell
 from .schedule import Portfolio, goal_of
-from .slabs import SlabSearch, slabs_know
+from .slabs import SlabSearch
 from .subdivision import Limits, Progress
 from .taylor import TaylorBound, taylor_bound, taylor_knows
 from .texts import ROUNDING, WHAT, does_not_apply
@@ -55,8 +55,9 @@ DENSE_PARAMS_MAX = 8000
 _UNIT_WORK, _UNIT_CELLS = 1e8, (256, 6000)
 #: Its share of a limit, and that of the others where ``full`` is among them, which reaches any accuracy.
 _UNIT_SHARE, _FULL_SHARE = 0.8, 0.9
-#: The share of ``slabs``, how many times the witness's eigenvalue the ball's bound may be for it, and its slabs without a limit.
-_SLAB_SHARE, _SLAB_REACH, _SLABS = 0.8, 50.0, 8
+#: Without and with ``units``: the share of ``slabs`` where others may be better, and how many times the witness's eigenvalue the
+#: ball's bound may be. The slabs without a time limit.
+_SLAB_SHARE, _SLAB_REACH, _SLABS = (0.8, 0.5), (50.0, 4.0), 8
 #: Radii whose squares and third powers are numbers.
 _RADII = 1e-100, 1e150
 #: Cutting a ball into cells brings no bound closer to zero than by about this factor.
@@ -99,7 +100,7 @@ class Run:
         if (method == "blocks" and self.obj.net.num_layers != 2) or (method in _LOCAL and not self._knows(method)):
             raise does_not_apply(method)
         if method == "slabs":
-            if not self._slabs_apply:
+            if not self._knows("taylor"):
                 raise does_not_apply(method)
             names = ["taylor"]
         makers = {
@@ -139,7 +140,7 @@ class Run:
         """The branch and bound methods that apply."""
         if "exact" in self.table:
             return []
-        names = ["slabs"] if self._slabs_apply else []
+        names = ["slabs"] if self._knows("taylor") else []
         names += ["units"] if self._has_powers and unit_bound_applies(self.obj, self.region) else []
         names += ["full"] if full_applies(self.obj) else []
         names += ["cells"] if cells_apply(self.obj, self.region) else []
@@ -158,8 +159,9 @@ class Run:
         def left(share: float) -> float | None:
             return None if time_limit is None else max(0.0, share * time_limit - (monotonic() - began))
 
-        if "slabs" in chosen and (method == "slabs" or self._slabs_promise(time_limit, psi_upper)):
-            self._slabs(left(_SLAB_SHARE if len(chosen) > 1 else 1.0), psi_upper)
+        share = 1.0 if method == "slabs" else 0.0 if time_limit is None else self._slab_share(chosen, psi_upper)
+        if "slabs" in chosen and share > 0.0:
+            self._slabs(left(share), psi_upper)
             if self._best() >= goal_of(psi_upper):
                 return
         if "full" in boxes:
@@ -176,15 +178,15 @@ class Run:
     def _best(self) -> float:
         return max((row.psi_lower for row in self.table.values()), default=-math.inf)
 
-    @property
-    def _slabs_apply(self) -> bool:
-        return self._knows("taylor") and slabs_know(self.obj.net, self.obj.data.num_samples)
-
-    def _slabs_promise(self, time_limit: float | None, psi_upper: float | None) -> bool:
-        """Whether cutting the ball may pay: where its bound as a whole is not far off, as far as is known."""
-        if time_limit is None or "taylor" not in self.table:
-            return False
-        return self.table["taylor"].psi_lower >= (self._best() if psi_upper is None else _SLAB_REACH * min(psi_upper, 0.0))
+    def _slab_share(self, others: list[str], psi_upper: float | None) -> float:
+        """The share of time for cutting the ball: where its bound as a whole is not far off, as far as is known."""
+        if "taylor" not in self.table or "full" in others:
+            return 0.0
+        known, reach, best = self.table["taylor"].psi_lower, _SLAB_REACH["units" in others], self._best()
+        if known < (best if psi_upper is None else reach * min(psi_upper, 0.0)):
+            return 0.0
+        # Where the ball as a whole has the best bound cells do not come near it.
+        return _SLAB_SHARE["units" in others] if "units" in others or known < best else 1.0
 
     def _slabs(self, time_limit: float | None, psi_upper: float | None) -> None:
         """Branch and bound over slabs of a ball; their number, and so the answer, is fixed where no time limit is."""
@@ -192,7 +194,7 @@ class Run:
             return
         assert isinstance(self.region, Ball)
         if self._slab_search is None:
-            self._slab_search = SlabSearch(self.obj, self.region, self._taylor)
+            self._slab_search = SlabSearch(self.obj, self.region, self._taylor, self.table["taylor"].seconds)
         search, began = self._slab_search, monotonic()
         limits = Limits(
             self.stop,
@@ -200,13 +202,8 @@ class Run:
             math.inf if time_limit is None else began + time_limit,
             max_cells=10**9 if time_limit is not None else search.cells + _SLABS,
         )
-
-        def tell(state: dict[str, object]) -> None:
-            if self.progress is not None:
-                self.progress({"stage": "certificate", "method": "slabs", **state})
-
         try:
-            search.run(limits, tell)
+            search.run(limits, self._told("slabs"))
         finally:  # Ctrl-C keeps what is proved
             if search.cells:
                 self.table["slabs"] = MethodResult(
@@ -255,15 +252,10 @@ class Run:
         per_cell = unit_work(self.obj.net, self.obj.data.num_samples)
         most = 10**9 if time_limit is not None else int(np.clip(_UNIT_WORK / per_cell, *_UNIT_CELLS))
         deadline = None if time_limit is None else monotonic() + time_limit
-
-        def tell(state: dict[str, object]) -> None:
-            if self.progress is not None:
-                self.progress({"stage": "certificate", "method": "units", **state})
-
         assert isinstance(self.region, Box | Ball)
         search = UnitSearch(self.obj, self.region, self.stop)
         try:
-            search.run(psi_upper, math.inf if deadline is None else deadline, most, tell)
+            search.run(psi_upper, math.inf if deadline is None else deadline, most, self._told("units"))
         finally:  # Ctrl-C keeps what is proved
             found = search.result()
             leaves = found.cover.leaves(self.obj, self.region)
@@ -271,6 +263,15 @@ class Run:
                 found.psi_lower, found.seconds, found.cells, leaves=leaves, multipliers=found.cover.joint
             )
         self.out_of_time |= time_limit is not None and monotonic() - began >= time_limit
+
+    def _told(self, method: str) -> Progress:
+        """What tells of a method's progress."""
+
+        def tell(state: dict[str, object]) -> None:
+            if self.progress is not None:
+                self.progress({"stage": "certificate", "method": method, **state})
+
+        return tell
 
     def _record(self, name: str, method: Callable[[], tuple[float, int] | None]) -> None:
         if self.stop[0]:

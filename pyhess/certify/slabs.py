@@ -25,14 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .._threads import num_workers
-from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball
 from .intervals import gamma
 from .limits import raised_after
 from .slab_multipliers import Slab, SlabMultipliers
 from .subdivision import Limits, Progress
-from .taylor import Found, TaylorBound, bound_in, inlying, lifted_in, taylor_knows
+from .taylor import Found, TaylorBound, bound_in, inlying, lifted_in
 from .taylor_lifted import State
 from .taylor_multipliers import TaylorMultipliers
 from .taylor_proof import proved
@@ -43,20 +42,17 @@ FloatArray = npt.NDArray[np.float64]
 #: Slabs that the ball is cut into at first: two are often worse than none.
 _FIRST = 4
 #: Share of the changes' second moment along the direction, at least.
-_MOMENT = 0.9
+_MOMENT = 0.5
 #: Share of the squares from which on some of the data are tried without theirs.
 _COSTLY_SHARE = 0.4
 #: Width of the thinnest slabs that are cut, in units of the radius.
 _THIN = 2.0**-6
 #: The search ends after so many steps in a row that improve the bound by less than this in all.
 _PATIENCE, _WORTHWHILE = 4, 0.01
+#: What the flag is raised to by an exception; others raise it to one, or for their time limit to two.
+_INTERRUPTED = 3
 #: |d| is at least one, and at most this.
 _LONGEST = 1.0 + 1e-12
-
-
-def slabs_know(net: MLP, num_samples: int) -> bool:
-    """Whether this bound is for balls of such networks: several hidden layers, and what `taylor` needs."""
-    return net.num_layers > 2 and taylor_knows(net, num_samples)
 
 
 @dataclass(eq=False)
@@ -89,11 +85,15 @@ class _Part:
 class SlabSearch:
     """Cutting a ball whose bound is known, best first; the slabs at hand cover the ball whenever it ends."""
 
-    def __init__(self, obj: Objective, region: Ball, ball: TaylorBound) -> None:
+    def __init__(self, obj: Objective, region: Ball, ball: TaylorBound, ball_seconds: float = 0.0) -> None:
         self._obj, self._region = obj, region
         self._known = ball.psi_lower
         self._root = _Part(-1.0, 1.0, ball.psi_lower, state=ball.state)
-        self.cells, self.seconds, self._step_seconds, self._idle = 0, 0.0, 0.0, 0
+        costly = ball.multipliers is not None and ball.multipliers.share >= _COSTLY_SHARE
+        self._kept = ball.multipliers.kept if costly and ball.multipliers is not None else np.ones(obj.data.num_samples)
+        self.cells, self.seconds, self._idle = 0, 0.0, 0
+        #: What two slabs took, or the ball.
+        self._pair_seconds = ball_seconds
         self.direction = _direction(ball.moment)
 
     @property
@@ -115,7 +115,7 @@ class SlabSearch:
             if before >= limits.goal or self.cells + cuts > limits.max_cells or part.high - part.low < _THIN:
                 break
             began = monotonic()
-            if began + 0.5 * self._step_seconds > limits.deadline:
+            if began + 0.25 * cuts * self._pair_seconds > limits.deadline:
                 break  # it would not be finished
             ends = [part.low + (part.high - part.low) * at / cuts for at in range(cuts)] + [part.high]
             children = [_Part(low, high) for low, high in pairwise(ends)]
@@ -124,7 +124,7 @@ class SlabSearch:
                     part.children = children
                     self.cells += cuts
             finally:
-                self._step_seconds = 2.0 / cuts * (monotonic() - began)
+                self._pair_seconds = 2.0 / cuts * (monotonic() - began)
                 self.seconds += monotonic() - began
             self._idle = 0 if self._root.psi_lower > before + _WORTHWHILE * abs(before) else self._idle + 1
             if progress is not None:
@@ -135,17 +135,15 @@ class SlabSearch:
         """Bound new slabs, on several threads; whether there was time for all."""
         stop = limits.stop
         left = None if limits.deadline == math.inf else limits.deadline - monotonic()
-        ended = False
         try:
             with raised_after(stop, left), ThreadPoolExecutor(num_workers(len(parts))) as executor:
                 try:
                     return all(list(executor.map(lambda part: self._bound(part, whole, stop), parts)))
                 except BaseException:
-                    ended = not stop[0]
-                    stop[0] = 1  # for the other threads, which are waited for
+                    stop[0] = stop[0] or _INTERRUPTED  # for the other threads, which are waited for
                     raise
         finally:
-            if ended:
+            if stop[0] == _INTERRUPTED:
                 stop[0] = 0
 
     def _bound(self, part: _Part, whole: _Part, stop: npt.NDArray[np.int32]) -> bool:
@@ -155,7 +153,7 @@ class SlabSearch:
         """
         assert self.direction is not None
         centre, room = _room(self._region, self.direction, part.low, part.high)
-        kept = np.ones(self._obj.data.num_samples) if whole.slab is None else whole.slab.taylor.kept
+        kept = self._kept if whole.slab is None else whole.slab.taylor.kept
 
         def bound(kept: FloatArray, start: State | None) -> Found | None:
             with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):

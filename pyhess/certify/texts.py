@@ -27,7 +27,7 @@ WHAT = {
 _NEEDS = {
     "blocks": "it needs one hidden layer",
     "taylor": "it needs a ball, smooth activations, and at most 40 parameters with few data",
-    "slabs": "it needs a ball, several smooth hidden layers, and at most 40 parameters with few data",
+    "slabs": "it needs a ball, smooth activations, and at most 40 parameters with few data",
     "third": "it needs a ball, smooth activations, the squared error or the logistic loss and a small network with few data",
     "units": "it needs one smooth hidden layer and few inputs and outputs",
     "boxes": "it needs a box and a network of at most 150 parameters with few data",

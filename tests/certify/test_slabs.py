@@ -303,7 +303,7 @@ def test_slabs_by_name_and_where_they_do_not_apply() -> None:
     timed = certify(obj, region, time_limit=600.0, psi_upper=goal)
     assert timed.method == "slabs" and "cells" not in timed.table and 4 <= timed.table["slabs"].cells <= 8
     assert "slabs" not in certify(obj, region, time_limit=2.0, psi_upper=goal / 60.0).table
-    shallow, at = trained_problem(1201, [2, 2, 1])
-    for problem, where in ((obj, ph.Box(-1.0, 1.0)), (shallow, ph.Ball(at, 0.1))):
-        with pytest.raises(ph.InputError, match="several smooth hidden layers"):
+    rough = ph.Objective(ph.MLP([1, 2, 1, 1], "relu"), obj.data)
+    for problem, where in ((obj, ph.Box(-1.0, 1.0)), (rough, ph.Ball(theta, 0.1))):
+        with pytest.raises(ph.InputError, match="it needs a ball, smooth activations"):
             certify(problem, where, "slabs")
