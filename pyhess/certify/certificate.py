@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NumericalError
+from .slab_multipliers import SlabMultipliers
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
@@ -34,7 +35,7 @@ class MethodResult:
     cells: int
     cover: Cover | None = field(default=None, repr=False, compare=False)
     leaves: UnitLeaves | None = field(default=None, repr=False, compare=False)
-    multipliers: ThirdMultipliers | TaylorMultipliers | JointSets | AlikeSets | None = field(
+    multipliers: ThirdMultipliers | TaylorMultipliers | SlabMultipliers | JointSets | AlikeSets | None = field(
         default=None, repr=False, compare=False
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from .third_multipliers import ThirdMultipliers
 from .unit_cover import AlikeSets, JointSets, UnitLeaves
 
 _ENTRIES = (*HEAD, "method", "psi_lower", "statement", "rounding", "table", "cover", "leaves", "multipliers")
-#: Entries that came with the layouts 2 and 3; two of the multipliers came with the fourth, units that are alike with the fifth.
+#: Entries that came with the layouts 2 and 3; two of the multipliers came with the fourth, units that are alike with the fifth,
+#: slabs of a ball with the sixth.
 _LATER, _KEPT_SINCE = ("leaves", "multipliers"), 4
 #: Cells of a unit's weights that a file holds at most: no check could look at more.
 _MOST_LEAVES = 200_000
