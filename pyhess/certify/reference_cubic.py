@@ -122,7 +122,9 @@ class Poly:
 
     def __getitem__(self, where: Any) -> Poly:
         of_third = (slice(None), *(where if isinstance(where, tuple) else (where,)))
-        return Poly(self.value[where], self.first[where], self.second[where], self.third[of_third], self.rest[where], self.changes)
+        return Poly(
+            self.value[where], self.first[where], self.second[where], self.third[of_third], self.rest[where], self.changes
+        )
 
     def __add__(self, other: Poly) -> Poly:
         p, q = self, other
@@ -151,7 +153,9 @@ class Poly:
     def lowered(self, numbers: Wide) -> Poly:
         """Less numbers, as a lower end: what the numbers do not cover of the rest is the rest of the function there."""
         beyond = grown(np.maximum(self.rest - numbers, wide(0.0)) + UNIT * self.rest)
-        bare = Poly(self.value, self.first, self.second, self.third, np.where(self.rest > numbers, beyond, wide(0.0)), self.changes)
+        bare = Poly(
+            self.value, self.first, self.second, self.third, np.where(self.rest > numbers, beyond, wide(0.0)), self.changes
+        )
         return bare.minus(numbers)
 
     def times(self, numbers: Range) -> Poly:

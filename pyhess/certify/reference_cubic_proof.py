@@ -146,9 +146,7 @@ def not_negative(matrix: Wide, size: int, error: Wide | None = None, longest: fl
     return True
 
 
-def cubic_term(
-    third: FloatArray, size: int, axis: FloatArray | None, less: Wide, deadline: float
-) -> tuple[Wide, Wide] | None:
+def cubic_term(third: FloatArray, size: int, axis: FloatArray | None, less: Wide, deadline: float) -> tuple[Wide, Wide] | None:
     """M^ M^' (P², P²), and bounds of its entries' errors; None if the deadline passes.
 
     With t_kl = sum_m T_klm d_m, as (P², P²) of rows (k, a), and t_k = sum_l t_kl d_l, as (P², P), that is
@@ -194,7 +192,7 @@ def whole_matrix(
     q = up(q + grown(chi * chi / (2.0 * tau)))
     area = ball * ball
     bent = 0.5 * tau * area
-    given = _symmetric(multipliers.lam), _symmetric(slab.along)
+    lam, along = _symmetric(multipliers.lam), _symmetric(slab.along)
 
     def assembled(sign: float, parts: list[tuple[Wide, Wide]], turned: Wide, bounds: tuple[Wide, Wide], diagonal: Wide,
                   squared: Wide) -> Wide:  # fmt: skip
@@ -209,9 +207,9 @@ def whole_matrix(
         return found
 
     parts = [(whole.head, squares.head), (whole.half, squares.half), (whole.tail, squares.tail)]
-    known = _bounds(changes, area, *given, 1.0)
+    known = _bounds(changes, area, lam, along, 1.0)
     matrix = assembled(1.0, parts, turned, known, q + wide(claim), gram[0])
-    parts, sizes = [(np.abs(x), np.abs(y)) for x, y in parts], _bounds(changes, area, *(np.abs(x) for x in given), -1.0)
+    parts, sizes = [(np.abs(x), np.abs(y)) for x, y in parts], _bounds(changes, area, np.abs(lam), np.abs(along), -1.0)
     # |d|², which is known to 2 P + 16 roundings, divides twice.
     error = (8 * size + 64) * UNIT * assembled(-1.0, parts, np.abs(turned), sizes, q + abs(wide(claim)), np.abs(gram[0]))
     error[size:, size:] += bent * gram[1]
@@ -220,12 +218,12 @@ def whole_matrix(
 
 def _bounds(changes: Changes, area: Wide, lam: FloatArray, along: FloatArray, sign: float) -> tuple[Wide, Wide]:
     """What Lam and S stand before in the squares of delta x v / R, and less these in those of v; all added up for sign -1."""
-    eye, lam = wide(np.eye(len(lam))), wide(lam)
-    inner, outer = np.kron(eye, lam), grown(changes.across**2 / area) * lam
+    eye = wide(np.eye(len(lam)))
+    inner, outer = np.kron(eye, wide(lam)), grown(changes.across**2 / area) * lam
     if changes.axis is None:
         return inner, outer
     d, square = wide(changes.axis), changes.square.hi
     onto = d[:, None] * d / square
     onto = onto if sign > 0.0 else np.abs(onto)
-    inner = np.kron(eye - sign * onto, lam) + np.kron(onto / square, wide(along))
-    return inner, outer + grown(changes.along**2 / area) * wide(along)
+    inner = np.kron(eye - sign * onto, wide(lam)) + np.kron(onto / square, wide(along))
+    return inner, outer + grown(changes.along**2 / area) * along

@@ -1,7 +1,7 @@
 """The bound by Taylor polynomials over slabs of a ball, proved anew from the multipliers that a certificate brings along.
 
-With |d| >= 1 every theta of the ball |theta - c| <= R is c + R t d + y with y . d = 0, |t| <= 1 and |y|² <= R² (1 - t²|d|²). About
-c' near the middle c + R m d of the slab low <= t <= high it is c' + s d + y', and with e the distance of c' from the middle
+With |d| >= 1 every theta of the ball |theta - c| <= R is c + R t d + y with y . d = 0, |t| <= 1 and |y|² <= R² (1 - t²|d|²).
+About c' near the middle c + R m d of the slab low <= t <= high it is c' + s d + y', and with e the distance of c' from the middle
 
     |s| <= R (high - low)/2 + e,    |y'| <= R sqrt(1 - tmin²|d|²) + e,    tmin the least |t| of the slab,
 
@@ -31,7 +31,7 @@ _SLAB_COST = 1.3
 def prove_slabs(
     problem: Problem, region: Ball, claim: float, multipliers: SlabMultipliers | None, deadline: float
 ) -> tuple[bool, str, bool]:
-    """Whether no Hessian of the ball has an eigenvalue below the claim, how that was found, and whether the slabs leave any out."""
+    """Whether no Hessian of the ball has an eigenvalue below the claim, how that was found, and whether slabs are missing."""
     if multipliers is None:
         return False, "the file does not bring the multipliers along", False
     gap = _left_out(problem.num_params, multipliers)
@@ -46,11 +46,8 @@ def prove_slabs(
         why = why_not_proved(problem, centre, changes, float(region.radius), claim, slab, deadline)
         if why is not None:
             return False, f"slab {number} of {len(slabs)}, {slab.low!r} <= t <= {slab.high!r}: {why}", False
-    how = (
-        f"the Hessian's Taylor polynomials of the third order at the centres of {len(slabs)} slabs of the ball and their rests, with "
-        "the multipliers of the file"
-    )
-    return True, how, False
+    what = "the Hessian's Taylor polynomials of the third order at the centres of"
+    return True, f"{what} {len(slabs)} slabs of the ball and their rests, with the multipliers of the file", False
 
 
 def _left_out(size: int, multipliers: SlabMultipliers) -> str | None:
