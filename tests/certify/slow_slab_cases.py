@@ -28,8 +28,9 @@ def corners(rng: np.random.Generator, changes: Changes, size: int, count: int) -
     d = changes.axis
     if size == 1:
         return float(changes.along) * np.sign(found) * d
-    found -= np.outer(found @ d, d) / (d @ d)
-    found *= float(changes.across) / np.linalg.norm(found, axis=1)[:, None]
+    for _ in range(2):  # the second time for what the first has rounded
+        found -= np.outer(found @ d, d) / (d @ d)
+        found *= float(changes.across) / np.linalg.norm(found, axis=1)[:, None]
     return found + float(changes.along) * np.outer(rng.choice([-1.0, 1.0], count), d)
 
 
