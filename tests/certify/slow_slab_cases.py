@@ -62,8 +62,8 @@ def own_multipliers(
     least, norm = max(0.0, -float(np.linalg.eigvalsh(flat)[0])), float(np.linalg.norm(into, 2)) + 1e-12
     top = symmetric(head) - np.diag((whole.rest + squares.rest / share).sum(axis=1).astype(np.float64))
     found = []
-    for lam in least + np.geomspace(0.1, 10.0, 7) * norm:
-        for along in (lam,) if d is None else least + np.geomspace(0.1, 100.0, 9) * norm:
+    for lam in least + np.geomspace(0.1, 10.0, 6) * norm:
+        for along in (lam,) if d is None else least + np.geomspace(0.3, 100.0, 6) * norm:
             inner = flat + np.kron(lam * (np.eye(size) - onto) + along * onto, np.eye(size))
             floor = (rho / radius) ** 2 * lam + (h / radius) ** 2 * along + chi**2 / (2.0 * tau)
             schur = top - floor * np.eye(size) - into.T @ np.linalg.solve(inner, into)
@@ -75,9 +75,7 @@ def own_multipliers(
     return value, Slab(-1.0, 1.0, along * eye, omega, taylor)
 
 
-def own_slabs(
-    obj: ph.Objective, region: ph.Ball, direction: Array, cuts: Array, share: float
-) -> tuple[Array, SlabMultipliers]:
+def own_slabs(obj: ph.Objective, region: ph.Ball, direction: Array, cuts: Array, share: float) -> tuple[Array, SlabMultipliers]:
     """What is proved on each slab (S,), and the multipliers."""
     values, slabs = [], []
     for low, high in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):

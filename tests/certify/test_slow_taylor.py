@@ -16,6 +16,7 @@ from pyhess.certify import Certificate, certify, prove
 from pyhess.certify.reference_changes import Changes
 from pyhess.certify.reference_cubic_proof import not_negative
 from pyhess.certify.reference_interval import wide
+from pyhess.certify.taylor_multipliers import TaylorMultipliers
 from pyhess.threshold import verify_file
 
 from .conftest import trained
