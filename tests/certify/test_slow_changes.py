@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import partial
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,8 @@ def _product(*vectors: Array) -> Array:
 
 
 def _changes(rng: np.random.Generator, size: int, along: float, across: float) -> Changes:
-    return Changes(wide(along), wide(across), unit(rng.standard_normal(size)))
+    # Longer than one, so that the powers of |d| count.
+    return Changes(wide(along), wide(across), 1.3 * unit(rng.standard_normal(size)))
 
 
 def _packed(q: Array) -> Array:
@@ -129,6 +130,25 @@ def test_rounding_counts_along_the_axis_where_the_form_has_nothing_there(order: 
             assert off <= _exact(form.rest[0]), place
             largest[place] = max(largest[place], float(off / _exact(form.rest[0])))
     assert (largest > 1e-3).all(), largest
+
+
+def test_forms_that_are_next_to_nothing_along_the_axis() -> None:
+    rng = np.random.default_rng(2207)
+    largest = np.zeros(3)
+    for _ in range(30):
+        axis = unit(rng.standard_normal(3))
+        changes = Changes(wide(1.0), wide(1e-25), axis)
+        w = rng.standard_normal(3)
+        w -= (w @ axis) * axis
+        first, second, third = w, np.outer(w, w), _product(w, w, w)
+        p = Poly(*(wide(np.array(x)[None]) for x in (0.0, first, second)), _packed(third)[:, None], wide(np.zeros(1)), changes)
+        for place, size in enumerate((p.one, p.two, p.three)):
+            part = [p.value, p.first, p.second, p.third]
+            alone = Poly(*(x * (k == place + 1) for k, x in enumerate(part)), p.rest, changes)
+            exact = abs(_along(alone, axis, Fraction(1)))
+            assert exact <= _exact(size[0]), place
+            largest[place] = max(largest[place], float(exact / _exact(size[0])))
+    assert (largest > np.array([0.5, 0.5, 0.003])).all(), largest
 
 
 def _several(rng: np.random.Generator, changes: Changes) -> Poly:
@@ -279,8 +299,8 @@ def test_the_cubic_term_is_divided_without_loss_where_it_has_one_direction(along
         nothing = [wide(np.zeros((size,) * order)) for order in (2, 3, 4, 2, 2, 2)]
         whole = Form(*nothing[:3], third, *nothing[3:])
         squares = Form(*nothing[:3], np.zeros((0, size, size)), *nothing[3:])
-        chi = across**2 + along**2 / omega**2
-        tau = chi / ((along or across) * (omega**2 if along else 1.0))
+        chi = across**2 + along**2 * (d @ d) / omega**2
+        tau = chi / along * (d @ d) / omega**2 if along else chi / across
         taylor = TaylorMultipliers(
             1e-20 * np.eye(size), np.zeros((size,) * 3), 0.5, tau, np.ones(size), np.zeros((1, 1)), np.ones(1)
         )
@@ -301,16 +321,25 @@ def test_slabs_and_their_changes_are_all_of_the_ball() -> None:
                 ph.Objective(ph.MLP([size, 1], bias=False), ph.Dataset(np.ones((1, size)), [0.0]))
             )
             cuts = np.sort(np.r_[-1.0, rng.uniform(-1.0, 1.0, 4), 1.0])
-            cells = [
-                changes_of(region, SlabMultipliers(d, ()), Slab(low, high, np.zeros(0), 1.0, None))  # type: ignore[arg-type]
-                for low, high in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
-            ]
-            for (_, changes), width, low, high in zip(cells, np.diff(cuts), cuts, cuts[1:], strict=False):
+            cells = []
+            for low, high in pairwise(cuts.tolist()):
+                slab = Slab(low, high, np.zeros(0), 1.0, None)  # type: ignore[arg-type]
+                middle, changes = changes_of(region, SlabMultipliers(d, ()), slab)
+                cells.append((middle, changes))
                 inner = 0.0 if low < 0.0 < high else min(abs(low), abs(high))
-                assert float(changes.along) == pytest.approx(0.5 * radius * width, rel=1e-9)
-                assert float(changes.across) == pytest.approx(
-                    radius * np.sqrt(max(0.0, 1.0 - inner**2)), rel=1e-6, abs=1e-6 * radius
-                )
+                assert float(changes.along) == pytest.approx(0.5 * radius * (high - low), rel=1e-6)
+                expected = radius * np.sqrt(max(0.0, 1.0 - inner**2))
+                assert float(changes.across) == pytest.approx(expected, rel=1e-6, abs=1e-6 * radius)
+                # With the distance of the middle that is meant, exactly.
+                axis, r = [Fraction(x) for x in d.tolist()], Fraction(radius)
+                m = r * (Fraction(low) + Fraction(high)) / 2
+                off = [Fraction(c) + m * x - _exact(y) for c, x, y in zip(centre.tolist(), axis, middle, strict=True)]
+                square = sum(x * x for x in axis)
+                on = sum(x * y for x, y in zip(axis, off, strict=True)) / square
+                assert _exact(changes.along) >= r * (Fraction(high) - Fraction(low)) / 2 + abs(on)
+                beside = sum((y - on * x) ** 2 for x, y in zip(axis, off, strict=True))
+                room = _exact(changes.across) - Fraction(float(beside) ** 0.5 * (1.0 - 1e-9))
+                assert room >= 0 and room**2 >= r * r * (1 - Fraction(inner) ** 2 * square)
             u = rng.standard_normal((300, size))
             u *= (rng.choice([1.0, 0.999, 0.5], 300) / np.linalg.norm(u, axis=1))[:, None]
             # Every point, of the rim as well, is in the slab of its t; here in long doubles.

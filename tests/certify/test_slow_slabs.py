@@ -17,6 +17,7 @@ import pyhess as ph
 from pyhess.certify import Certificate, prove
 from pyhess.certify.certificate import MethodResult
 from pyhess.certify.reference_changes import Changes
+from pyhess.certify.reference_cubic_proof import not_negative
 from pyhess.certify.slab_multipliers import Slab, SlabMultipliers
 from pyhess.threshold import verify_file
 
@@ -171,6 +172,9 @@ def test_multipliers_that_prove_less_are_refused(case: Any) -> None:
         proof = _proof(case, value, slabs=_with(slabs, worst, **change))
         assert not proof.proved and not proof.broken and where in proof.detail and why in proof.detail, (proof.detail, why)
     assert _proof(case, value).proved
+    for place in range(len(slabs)):
+        proof = _proof(case, value, slabs=_with(slabs, place, along=0.0 * eye))
+        assert not proof.proved and f"slab {place + 1} of {len(slabs)}" in proof.detail
     # The multipliers of another place do not prove it there.
     other = 4
     swapped = _with(slabs, worst, along=slabs[other].along, narrow=slabs[other].narrow, taylor=slabs[other].taylor)
@@ -178,6 +182,21 @@ def test_multipliers_that_prove_less_are_refused(case: Any) -> None:
     assert "does not bring the multipliers along" in prove(obj, ball, "slabs", value).detail
     assert "does not bring the multipliers along" in prove(obj, ball, "slabs", value, multipliers=taylor).detail
     assert "is for balls and smooth activations" in prove(obj, ball.box_around(), "slabs", value, multipliers=multipliers).detail
+
+
+def test_rounding_is_made_up_for_changes_longer_than_the_radius(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    obj, ball, _, _ = case
+    with np.errstate(all="ignore"):
+        values, multipliers = own_slabs(obj, ball, steepest(obj, ball.center), np.array([-1.0, 1.0]), 0.1)
+    longest = []
+
+    def spy(*given: Any) -> bool:
+        longest.append(float(given[3]) if len(given) > 3 else 1.0)
+        return not_negative(*given)
+
+    monkeypatch.setattr("pyhess.certify.reference_cubic_proof.not_negative", spy)
+    assert prove(obj, ball, "slabs", _above(float(values.min()), -1e-9), multipliers=multipliers).proved
+    assert longest[-1] == pytest.approx(np.sqrt(2.0), rel=1e-9)
 
 
 def test_time_is_looked_at(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
