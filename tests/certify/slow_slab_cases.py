@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 
 import pyhess as ph
@@ -75,15 +78,17 @@ def own_multipliers(
     return value, Slab(-1.0, 1.0, along * eye, omega, taylor)
 
 
-def own_slabs(obj: ph.Objective, region: ph.Ball, direction: Array, cuts: Array, share: float) -> tuple[Array, SlabMultipliers]:
+def own_slabs(
+    obj: ph.Objective, region: ph.Ball, direction: Array, cuts: Array, share: float, lowered: Array | None = None
+) -> tuple[Array, SlabMultipliers]:
     """What is proved on each slab (S,), and the multipliers."""
     values, slabs = [], []
-    for low, high in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+    for low, high in pairwise(cuts.tolist()):
         bare = Slab(low, high, np.zeros((0, 0)), 1.0, TaylorMultipliers(*(np.zeros(0),) * 2, 1.0, 1.0, *(np.zeros(0),) * 3))
         centre, changes = changes_of(region, SlabMultipliers(direction, ()), bare)
-        value, slab = own_multipliers(obj, centre, changes, float(region.radius), share)
+        value, slab = own_multipliers(obj, centre, changes, float(region.radius), share, lowered)
         values.append(value)
-        slabs.append(Slab(low, high, slab.along, slab.narrow, slab.taylor))
+        slabs.append(replace(slab, low=low, high=high))
     return np.array(values), SlabMultipliers(direction, tuple(slabs))
 
 
