@@ -9,7 +9,7 @@ import numpy as np
 from ..objective import Objective
 from ..regions import Ball, Box, Region, as_region
 from .boxes import cell_subdivision, recheck
-from .certification import certify
+from .certification import fresh_certificate
 from .subdivision import Cover, Limits
 from .units import unit_bound
 
@@ -30,5 +30,5 @@ def fresh_bound(obj: Objective, region: Region, method: str, cells: int, cover: 
         limits = Limits(np.zeros(1, dtype=np.int32), max_cells=cells)
         return max((search.run(limits) for search in searches), default=-math.inf)
     if cover is None:
-        return certify(obj, region, "auto" if method == "linear" else method).psi_lower
+        return fresh_certificate(obj, region, method).psi_lower
     return max((recheck(obj, part, method, cover) for part in parts if isinstance(part, Box | Ball)), default=-math.inf)

@@ -78,6 +78,9 @@ def certify(
         If an argument does not fit.
     MemoryLimitError
         If ``"centre"`` is asked for by name and its matrices would be too large.
+    KeyboardInterrupt
+        If Ctrl-C comes before the first bound is finished. Later it ends the work and is not raised: the best bound so far is
+        returned, and the statement says that it was interrupted.
 
     Notes
     -----
@@ -110,14 +113,27 @@ def certify(
     if progress is not None and not callable(progress):
         raise InputTypeError(f"progress is {shown(progress)}; pass a function that takes a dict, or None.")
     stop = as_flag(cancel)
-    if obj.net.num_layers == 1:
-        return _linear(obj, bound)
-    if method in ("centre", "comparison", "deif") and obj.num_params > DENSE_PARAMS_MAX:
+    if method in ("centre", "comparison", "deif") and obj.net.num_layers > 1 and obj.num_params > DENSE_PARAMS_MAX:
         raise MemoryLimitError(
             f"the {method} bound needs several dense matrices of {obj.num_params} x {obj.num_params}; allowed are "
             f"{DENSE_PARAMS_MAX} parameters. Use method='moment'."
         )
-    return Certification(obj, bound, stop, progress).proceed(method, limit, goal).certificate()
+    if obj.net.num_layers == 1:
+        return _linear(obj, bound)
+    run = Certification(obj, bound, stop, progress)
+    try:
+        run.proceed(method, limit, goal)
+    except KeyboardInterrupt:
+        found = run.certificate()
+        if found.method == "none":
+            raise
+        return replace(found, statement=f"{found.statement}; interrupted before all methods were finished")
+    return run.certificate()
+
+
+def fresh_certificate(obj: Objective, region: Region, method: str = "auto") -> Certificate:
+    """What `certify` proves without limits. Ctrl-C raises: a part of it would not do."""
+    return _linear(obj, region) if obj.net.num_layers == 1 else Certification(obj, region).proceed(method).certificate()
 
 
 class Certification:

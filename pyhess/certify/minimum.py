@@ -23,7 +23,7 @@ from ..errors import InputError, InputTypeError, NumericalError
 from ..objective import Objective
 from ..regions import Ball, Box, Region, as_region
 from .certificate import Certificate
-from .certification import certify
+from .certification import fresh_certificate
 from .intervals import TINY, Interval, down, gamma, matmul, norms, up
 from .moment import data_blocks
 from .propagate import point_cell, propagate
@@ -116,7 +116,7 @@ def certify_minimum(
         raise InputError("the network has ReLU layers, whose kinks no penalty makes convex; allowed are smooth activations.")
     if certificate is not None and not isinstance(certificate, Certificate):
         raise InputTypeError(f"certificate is {shown(certificate)}; pass what certify returns, or None.")
-    proof = certify(obj, part) if certificate is None else certificate
+    proof = fresh_certificate(obj, part) if certificate is None else certificate
     if proof.region.bind(obj) != part or proof.obj.net != obj.net or proof.obj.loss != obj.loss or not _same_data(proof.obj, obj):
         raise InputError("the certificate is of another problem; pass certify(obj, region) of the same objective and region.")
     lam = proof.lam_upper

@@ -37,7 +37,7 @@ from .taylor import taylor_bound, taylor_knows
 from .texts import ROUNDING, WHAT, does_not_apply
 from .third import third_bound, third_knows
 from .unit_blocks import block_bound, blocks_cost
-from .units import unit_bound, unit_bound_applies, unit_work
+from .units import UnitSearch, unit_bound_applies, unit_work
 
 _DENSE, _SEARCHES = ("centre", "comparison", "deif"), ("units", "boxes", "cells", "full")
 #: Methods for small balls; the first that knows the problem is tried.
@@ -202,14 +202,16 @@ class Run:
         most = 10**9 if time_limit is not None else int(np.clip(_UNIT_WORK / per_cell, *_UNIT_CELLS))
         deadline = None if time_limit is None else monotonic() + time_limit
 
-        def tell(state: dict[str, float]) -> None:
+        def tell(state: dict[str, object]) -> None:
             if self.progress is not None:
                 self.progress({"stage": "certificate", "method": "units", **state})
 
-        found = unit_bound(
-            self.obj, self.region, psi_upper=psi_upper, deadline=deadline, max_cells=most, stop=self.stop, progress=tell
-        )
-        if found is not None:
+        assert isinstance(self.region, Box | Ball)
+        search = UnitSearch(self.obj, self.region, self.stop)
+        try:
+            search.run(psi_upper, math.inf if deadline is None else deadline, most, tell)
+        finally:  # Ctrl-C keeps what is proved
+            found = search.result()
             leaves = found.cover.leaves(self.obj, self.region)
             self.table["units"] = MethodResult(
                 found.psi_lower, found.seconds, found.cells, leaves=leaves, multipliers=found.cover.joint

@@ -13,7 +13,6 @@ looked at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -27,8 +26,9 @@ from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball, Box, Region
 from .intervals import gamma, norms
+from .subdivision import Progress
 from .unit_alike import AlikeFit, Worst, alike
-from .unit_cells import ACTIVATIONS, TWINS, CellBounds, UnitCells
+from .unit_cells import ACTIVATIONS, TWINS, UnitCells
 from .unit_cover import AlikeSets, JointSets, UnitLeaves
 from .unit_joint import find_joint, joint_applies
 from .unit_rest import Roots, describe, find_roots
@@ -39,6 +39,8 @@ IntArray = npt.NDArray[np.int64]
 
 #: Cells per round: this share of the open ones, between these limits.
 _SHARE, _MIN_ROUND, _MAX_ROUND = 0.25, 64, 4096
+#: Relative distance to a witness's value at which the search ends, unless another one is asked for.
+_RTOL = 1e-4
 #: The search ends where four times as many cells has improved the bound by less than this.
 _WORTHWHILE = 1e-4
 #: Cells after which ellipsoids are fitted to what the other units add, and the worst of them that judge these.
@@ -124,12 +126,12 @@ def unit_bound(
     region: Region,
     *,
     psi_upper: float | None = None,
-    rtol: float = 1e-4,
+    rtol: float = _RTOL,
     deadline: float | None = None,
     max_cells: int = 200_000,
     stop: npt.NDArray[np.int32] | None = None,
     ellipsoids: bool = True,
-    progress: Callable[[dict[str, float]], object] | None = None,
+    progress: Progress | None = None,
 ) -> UnitBound | None:
     """Bound psi from below by branch and bound over one unit's weights; None where `unit_bound_applies` does not.
 
@@ -158,17 +160,38 @@ def unit_bound(
     assert isinstance(region, Box | Ball)
     flag = np.zeros(1, dtype=np.int32) if stop is None else stop
     with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        search = _Search(obj, region, flag)
-        search.joint_due &= ellipsoids
-        target = 0.0 if psi_upper is None else psi_upper - rtol * abs(psi_upper)
-        search.run(min(target, 0.0), math.inf if deadline is None else deadline, max_cells, psi_upper, progress)
+        search = UnitSearch(obj, region, flag, ellipsoids=ellipsoids)
+        search.run(psi_upper, math.inf if deadline is None else deadline, max_cells, progress, rtol)
     return search.result()
 
 
-class _Search:
-    """The open cells, worst first, and those that are good enough."""
+@dataclass(frozen=True, eq=False)
+class _Leaves:
+    """Cells that cover the region, with what is known of each; replaced as one, so that an interrupt leaves a cover."""
 
-    def __init__(self, obj: Objective, region: Box | Ball, stop: npt.NDArray[np.int32]) -> None:
+    cells: FloatArray
+    index: IntArray
+    bounds: FloatArray
+    splits: IntArray
+    models: IntArray
+    directions: FloatArray
+
+    def without(self, places: IntArray) -> _Leaves:
+        kept = np.ones(len(self.bounds), dtype=bool)
+        kept[places] = False
+        return self.of(kept)
+
+    def of(self, chosen: npt.NDArray[Any]) -> _Leaves:
+        return _Leaves(*(x[chosen] for x in vars(self).values()))
+
+    def and_these(self, others: _Leaves) -> _Leaves:
+        return _Leaves(*(np.concatenate(pair) for pair in zip(vars(self).values(), vars(others).values(), strict=True)))
+
+
+class UnitSearch:
+    """The branch and bound of `unit_bound`, whose result may be asked for at any time."""
+
+    def __init__(self, obj: Objective, region: Box | Ball, stop: npt.NDArray[np.int32], *, ellipsoids: bool = True) -> None:
         self.began = monotonic()
         self.stop = stop
         self.obj = obj
@@ -203,20 +226,17 @@ class _Search:
         self.fit: AlikeFit | None = None
         self.joined = _JOINT_AFTER / _AGAIN
         self.joint_left: float | None = None
-        self.joint_due = joint_applies(obj, units)
+        self.joint_due = ellipsoids and joint_applies(obj, units)
         self.alike = alike(obj, units, region)
         count = len(self.roots.types)
-        self.cells = self.roots.cells.copy()
-        self.index = np.arange(count)
-        self.bounds, self.splits, self.models, self.directions = self._evaluate(self.cells, self.index, np.full(count, -np.inf))
-        self.open = np.ones(count, dtype=bool)
+        self.leaves = self._evaluated(self.roots.cells.copy(), np.arange(count), np.full(count, -np.inf))
         self.evaluated = count
         self.finished = False
 
-    def _evaluate(self, cells: FloatArray, index: IntArray, parents: FloatArray) -> CellBounds:
+    def _evaluated(self, cells: FloatArray, index: IntArray, parents: FloatArray) -> _Leaves:
         if self.rooms is not None:
-            return self.rooms.bound(cells, index, parents, self.stop, self.task)
-        return self.task.bound(cells, index, parents, self.stop)
+            return _Leaves(cells, index, *self.rooms.bound(cells, index, parents, self.stop, self.task))
+        return _Leaves(cells, index, *self.task.bound(cells, index, parents, self.stop))
 
     def _join(self, deadline: float) -> None:
         """Fit ellipsoids to what the other units add, and see where they serve."""
@@ -230,8 +250,7 @@ class _Search:
         def cancelled() -> bool:
             return bool(self.stop[0]) or monotonic() > end
 
-        worst = np.argsort(self.bounds, kind="stable")[:_JUDGES]
-        cells, index = self.cells[worst], self.index[worst]
+        worst = self.leaves.of(np.argsort(self.leaves.bounds, kind="stable")[:_JUDGES])
         sets: JointSets | AlikeSets | None = None if self.rooms is None else self.rooms.sets
         if self.alike:
             self.fit = AlikeFit(self.obj, self.units) if self.fit is None else self.fit
@@ -245,28 +264,30 @@ class _Search:
         if self.rooms is None or sets is not self.rooms.sets:
             net = self.obj.net
             self.rooms = Rooms(sets, self.units, self.roots, net.activations[0], net.betas[0], self.new_task)
-        self.rooms.choose(cells, index, self.stop, self.task)
+        self.rooms.choose(worst.cells, worst.index, self.stop, self.task)
 
-    def _worst(self, places: IntArray) -> Worst:
-        cells, index, size = self.cells[places], self.index[places], self.roots.inverse.size
+    def _worst(self, leaves: _Leaves) -> Worst:
+        cells, index, size = leaves.cells, leaves.index, self.roots.inverse.size
         rooms = rooms_left(cells, self.roots.centers[index], self.roots.inverse, self.roots.squared_radius)
-        lower = np.tril(self.directions[places])
+        lower = np.tril(leaves.directions)
         mixtures = lower + np.tril(lower, -1).transpose(0, 2, 1)
         return Worst(0.5 * (cells[:, 0, :size] + cells[:, 1, :size]), mixtures, rooms, self.evaluated)
 
-    def run(self, target: float, deadline: float, max_cells: int, witness: float | None, progress: Any) -> None:
-        checkpoint, reference = 50_000 + 4 * len(self.bounds), -math.inf
+    def run(self, witness: float | None, deadline: float, max_cells: int, progress: Progress | None, rtol: float = _RTOL) -> None:
+        """Cut the worst cells until the bound is within ``rtol`` of the witness's value, or there is no more time or gain."""
+        target = 0.0 if witness is None else min(witness - rtol * abs(witness), 0.0)
+        checkpoint, reference = 50_000 + 4 * len(self.leaves.bounds), -math.inf
         while True:
             lowest = self.psi_lower
             if progress is not None:
                 gap = math.nan if witness is None or witness == 0.0 else (witness - lowest) / abs(witness)
                 progress({"psi_lower": lowest, "gap": gap, "cells": float(self.evaluated)})
-            worthwhile = self.open & (self.bounds < target) & (self.splits >= 0)
+            bounds = self.leaves.bounds
             if lowest >= target:
                 self.finished = True
                 return
-            places = np.flatnonzero(worthwhile)
-            exhausted = not len(places) or lowest < self.bounds[places].min()
+            places = np.flatnonzero((bounds < target) & (self.leaves.splits >= 0))
+            exhausted = not len(places) or lowest < bounds[places].min()
             if exhausted or self.stop[0] or monotonic() >= deadline or self.evaluated >= max_cells:
                 return
             if self.evaluated >= checkpoint:
@@ -280,36 +301,28 @@ class _Search:
     def _cut(self, places: IntArray, max_cells: int) -> None:
         count = int(np.clip(_SHARE * len(places), _MIN_ROUND, _MAX_ROUND))
         count = max(1, min(count, len(places), (max_cells - self.evaluated + 1) // 2))
-        order = np.argsort(self.bounds[places], kind="stable")[:count]
-        chosen = places[order]
-        parts = np.repeat(self.cells[chosen], 2, axis=0)
-        rows, sides = np.arange(2 * count), np.repeat(self.splits[chosen], 2)
+        leaves = self.leaves
+        chosen = places[np.argsort(leaves.bounds[places], kind="stable")[:count]]
+        parts = np.repeat(leaves.cells[chosen], 2, axis=0)
+        rows, sides = np.arange(2 * count), np.repeat(leaves.splits[chosen], 2)
         middle = 0.5 * (parts[rows, 0, sides] + parts[rows, 1, sides])
         parts[rows[0::2], 1, sides[0::2]] = middle[0::2]
         parts[rows[1::2], 0, sides[1::2]] = middle[1::2]
-        index, parents = np.repeat(self.index[chosen], 2), np.repeat(self.bounds[chosen], 2)
-        bounds, splits, models, directions = self._evaluate(parts, index, parents)
+        found = self._evaluated(parts, np.repeat(leaves.index[chosen], 2), np.repeat(leaves.bounds[chosen], 2))
         self.evaluated += 2 * count
-        kept = np.ones(len(self.bounds), dtype=bool)
-        kept[chosen] = False
-        there = bounds < math.inf  # cells outside the ball
-        self.cells = np.concatenate([self.cells[kept], parts[there]])
-        self.index = np.concatenate([self.index[kept], index[there]])
-        self.bounds = np.concatenate([self.bounds[kept], bounds[there]])
-        self.splits = np.concatenate([self.splits[kept], splits[there]])
-        self.models = np.concatenate([self.models[kept], models[there]])
-        self.directions = np.concatenate([self.directions[kept], directions[there]])
-        self.open = np.ones(len(self.bounds), dtype=bool)
+        # Cells outside the ball have infinite bounds.
+        self.leaves = leaves.without(chosen).and_these(found.of(found.bounds < math.inf))
 
     @property
     def psi_lower(self) -> float:
         """The worst bound; zero is an eigenvalue of the residual part, so no more can be proved this way."""
-        return min(0.0, float(self.bounds.min(initial=0.0)))
+        return min(0.0, float(self.leaves.bounds.min(initial=0.0)))
 
     def result(self) -> UnitBound:
-        sets = None
+        """What is proved so far."""
+        sets, leaves = None, self.leaves
         if self.rooms is not None:
-            used = self.rooms.used(self.cells, self.index)
+            used = self.rooms.used(leaves.cells, leaves.index)
             sets = self.rooms.sets.those(used) if used.any() else None
-        cover = UnitCover(self.cells, self.index, self.bounds, self.models, self.directions, self.roots, sets)
+        cover = UnitCover(leaves.cells, leaves.index, leaves.bounds, leaves.models, leaves.directions, self.roots, sets)
         return UnitBound(self.psi_lower, self.evaluated, self.finished, monotonic() - self.began, cover)

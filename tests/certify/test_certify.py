@@ -344,3 +344,30 @@ def test_bad_arguments(small: ph.Objective, change: dict[str, Any], error: type[
     arguments: dict[str, Any] = {"obj": small, "region": ph.Box(-1, 1), "method": "auto", **change}
     with pytest.raises(error, match=text):
         certify(**arguments)
+
+
+def test_ctrl_c_returns_what_is_proved() -> None:
+    rng = np.random.default_rng(20263001)
+    obj = ph.Objective(ph.MLP([2, 3, 1]), ph.Dataset(rng.standard_normal((6, 2)), rng.standard_normal(6)))
+    told: list[dict[str, object]] = []
+
+    def stopping(state: dict[str, object]) -> None:
+        told.append(state)
+        if len(told) == 4:
+            raise KeyboardInterrupt
+
+    c = certify(obj, ph.Box(-0.5, 0.5), progress=stopping)
+    assert len(told) == 4 and "interrupted" in c.statement
+    assert {"moment", "blocks", "units"} <= c.table.keys()
+    assert c.table["units"].psi_lower == told[-1]["psi_lower"] <= c.psi_lower == c.table[c.method].psi_lower
+    assert c.verify()
+    assert "interrupted" not in certify(obj, ph.Box(-0.5, 0.5)).statement
+
+
+def test_ctrl_c_before_the_first_bound_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopping(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pyhess.certify.portfolio.moment_bound", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        certify(ph.Objective(ph.MLP([2, 3, 1]), ph.Dataset(np.eye(2), np.ones(2))), ph.Box(-0.5, 0.5))

@@ -187,7 +187,7 @@ def test_what_the_others_add_lies_in_both_models(activation: str) -> None:
 def test_the_model_of_a_range_serves_no_other_rooms(activation: str) -> None:
     rng = np.random.default_rng(461)
     obj, ball, sets = found(activation)
-    search = units._Search(obj, ball, np.zeros(1, dtype=np.int32))
+    search = units.UnitSearch(obj, ball, np.zeros(1, dtype=np.int32))
     rooms = Rooms(sets, search.units, search.roots, obj.net.activations[0], obj.net.betas[0], search.new_task)
     count, kept = len(sets.rooms), 2
     size = obj.net.widths[0] + int(obj.net.bias) + 1

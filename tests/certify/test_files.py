@@ -198,3 +198,11 @@ def test_threshold_writes_what_verify_reads(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.exit_code == 0 and "certificate written to" in result.stderr, result.output
     assert run("verify", str(path), "--time-limit", str(AMPLE)).exit_code == 0
+
+
+def test_a_certificate_that_claims_nothing_is_not_verified(tmp_path: Path) -> None:
+    obj = ph.Objective(ph.MLP([2, 3, 1]), ph.Dataset(np.eye(2), np.ones(2)))
+    stopped = certify(obj, ph.Box(-0.5, 0.5), cancel=np.ones(1, dtype=np.int32))
+    assert stopped.psi_lower == -np.inf
+    found = verify_file(stopped.save(tmp_path / "c.npz"))
+    assert found.verdict == "incomplete" and "nothing to prove" in found.checks[-1].detail

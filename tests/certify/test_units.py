@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from time import monotonic
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import pyhess as ph
-from pyhess.certify.units import unit_bound, unit_bound_applies
+from pyhess.certify.units import UnitSearch, unit_bound, unit_bound_applies
 
 from .conftest import random_objective, random_region
 
@@ -160,3 +161,25 @@ def test_where_it_does_not_apply() -> None:
         obj = ph.Objective(net, data)
         assert not unit_bound_applies(obj, ph.Box(-1.0, 1.0).bind(obj))
         assert unit_bound(obj, ph.Box(-1.0, 1.0).bind(obj)) is None
+
+
+def test_an_interrupt_keeps_the_cells_cut_so_far() -> None:
+    """Wherever it comes; one within a round leaves the cover as it was before."""
+    obj = small()
+    region = ph.Box(-0.5, 0.5).bind(obj)
+    search = UnitSearch(obj, region, np.zeros(1, dtype=np.int32))
+    search.run(None, math.inf, 500, None)
+    before, bound = search.result(), search.task.bound
+
+    class Broken:
+        def bound(self, *arguments: Any) -> Any:
+            raise KeyboardInterrupt
+
+    search.task = Broken()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        search.run(None, math.inf, 2000, None)
+    after = search.result()
+    assert after.psi_lower == before.psi_lower and (after.cover.bounds == before.cover.bounds).all()
+    search.task.bound = bound  # type: ignore[method-assign]
+    search.run(None, math.inf, 2000, None)
+    assert search.result().psi_lower > before.psi_lower
