@@ -24,8 +24,9 @@ from .unit_models import Units
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Ranges of the room: squares of their ends, as shares of the ball's, and the share of an end's square that is added, g.
-_ENDS, FLOOR = (1.0, 0.7, 0.45, 0.25, 0.1), 0.01
+#: Ranges of the room: squares of their ends, as shares of the ball's, and the share of an end's square that is added, g. Where the
+#: first ones cannot be proved the others are hardly ever.
+_ENDS, FLOOR, _TRIED = (1.0, 0.7, 0.45, 0.25, 0.1), 0.01, 2
 #: Largest problems that it is tried for: inputs with the constant one, data, units.
 _MAX_DIM, _MAX_DATA, _MAX_UNITS = 4, 48, 12
 #: Changes drawn per unit, steps of the fit, and the axes' least ratio.
@@ -49,9 +50,9 @@ def find_joint(obj: Objective, units: Units, cancelled: Callable[[], bool]) -> J
     """The sets that could be found and proved, from the largest room on, until ``cancelled`` says to end."""
     fit = _Fit(obj, units)
     rooms, floors, matrices, scales = [], [], [], []
-    for share in _ENDS:
+    for tried, share in enumerate(_ENDS):
         room = units.room * float(np.sqrt(share))
-        if cancelled():
+        if cancelled() or (tried >= _TRIED and not rooms):
             break
         found = fit.at(room, cancelled)
         if found is not None:

@@ -329,3 +329,16 @@ def test_ellipsoids_pay(monkeypatch: pytest.MonkeyPatch) -> None:
         assert bound is not None
         bounds.append(bound.psi_lower)
     assert bounds[1] > 0.95 * bounds[0] > bounds[0]
+
+
+def test_ranges_are_given_up_where_the_largest_have_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    obj, ball, sets = found("tanh")
+    assert len(sets.rooms) > 2
+    rooms: list[float] = []
+
+    def unproved(change: Any, matrix: Any, room: float, *others: Any) -> None:
+        rooms.append(room)
+
+    monkeypatch.setattr("pyhess.certify.unit_joint.enlarged", unproved)
+    assert not len(find_joint(obj, describe(obj, ball), lambda: False).rooms)
+    assert len(rooms) == 2 and rooms[1] < rooms[0]
