@@ -151,6 +151,33 @@ def test_forms_that_are_next_to_nothing_along_the_axis() -> None:
     assert (largest > np.array([0.5, 0.5, 0.003])).all(), largest
 
 
+def test_rounding_of_sums_counts_along_the_axis_too() -> None:
+    rng = np.random.default_rng(2213)
+    axis = unit(np.ones(3))
+    changes = Changes(wide(1.0), wide(1e-25), axis)
+    at, x = triples(3), Fraction(float(axis[0]))
+    largest = np.zeros(2)
+    for _ in range(10):
+        w = np.array([1.0, 2.0, -3.0]) * rng.integers(1, 4)
+        # Three functions, and all that they are made of has a factor w . delta, which is zero along the axis.
+        a, b, c = rng.integers(-99, 99, (3, 1, 1, 3)) / 128.0
+        numbers = np.zeros((1, 1, 3)), a[..., None] * w, b[..., None, None] * np.outer(w, w)
+        cubes = np.moveaxis(c[..., None] * _packed(_product(w, w, w)), -1, 0)
+        p = Poly(*(wide(part) for part in numbers), cubes, wide(np.zeros((1, 1, 3))), changes)
+        q = Poly(wide(rng.standard_normal((1, 1, 3))), *(wide(part) for part in numbers[1:]), cubes, p.rest, changes)
+        summed, squares = Form.zero(3, 10), Form.zero(3, 10)
+        summed.add(slice(3), q, q, 2, 1.0)
+        squares.add_squares(p, wide(rng.uniform(0.5, 1.0, (1, 1))))
+        for place, form in enumerate((summed, squares)):
+            form.close(1, changes.reach)
+            for row, column in np.ndindex(3, 3):
+                entries = [Fraction(float(t)) * int(n) for t, n in zip(form.third[:, row, column], at.copies, strict=True)]
+                off, rest = abs(sum(entries)) * x**3, _exact(form.rest[row, column])
+                assert off <= rest, place
+                largest[place] = max(largest[place], float(off / rest))
+    assert (largest > 1e-5).all(), largest
+
+
 def _several(rng: np.random.Generator, changes: Changes) -> Poly:
     """Two functions of three parameters, with no rest."""
     second, cubes = rng.standard_normal((1, 2, 3, 3)), rng.standard_normal((10, 1, 2))
