@@ -21,7 +21,7 @@ _PER_MOMENT, _PER_DENSE, _PER_UNIT, _PER_BOX = 3e-8, 1.2e-9, 2.7e-9, 4e-8
 #: The same of third derivatives.
 _PER_THIRD = 2.5e-9
 #: The same of a Taylor polynomial, and of the steps towards its multipliers.
-_PER_TAYLOR, _PER_STEP = 3e-10, 2e-11
+_PER_TAYLOR, _PER_STEP = 1.3e-10, 2.5e-11
 #: The same of a unit's blocks, and seconds of the eigenvalues of all of one unit's matrices.
 _PER_BLOCK, _BLOCK_CALLS = 1.3e-9, 3.6e-3
 #: The same of the parts of a ball, or boxes, with a moment bound.

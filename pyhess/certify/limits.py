@@ -18,7 +18,7 @@ from .third import enclosure_work
 _PER_MULTIPLICATION, _PER_CUBE = 4e-10, 4e-10
 #: The same of what comes before the first bound of a method for small balls: per multiplication of the Taylor polynomial, of the
 #: product of its third-order terms with themselves, and of the third derivatives.
-_PER_TAYLOR, _PER_GRAM, _PER_THIRD = 1.5e-10, 1e-11, 1.2e-9
+_PER_TAYLOR, _PER_GRAM, _PER_THIRD = 6e-11, 1e-11, 1.2e-9
 #: What a flag is raised to when time is up; others raise it to one.
 _EXPIRED = 2
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve, eigvalsh
+from scipy.linalg import cho_factor, cho_solve, eigh
+from scipy.linalg.lapack import dpotrf, dpotrs
 
 from ..model import MLP
 from ..objective import Objective
@@ -26,18 +27,21 @@ from .intervals import UNIT, gamma
 from .smoothed import least_smoothed
 from .spectral import negative_slacks
 from .taylor_hessian import taylor_hessian, taylor_work
-from .taylor_lifted import Lifted, State
+from .taylor_lifted import Lifted, State, extreme
 from .taylor_multipliers import TaylorMultipliers
 
 FloatArray = npt.NDArray[np.float64]
 
 #: Most parameters (the form has P + P² unknowns), and most multiplications for the polynomial.
 _MAX_PARAMS, _MAX_WORK = 40, 2e11
-#: Smoothing of the smallest eigenvalue, relative to it; and multiplications for all steps of one round, and steps at most.
-_SMOOTHING, _STEP_WORK, _STEPS = (0.05, 0.01), 3e10, 50
+#: Steps at most of the first rounds, the last of them for all others, with the smoothing of the smallest eigenvalue, relative to
+#: it; and multiplications for all steps of one round. Short rounds, as what changes between them counts for more.
+_STEPS, _STEP_WORK = ((15, 0.05), (20, 0.02), (25, 0.01), (30, 0.005)), 3e10
 #: Rounds, in which eta, tau and the floor change; the least weight that is tried at first, relative to the largest, and the range
 #: of logarithms.
 _ROUNDS, _FLOOR, _LOGARITHMS = 10, 0.3, 20.0
+#: The floor is larger than eigenvalues demand, as these are not exact.
+_SURPLUS = 1.0002
 #: Part of Lam that may be its floor in the next round.
 _CROWDED = 0.97
 #: Bounds that are so many times worse than a known one do not become better.
@@ -57,9 +61,10 @@ def taylor_knows(net: MLP, num_samples: int) -> bool:
     return net.num_params <= _MAX_PARAMS and taylor_work(net, num_samples) <= _MAX_WORK and net.is_smooth
 
 
-def _steps(size: int) -> int:
-    """Steps of the quasi-Newton method with one smoothing."""
-    return int(np.clip(_STEP_WORK / _one_step(size), 10, _STEPS))
+def _steps(size: int, turn: int) -> tuple[int, float]:
+    """Steps of the quasi-Newton method in a round, and the smoothing."""
+    most, smoothing = _STEPS[min(turn, len(_STEPS) - 1)]
+    return min(most, max(10, int(_STEP_WORK / _one_step(size)))), smoothing
 
 
 def _one_step(size: int) -> float:
@@ -69,7 +74,7 @@ def _one_step(size: int) -> float:
 
 def step_work(net: MLP) -> float:
     """Multiplications of all steps, roughly."""
-    return len(_SMOOTHING) * _ROUNDS * _steps(net.num_params) * _one_step(net.num_params)
+    return sum(_steps(net.num_params, turn)[0] for turn in range(_ROUNDS)) * _one_step(net.num_params)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +136,7 @@ def _bound_with(
             state = _renewed(lifted, state, cancelled)
         if cancelled[0]:
             break
-        state = _maximised(lifted, state, cancelled)
+        state = _maximised(lifted, state, turn, cancelled)
         value, multipliers = _proved(lifted, state, kept)
         idle = 0 if value > best.psi_lower + _WORTHWHILE * abs(value) else idle + 1
         if value > best.psi_lower:
@@ -169,27 +174,33 @@ def _promising(lifted: Lifted, known: float) -> State | None:
             tail = lifted.tail(state)
             if not np.isfinite(tail).all():
                 return None
-            lowest = float(eigvalsh(tail, subset_by_index=[0, 0])[0])
-            return replace(state, floor=max(0.0, -lowest * (1.0 + 1e-9)) * np.eye(size))
+            return replace(state, floor=max(0.0, -extreme(tail, "SA") * _SURPLUS) * np.eye(size))
         state = replace(state, weights=_weights(vectors[:, 0]))
     return None
 
 
 def _renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> State:
-    """The same Lam and A with the best eta of those tried until it was cancelled, a better tau, and a floor of Lam's shape."""
+    """The same Lam and A with the best eta of those that may be, a better tau, and a floor of Lam's shape."""
     lam = state.lam
-    best, schur = -np.inf, None
-    for share in _SHARES:
-        if cancelled[0]:
-            return state
-        trial = replace(state, share=share)
-        found = _schur(lifted, trial, lam)
-        value = -np.inf if found is None else float(np.linalg.eigvalsh(found)[0])
-        if value > best:
-            best, chosen, schur = value, trial, found
+
+    def tried(place: int) -> tuple[float, FloatArray | None]:
+        schur = _schur(lifted, replace(state, share=_SHARES[place]), lam)
+        return (-np.inf, None) if schur is None else (float(np.linalg.eigvalsh(schur)[0]), schur)
+
+    # The bound is concave in eta; where the tail is not positive definite a smaller one may help.
+    place = _SHARES.index(state.share)
+    best, schur = tried(place)
+    for step in (-1, 1):
+        while 0 <= place + step < len(_SHARES):
+            if cancelled[0]:
+                return state
+            value, other = tried(place + step)
+            if best > -np.inf and value <= best:
+                break
+            best, schur, place = value, other, place + step
+    state = replace(state, share=_SHARES[place])
     if schur is None:
-        return replace(state, share=_SHARES[0])
-    state = chosen
+        return state
     moved = _solved(lifted, state, lam) @ np.linalg.eigh(schur)[1][:, 0]
     turning = float(moved @ lifted.gram @ moved)
     # The least multiple of Lam that will do, and what Lam has beyond.
@@ -202,8 +213,7 @@ def _renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> 
         trial = replace(state, tau=state.tau * (ideal / state.tau) ** power)
         tail = lifted.tail(trial).reshape((lifted.size,) * 4)
         scaled = np.einsum("kalb,ac,bd->kcld", tail, inverse, inverse, optimize=True).reshape(lifted.size**2, -1)
-        lowest = float(eigvalsh(0.5 * (scaled + scaled.T), subset_by_index=[0, 0])[0])
-        part = max(0.0, -lowest * (1.0 + 1e-9))
+        part = max(0.0, -extreme(0.5 * (scaled + scaled.T), "SA") * _SURPLUS)
         if part < _CROWDED:
             break
     return replace(trial, floor=part * shaped, factor=np.sqrt(max(1e-3, 1.0 - part)) * root)
@@ -228,7 +238,7 @@ def _schur(lifted: Lifted, state: State, lam: FloatArray) -> FloatArray | None:
     return 0.5 * (schur + schur.T) if np.isfinite(schur).all() else None
 
 
-def _maximised(lifted: Lifted, start: State, cancelled: npt.NDArray[np.int32]) -> State:
+def _maximised(lifted: Lifted, start: State, turn: int, cancelled: npt.NDArray[np.int32]) -> State:
     """A choice near the best, or as far as that got until it was cancelled."""
     size, ball = lifted.size, lifted.ball
     rest, half = lifted.rest(start.share), lifted.half(start.share)
@@ -237,28 +247,34 @@ def _maximised(lifted: Lifted, start: State, cancelled: npt.NDArray[np.int32]) -
     unit = float(np.sqrt((start.factor**2).mean() * size))
     least = 1e-9 * unit**2
     fixed[np.diag_indices(size * size)] += least
-    steps = _steps(size)
+    steps, smoothing = _steps(size, turn)
+    places, (low, high) = np.arange(size), np.triu_indices(size, 1)
+    scale = np.sqrt(2.0) * unit**2 / ball  # as of two independent halves
+    work = np.empty_like(fixed)
 
     def split(z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        factor, turned, logarithms = np.split(z, [size * size, size * size + size**3])
-        turned = turned.reshape(size, size, size)
+        factor, above, logarithms = np.split(z, [size * size, -size])
+        turned = np.zeros((size, size, size))
+        turned[:, low, high] = scale * above.reshape(size, -1)
         weights = np.exp(np.clip(logarithms - logarithms.max(), -_LOGARITHMS, 0.0))
-        return unit * factor.reshape(size, size), unit**2 / ball * (turned - turned.transpose(0, 2, 1)), weights
+        return unit * factor.reshape(size, size), turned - turned.transpose(0, 2, 1), weights
 
     def value(z: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
         factor, turned, weights = split(z)
         lam = factor @ factor.T
         shares = rest * (weights[None, :] / weights[:, None])
         change = shares.sum(axis=1)
-        tail = fixed.reshape((size,) * 4).copy()
-        places = np.arange(size)
-        tail[places, :, places, :] += lam
+        np.copyto(work, fixed)
+        work.reshape((size,) * 4)[places, :, places, :] += lam
         halves = (half + ball * turned).reshape(size * size, size)
+        root, failed = dpotrf(work.T, lower=1, clean=0, overwrite_a=1)
+        if failed:
+            return np.inf, np.zeros_like(z)
+        solved = dpotrs(root, halves, lower=1)[0]
+        total = base - np.diag(change) - lam - halves.T @ solved
         try:
-            solved = cho_solve(cho_factor(tail.reshape(size * size, -1), lower=True, overwrite_a=True), halves)
-            total = base - np.diag(change) - lam - halves.T @ solved
-            values, vectors = np.linalg.eigh(0.5 * (total + total.T))
-        except (np.linalg.LinAlgError, ValueError):
+            values, vectors = eigh(0.5 * (total + total.T))
+        except (np.linalg.LinAlgError, ValueError):  # no convergence, or not finite
             return np.inf, np.zeros_like(z)
         weight = np.exp((values[0] - values) / smoothing)
         density = (vectors * (weight / weight.sum())) @ vectors.T
@@ -268,15 +284,13 @@ def _maximised(lifted: Lifted, start: State, cancelled: npt.NDArray[np.int32]) -
         at = np.diag(density)
         gradient = np.concatenate([
             unit * ((into_lam + into_lam.T) @ factor).ravel(),
-            2.0 * unit**2 * (moved - moved.transpose(0, 2, 1)).ravel(),
+            2.0 * ball * scale * (moved[:, low, high] - moved[:, high, low]).ravel(),
             at @ shares - at * change,
         ])  # fmt: skip
         return float(smoothing * np.log(weight.sum()) - values[0]), gradient
 
-    start_z = np.concatenate(
-        [(start.factor / unit).ravel(), (0.5 * ball / unit**2 * start.turned).ravel(), np.log(start.weights)]
-    )
-    z = least_smoothed(value, start_z, _SMOOTHING, steps, cancelled)
+    start_z = np.concatenate([(start.factor / unit).ravel(), (start.turned[:, low, high] / scale).ravel(), np.log(start.weights)])
+    z = least_smoothed(value, start_z, (smoothing,), steps, cancelled)
     factor, turned, weights = split(z)
     return replace(start, factor=factor, turned=turned, weights=weights)
 

@@ -6,138 +6,136 @@ keeps the sum; z3 = (delta_l delta_l v_b, sqrt(2) delta_l delta_m v_b for l < m)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.blas import dgemm
 
+from .._jit import serial
 from .taylor_forms import Forms
 from .taylor_triples import triples
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Numbers of the factors at once.
-_CHUNK = 2**22
-
-
-class Term(Protocol):
-    """Products of forms whose cubic terms are wanted, as sums of products of factors."""
-
-    #: Numbers of the factors for one k, l, m.
-    each: int
-
-    def add(self, part: slice, into: FloatArray) -> None:
-        """Add six times T_klmab for some k <= l <= m, (c, a, b), but for averaging over a and b."""
-
-
-class Gram:
-    """The sum over the first axis of p_a q_b, for forms (n, P)."""
-
-    def __init__(self, p: Forms, q: Forms) -> None:
-        self.p, self.q = _Factors(p), _Factors(q)
-        self.each = 8 * (self.p.size + self.q.size)
-
-    def add(self, part: slice, into: FloatArray) -> None:
-        """p0 q3 + p3 q0 and all ways to share out k, l and m between p1 and q2 or p2 and q1."""
-        pairs = zip(self.p.orders(part), self.q.opposite(part), strict=True)
-        kept = [(left, right) for left, right in pairs if left is not None and right is not None]
-        if kept:
-            left, right = (np.concatenate(side, axis=1) for side in zip(*kept, strict=True))
-            into += np.matmul(left.swapaxes(1, 2), right)
-
-
-class Squares:
-    """The sum over the first axis of 2 (d1 . v)(d2 . v), with weights that are part of ``first`` (n, P, P)."""
-
-    def __init__(self, first: FloatArray, second: FloatArray) -> None:
-        self._first = np.ascontiguousarray(first.transpose(2, 0, 1))
-        self._second = np.ascontiguousarray(second.transpose(2, 3, 0, 1))
-        self.each = 6 * self._first[0].size
-
-    def add(self, part: slice, into: FloatArray) -> None:
-        """All ways to share out k, l and m."""
-        at, first, second = triples(len(self._first)), self._first, self._second
-        k, l, m = at.k[part], at.l[part], at.m[part]  # noqa: E741 - as in the formulas
-        left = np.concatenate((first[k], first[l], first[m]), axis=1)
-        right = np.concatenate((second[l, m], second[k, m], second[k, l]), axis=1)
-        into += 2.0 * np.matmul(left.swapaxes(1, 2), right)
-
-
-class Mixed:
-    """Twice the sum over the data of p_j q_ib in the row of W_ji, for forms p (n, J) and q (n, I, P)."""
-
-    def __init__(self, p: Forms, q: Forms, rows: slice) -> None:
-        n, fan_in, size = q.value.shape
-        flat = Forms(tuple(x.reshape(n, fan_in * size, *x.shape[3:]) for x in q.coefficients), q.rest.reshape(n, -1), q.ball)
-        self._gram, self._rows = Gram(p, flat), rows
-        self._shape = (p.value.shape[1] * fan_in, size)
-        self.each = self._gram.each + self._shape[0] * size
-
-    def add(self, part: slice, into: FloatArray) -> None:
-        """The same as for `Gram`, in the rows."""
-        units = self._gram.p.shape[1]
-        found = np.zeros((len(into), units, self._gram.q.shape[1]))
-        self._gram.add(part, found)
-        into[:, self._rows] += 2.0 * found.reshape(len(into), *self._shape)
-
-
-class _Factors:
-    """The coefficients of forms (n, A), with the orders' axes first."""
-
-    def __init__(self, p: Forms) -> None:
-        self.value = p.value
-        self.first = np.ascontiguousarray(np.moveaxis(p.first, -1, 0))
-        self.second = np.ascontiguousarray(np.moveaxis(p.second, (-2, -1), (0, 1)))
-        self.third = p.third  # (n, A, C): its parts are turned one by one
-        self.size = p.value.size
-        self.shape = p.value.shape
-        self._there = [bool(x.any()) for x in (p.value, p.first, p.second, p.third)]
-
-    def _of(self, order: int, part: slice) -> Iterator[FloatArray | None]:
-        at = triples(len(self.first))
-        k, l, m = at.k[part], at.l[part], at.m[part]  # noqa: E741 - as in the formulas
-        if not self._there[order]:
-            yield from (None,) * (1 if order in (0, 3) else 3)
-        elif order == 0:
-            yield np.broadcast_to(self.value, (len(k), *self.shape))
-        elif order == 1:
-            yield from (self.first[k], self.first[l], self.first[m])
-        elif order == 2:
-            yield from (self.second[l, m], self.second[k, m], self.second[k, l])
-        else:
-            yield np.ascontiguousarray(np.moveaxis(self.third[..., part], -1, 0))
-
-    def orders(self, part: slice) -> list[FloatArray | None]:
-        """Orders 0, 1 (of k, l, m), 2 (of the two others) and 3, each (c, n, A); None where all are zero."""
-        return [x for order in range(4) for x in self._of(order, part)]
-
-    def opposite(self, part: slice) -> list[FloatArray | None]:
-        """What each of another form's has to be multiplied by."""
-        return [x for order in (3, 2, 1, 0) for x in self._of(order, part)]
+#: Numbers of factors that are kept, so that they are multiplied together.
+_KEPT = 2**23
 
 
 class CubicForm:
-    """T for k <= l <= m, (C, P, P), before the averaging over a and b."""
+    """Sums of products of forms, six times T but for averaging: the places of a and b may be exchanged.
+
+    ``_whole`` (P, P, C), at a, b and k <= l <= m, is what has k, l and m in one factor. ``_shared`` (P, P, P, Q), at a, k, b and
+    l <= m, is to be added for all three ways to take one index as k: what has one in the factor of a and two in that of b.
+    """
 
     def __init__(self, size: int) -> None:
-        self._total = np.zeros((len(triples(size)), size, size))
+        self._low, self._high = np.triu_indices(size)
+        self._whole = np.zeros((size, size, len(triples(size))))
+        self._shared = np.zeros((size, size, size, self._low.size))
+        #: Factors of parts of ``_shared``, by where those begin and what the left ones hold.
+        self._kept: dict[tuple[int, ...], tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]] = {}
+        self._numbers = 0
 
-    def add(self, terms: list[Term]) -> None:
-        """Add the third-order terms of some products."""
-        for term in terms:
-            step = max(1, _CHUNK // (term.each + self._total[0].size))
-            for begin in range(0, len(self._total), step):
-                part = slice(begin, begin + step)
-                term.add(part, self._total[part])
+    def add_gram(self, p: Forms, q: Forms) -> None:
+        """The sum over the first axis of p_a q_b, for forms (n, P)."""
+        _add_product(p.value, q.third, self._whole)
+        _add_product(q.value, p.third, self._whole)
+        self._keep(p.first, self._pairs(q), self._shared)
+        self._keep(q.first, self._pairs(p), self._shared)
+
+    def add_squares(self, first: FloatArray, second: FloatArray) -> None:
+        """The sum over the first axis of 2 (d1 . v)(d2 . v), with weights that are part of ``first`` (n, P, P)."""
+        self._keep(2.0 * first, second[..., self._low, self._high], self._shared)
+
+    def add_mixed(self, p: Forms, q: Forms, rows: slice) -> None:
+        """Twice the sum over the data of p_j q_ib in the row of W_ji, for forms p (n, J) and q (n, I, P)."""
+        units, fan_in = p.value.shape[1], q.value.shape[1]
+        whole = self._whole[rows].reshape(units, fan_in, *self._whole.shape[1:])
+        shared = self._shared[rows].reshape(units, fan_in, *self._shared.shape[1:])
+        p1, p2, q2 = 2.0 * p.first, 2.0 * self._pairs(p), self._pairs(q)
+        q1 = q.first.swapaxes(2, 3)
+        _add_product(2.0 * p.value, q.third, whole)
+        for j in range(units):
+            _add_product(2.0 * q.value, p.third[:, j], whole[j])
+            self._keep(q1, p2[:, j], shared[j])
+            for i in range(fan_in):
+                self._keep(p1[:, j], q2[:, i], shared[j, i])
+
+    def _pairs(self, q: Forms) -> FloatArray:
+        """Second derivatives for l <= m."""
+        return q.second[..., self._low, self._high]
+
+    def _keep(self, left: FloatArray, right: FloatArray, total: FloatArray) -> None:
+        """Add their product to a part of ``_shared``, later: it is large, and few rows would take as long as many."""
+        if left.any() and right.any():
+            key = (total.ctypes.data, *left.shape[1:])
+            self._kept.setdefault(key, (total, []))[1].append((left, right))
+            self._numbers += left.size + right.size
+        if self._numbers > _KEPT:
+            self._multiply()
+
+    def _multiply(self) -> None:
+        for total, pairs in self._kept.values():
+            left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
+            _add_product(left, right, total)
+        self._kept, self._numbers = {}, 0
 
     def matrix(self) -> FloatArray:
-        """M (P², P P (P + 1) / 2), with the index (k, a) of delta x v first."""
-        size = self._total.shape[1]
-        even = self._total + self._total.swapaxes(1, 2)
-        low, high = np.triu_indices(size)
-        scale = np.where(low == high, 1.0, np.sqrt(2.0)) / 12.0
-        found = np.empty((size, size, size, low.size))
-        for k, place in enumerate(triples(size).place):
-            np.multiply(even[place[low, high]].transpose(1, 2, 0), scale, out=found[k])
-        return found.reshape(size * size, -1)
+        """M (P², P P (P + 1) / 2), with the index (k, a) of delta x v first. The sums are lost."""
+        size = len(self._whole)
+        self._multiply()
+        _share_out(self._shared, self._whole)
+        _symmetrise(self._whole)
+        _spread(self._whole, triples(size).place, np.where(self._low == self._high, 1.0, np.sqrt(2.0)) / 12.0, self._shared)
+        return self._shared.reshape(size * size, -1)
+
+
+def _add_product(left: FloatArray, right: FloatArray, total: FloatArray) -> None:
+    """Add sum_n left_n right_n to a contiguous array, for left (n, …) and right (n, …)."""
+    if left.any() and right.any():
+        rows, columns = left.reshape(len(left), -1), right.reshape(len(right), -1)
+        into = total.reshape(rows.shape[1], columns.shape[1])
+        dgemm(1.0, columns.T, rows.T, beta=1.0, c=into.T, trans_b=True, overwrite_c=True)
+
+
+@serial
+def _share_out(shared: Any, total: Any) -> None:
+    """Add what has k, l or m apart from the two others."""
+    size = shared.shape[0]
+    for a in range(size):
+        for b in range(size):
+            out, c = total[a, b], 0
+            for k in range(size):
+                of_k = k * size - k * (k + 1) // 2  # (k, m) has the place of_k + m among the pairs
+                for l in range(k, size):  # noqa: E741 - as in the formulas
+                    of_l = l * size - l * (l + 1) // 2
+                    for m in range(l, size):
+                        out[c] += shared[a, k, b, of_l + m] + shared[a, l, b, of_k + m] + shared[a, m, b, of_k + l]
+                        c += 1
+
+
+@serial
+def _symmetrise(total: Any) -> None:
+    """Add what has a and b exchanged."""
+    size, count = total.shape[0], total.shape[2]
+    for a in range(size):
+        for b in range(a + 1):
+            for c in range(count):
+                both = total[a, b, c] + total[b, a, c]
+                total[a, b, c] = both
+                total[b, a, c] = both
+
+
+@serial
+def _spread(total: Any, place: Any, scale: Any, out: Any) -> None:
+    """All k and l <= m from those with k <= l <= m."""
+    size = total.shape[0]
+    for k in range(size):
+        for a in range(size):
+            for b in range(size):
+                at = 0
+                for l in range(size):  # noqa: E741 - as in the formulas
+                    for m in range(l, size):
+                        out[k, a, b, at] = total[a, b, place[k, l, m]] * scale[at]
+                        at += 1

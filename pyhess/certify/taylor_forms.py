@@ -9,6 +9,7 @@ with symmetric tensors q_k. The rest takes all terms of higher orders, bounded b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from ..model import MLP
 from .intervals import ROOT_TINY, TINY, Interval, down, gamma, up
 from .taylor_nodes import cubic_polynomial
-from .taylor_triples import add_spread, add_with, triples
+from .taylor_triples import add_with, lengths, products, triples
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -70,7 +71,7 @@ class Forms:
     def terms(self) -> list[FloatArray]:
         """Largest absolute values of the terms of every order, at least."""
         curved = 0.5 * self.ball**2 * _spectral(self.second)
-        cubic = self.ball**3 / 6.0 * _length(self.third * triples(self.first.shape[-1]).roots, 1)
+        cubic = self.ball**3 / 6.0 * lengths(self.third, triples(self.first.shape[-1]).roots)
         return [np.abs(self.value), self.ball * _length(self.first, 1), curved, cubic]
 
     @cached_property
@@ -169,13 +170,7 @@ def _total(sizes: list[FloatArray]) -> FloatArray:
 
 def _product(p: tuple[FloatArray, ...], q: tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
     """The product's coefficients."""
-    found = [p[0] * q[0], *(times(p[0], y) + times(q[0], x) for x, y in zip(p[1:], q[1:], strict=True))]
-    outer = p[1][..., :, None] * q[1][..., None, :]
-    found[2] += outer
-    found[2] += np.swapaxes(outer, -1, -2)
-    add_spread(p[1], q[2], found[3])
-    add_spread(q[1], p[2], found[3])
-    return tuple(found)
+    return p[0] * q[0], times(p[0], q[1]) + times(q[0], p[1]), *products(p, q)
 
 
 def _graded_product(p: list[FloatArray], q: list[FloatArray]) -> list[FloatArray]:
@@ -191,8 +186,8 @@ def _graded_product(p: list[FloatArray], q: list[FloatArray]) -> list[FloatArray
 
 def _length(x: FloatArray, axes: int) -> FloatArray:
     """Euclidean lengths over the last axes, rounded up."""
-    flat = x.reshape(*x.shape[: x.ndim - axes], -1)
-    count = flat.shape[-1]
+    count = math.prod(x.shape[x.ndim - axes :])
+    flat = x.reshape(*x.shape[: x.ndim - axes], count)
     found: FloatArray = np.sqrt(np.einsum("...k,...k->...", flat, flat)) * (1.0 + gamma(count + 16)) + count * ROOT_TINY
     return found
 
@@ -201,12 +196,12 @@ def _spectral(q: FloatArray) -> FloatArray:
     """Spectral norms of the matrices (…, P, P), rounded up: |Q|⁴ = |(Q'Q)²| is at most the Frobenius norm of that."""
     size = q.shape[-1]
     plain = _length(q, 2)
-    scale = np.where((plain > 0.0) & np.isfinite(plain), plain, 1.0)
-    unit = q / scale[..., None, None]  # of length at most one, so all products are at most one
-    gram = np.matmul(np.swapaxes(unit, -1, -2), unit)
-    rounding = gamma(4 * size + 32)
-    fourth = _length(np.matmul(gram, gram), 2) + rounding
-    found: FloatArray = np.minimum(plain, scale * np.sqrt(np.sqrt(fourth)) * (1.0 + gamma(16)))
+    usual = (plain > 2.0 * size**2 * ROOT_TINY) & np.isfinite(plain)  # many are zero
+    scale, found = plain[usual], plain.copy()
+    unit = q[usual] / scale[:, None, None]  # of length at most one, so all products are at most one
+    gram = np.matmul(unit.swapaxes(-1, -2), unit)
+    fourth = _length(np.matmul(gram, gram), 2) + gamma(4 * size + 32)
+    found[usual] = np.minimum(scale, scale * np.sqrt(np.sqrt(fourth)) * (1.0 + gamma(16)))
     return found
 
 
@@ -278,22 +273,26 @@ class Layers:
         return Forms(tuple(found), self._rounded(rest, sizes, units), self.ball)
 
     def own(self, layer: int, jacobian: Forms, entering: Forms) -> Forms:
-        """ds/dtheta (n, out, P) with what the layer's own weights and biases have: the activations, and ones."""
+        """ds/dtheta (n, out, P) with what the layer's own weights and biases have: the activations, and ones.
+
+        The numbers of ``jacobian`` are changed in place.
+        """
         _, where, bias, scale = self._parts(layer)
         fan_in = entering.value.shape[1]
         room = gamma(8) * scale * entering.sizes
-        found = [x.copy() for x in jacobian.coefficients]
+        found = jacobian.coefficients
         rest = jacobian.rest.copy()
         for unit in range(rest.shape[1]):
             part = slice(where.start + unit * fan_in, where.start + (unit + 1) * fan_in)
             # The values were zero there, as no weight of this layer comes before.
             for mine, theirs in zip(found, entering.coefficients, strict=True):
-                mine[:, unit, part] += scale * theirs
+                if theirs.any():
+                    mine[:, unit, part] += scale * theirs
             rest[:, unit, part] += (scale * entering.rest + room) * _ROOM + TINY
             if bias is not None:
                 found[0][:, unit, bias.start + unit] = scale
                 rest[:, unit, bias.start + unit] += gamma(4) * scale
-        return Forms(tuple(found), rest, self.ball)
+        return Forms(found, rest, self.ball)
 
     def _rounded(self, rest: FloatArray, sizes: FloatArray, count: int) -> FloatArray:
         found: FloatArray = (rest + gamma(count + 16) * sizes) * (1.0 + gamma(count + 64)) + (count + 8) * TINY

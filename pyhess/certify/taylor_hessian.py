@@ -21,7 +21,7 @@ from ..data import Dataset
 from ..model import MLP
 from ..regions import Ball
 from .intervals import TINY, gamma
-from .taylor_cubic import CubicForm, Gram, Mixed, Squares, Term
+from .taylor_cubic import CubicForm
 from .taylor_forms import Forms, Layers, rest_of_products, times
 from .taylor_losses import loss_forms
 from .taylor_triples import triples
@@ -152,85 +152,83 @@ class _Sums:
         gradient, roots, bend = loss_forms(self.loss, pre[-1], jacobians[-1], y)
         weight = mass[:, None] * bend * kept
         self.left_out.append((weight * ((roots.terms[3] + roots.rest) ** 2).sum(axis=2)).sum(axis=1))
-        terms: list[Term] = [_add_squares(self.residual, self.squares, roots, weight, self.additions)]
+        self._add_squares(roots, weight)
         delta = gradient.scaled(np.broadcast_to(mass[:, None], y.shape))
         lowered: list[FloatArray] = []
         for layer in range(last, 0, -1):
             # d²s_j / dW_jk dtheta = κ da_k / dtheta.
             scaled = delta.scaled(np.full(delta.value.shape, float(net.layer_scales[layer])))
-            terms.append(_add_mixed(self.residual, scaled, tangents[layer - 1], net.layer_slices[layer][0], self.additions))
+            self._add_mixed(scaled, tangents[layer - 1], net.layer_slices[layer][0])
             bar = layers.back(layer, delta)
             name, beta = net.activations[layer - 1], net.betas[layer - 1]
             curved = bar * pre[layer - 1].composed(name, beta, 2)
             jacobian = jacobians[layer - 1]
             lowered.insert(0, curved.rest)
             self.taken += np.tensordot(times(curved.rest, jacobian.value), jacobian.value, ((0, 1), (0, 1)))
-            terms.append(_add_gram(self.residual, curved.lowered()[:, :, None] * jacobian, jacobian, self.additions))
+            self._add_gram(curved.lowered()[:, :, None] * jacobian, jacobian)
             delta = bar * slopes[layer - 1]
         self.lowered.append(np.concatenate(lowered, axis=1))
-        self.cubic.add(terms)
+
+    def _add_gram(self, left: Forms, right: Forms) -> None:
+        """The sum over data and units of left_a right_b, for forms (n, m, P)."""
+        p, q, total = _flat(left), _flat(right), self.residual
+        count = p.value.shape[0]
+        total.head += p.value.T @ q.value
+        # half_k,ab with twice its symmetric part the first-order term.
+        by_right = np.tensordot(p.value, q.first, (0, 0))  # (a, b, k)
+        by_left = np.tensordot(p.first, q.value, (0, 0))  # (a, k, b)
+        total.half += 0.5 * (by_right.transpose(2, 0, 1) + by_left.transpose(1, 0, 2))
+        seconds = np.tensordot(p.value, q.second, (0, 0))  # (a, b, k, l)
+        others = np.tensordot(p.second, q.value, (0, 0))  # (a, k, l, b)
+        total.tail += 0.5 * (seconds.transpose(2, 0, 3, 1) + others.transpose(1, 0, 2, 3))
+        total.tail += np.tensordot(p.first, q.first, (0, 0)).transpose(1, 0, 3, 2)  # (a, k, b, l)
+        rest = rest_of_products(p, q, lambda x, y: x.T @ y, _CUBIC_TERMS * count + self.additions)
+        total.rest += 0.5 * (rest + rest.T) * (1.0 + gamma(4))
+        self.cubic.add_gram(p, q)
+
+    def _add_mixed(self, delta: Forms, tangent: Forms, where: slice) -> None:
+        """Twice the sum over data of delta_j da_k in the row of W_jk, for delta (n, m) and tangent (n, i, P)."""
+        count, units = delta.value.shape
+        fan_in, size = tangent.value.shape[1:]
+        rows = units * fan_in
+        p, q, total = delta, tangent, self.residual
+        head = np.tensordot(p.value, q.value, (0, 0))  # (j, i, b)
+        total.head[where] += 2.0 * head.reshape(rows, size)
+        by_right = np.tensordot(p.value, q.first, (0, 0))  # (j, i, b, k)
+        by_left = np.tensordot(p.first, q.value, (0, 0))  # (j, k, i, b)
+        first = by_right.transpose(3, 0, 1, 2) + by_left.transpose(1, 0, 2, 3)
+        total.half[:, where] += first.reshape(size, rows, size)
+        seconds = np.tensordot(p.value, q.second, (0, 0))  # (j, i, b, k, l)
+        others = np.tensordot(p.second, q.value, (0, 0))  # (j, k, l, i, b)
+        crossed = np.tensordot(p.first, q.first, (0, 0))  # (j, k, i, b, l)
+        second = seconds.transpose(3, 0, 1, 4, 2) + others.transpose(1, 0, 3, 2, 4) + 2.0 * crossed.transpose(1, 0, 2, 4, 3)
+        total.tail[:, where] += second.reshape(size, rows, size, size)
+        rest = rest_of_products(p, q, lambda x, y: np.tensordot(x, y, (0, 0)), _CUBIC_TERMS * count + self.additions).reshape(
+            rows, size
+        )
+        total.rest[where] += rest * (1.0 + gamma(4))
+        total.rest[:, where] += rest.T * (1.0 + gamma(4))
+        self.cubic.add_mixed(p, q, where)
+
+    def _add_squares(self, outputs: Forms, weight: FloatArray) -> None:
+        """The squares of (d0 + d1) . v, and the entries of those of e, for the outputs' derivatives (n, K, P)."""
+        flat, residual, squares = _flat(outputs), self.residual, self.squares
+        count = flat.value.shape[0]
+        mass = weight.ravel()
+        root = np.sqrt(mass)
+        d0, d1 = times(root, flat.value), times(root, flat.first)
+        squares.head += d0.T @ d0
+        squares.half += np.tensordot(d1, d0, (0, 0)).transpose(1, 0, 2)
+        squares.tail += np.tensordot(d1, d1, (0, 0)).transpose(1, 0, 3, 2)
+        residual.tail += np.tensordot(times(mass, flat.value), flat.second, (0, 0)).transpose(2, 0, 3, 1)
+        left_out = root[:, None] * (flat.terms[3] + flat.rest) * (1.0 + gamma(32))
+        squares.rest += (left_out.T @ left_out) * (1.0 + gamma(count + 8)) + count * TINY
+        # The roundings do not depend on eta, which takes the squares at most once.
+        sizes = root[:, None] * flat.sizes * (1.0 + gamma(32))
+        residual.rest += gamma(_CUBIC_TERMS * count + self.additions + 64) * (sizes.T @ sizes) + count * TINY
+        self.cubic.add_squares(times(mass, flat.first), flat.second)
 
 
 def _flat(q: Forms) -> Forms:
     """Data and units as one axis."""
     return Forms(tuple(x.reshape(-1, *x.shape[2:]) for x in q.coefficients), q.rest.reshape(-1, q.rest.shape[2]), q.ball)
-
-
-def _add_gram(total: Quadratic, left: Forms, right: Forms, additions: int) -> Term:
-    """The sum over data and units of left_a right_b, for forms (n, m, P)."""
-    p, q = _flat(left), _flat(right)
-    count = p.value.shape[0]
-    total.head += p.value.T @ q.value
-    # half_k,ab with twice its symmetric part the first-order term.
-    by_right = np.tensordot(p.value, q.first, (0, 0))  # (a, b, k)
-    by_left = np.tensordot(p.first, q.value, (0, 0))  # (a, k, b)
-    total.half += 0.5 * (by_right.transpose(2, 0, 1) + by_left.transpose(1, 0, 2))
-    seconds = np.tensordot(p.value, q.second, (0, 0))  # (a, b, k, l)
-    others = np.tensordot(p.second, q.value, (0, 0))  # (a, k, l, b)
-    total.tail += 0.5 * (seconds.transpose(2, 0, 3, 1) + others.transpose(1, 0, 2, 3))
-    total.tail += np.tensordot(p.first, q.first, (0, 0)).transpose(1, 0, 3, 2)  # (a, k, b, l)
-    rest = rest_of_products(p, q, lambda x, y: x.T @ y, _CUBIC_TERMS * count + additions)
-    total.rest += 0.5 * (rest + rest.T) * (1.0 + gamma(4))
-    return Gram(p, q)
-
-
-def _add_mixed(total: Quadratic, delta: Forms, tangent: Forms, where: slice, additions: int) -> Term:
-    """Twice the sum over data of delta_j da_k in the row of W_jk, for delta (n, m) and tangent (n, i, P)."""
-    count, units = delta.value.shape
-    fan_in, size = tangent.value.shape[1:]
-    rows = units * fan_in
-    p, q = delta, tangent
-    head = np.tensordot(p.value, q.value, (0, 0))  # (j, i, b)
-    total.head[where] += 2.0 * head.reshape(rows, size)
-    by_right = np.tensordot(p.value, q.first, (0, 0))  # (j, i, b, k)
-    by_left = np.tensordot(p.first, q.value, (0, 0))  # (j, k, i, b)
-    first = by_right.transpose(3, 0, 1, 2) + by_left.transpose(1, 0, 2, 3)
-    total.half[:, where] += first.reshape(size, rows, size)
-    seconds = np.tensordot(p.value, q.second, (0, 0))  # (j, i, b, k, l)
-    others = np.tensordot(p.second, q.value, (0, 0))  # (j, k, l, i, b)
-    crossed = np.tensordot(p.first, q.first, (0, 0))  # (j, k, i, b, l)
-    second = seconds.transpose(3, 0, 1, 4, 2) + others.transpose(1, 0, 3, 2, 4) + 2.0 * crossed.transpose(1, 0, 2, 4, 3)
-    total.tail[:, where] += second.reshape(size, rows, size, size)
-    rest = rest_of_products(p, q, lambda x, y: np.tensordot(x, y, (0, 0)), _CUBIC_TERMS * count + additions).reshape(rows, size)
-    total.rest[where] += rest * (1.0 + gamma(4))
-    total.rest[:, where] += rest.T * (1.0 + gamma(4))
-    return Mixed(p, q, where)
-
-
-def _add_squares(residual: Quadratic, squares: Quadratic, outputs: Forms, weight: FloatArray, additions: int) -> Term:
-    """The squares of (d0 + d1) . v, and the entries of those of e, for the outputs' derivatives (n, K, P)."""
-    flat = _flat(outputs)
-    count = flat.value.shape[0]
-    mass = weight.ravel()
-    root = np.sqrt(mass)
-    d0, d1 = times(root, flat.value), times(root, flat.first)
-    squares.head += d0.T @ d0
-    squares.half += np.tensordot(d1, d0, (0, 0)).transpose(1, 0, 2)
-    squares.tail += np.tensordot(d1, d1, (0, 0)).transpose(1, 0, 3, 2)
-    residual.tail += np.tensordot(times(mass, flat.value), flat.second, (0, 0)).transpose(2, 0, 3, 1)
-    left_out = root[:, None] * (flat.terms[3] + flat.rest) * (1.0 + gamma(32))
-    squares.rest += (left_out.T @ left_out) * (1.0 + gamma(count + 8)) + count * TINY
-    # The roundings do not depend on eta, which takes the squares at most once.
-    sizes = root[:, None] * flat.sizes * (1.0 + gamma(32))
-    residual.rest += gamma(_CUBIC_TERMS * count + additions + 64) * (sizes.T @ sizes) + count * TINY
-    return Squares(times(mass, flat.first), flat.second)

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigvalsh
+from scipy.sparse.linalg import ArpackError, eigsh
 
 from .intervals import TINY, UNIT, gamma
 from .taylor_hessian import Expansion
 
 FloatArray = npt.NDArray[np.float64]
+
+#: What eigenvalues that only choices depend on are off by.
+_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +46,13 @@ class Lifted:
         self.lowered = found.lowered
         self.size = self.residual.head.shape[0]
         self.gram = found.cubic @ found.cubic.T
-        self.cubic_size = float(np.sqrt((found.cubic**2).sum()))
+        self._tails = [_square(part.tail) for part in (self.residual, self.squares)]
+        self.cubic_size = float(np.linalg.norm(found.cubic))
         self.cubic_terms = found.cubic.shape[1]
 
     def first_tau(self) -> float:
         """What makes both parts of the cubic term equal in size, for the largest singular value of M."""
-        largest = float(np.sqrt(max(0.0, eigvalsh(self.gram, subset_by_index=[len(self.gram) - 1] * 2)[0])))
+        largest = float(np.sqrt(max(0.0, extreme(self.gram, "LA"))))
         least = 1e-15 * float(np.abs(self.residual.head + self.squares.head).sum()) / self.ball**3
         return self.ball / max(largest, least, 1e-250)
 
@@ -84,8 +89,12 @@ class Lifted:
 
     def tail(self, state: State) -> FloatArray:
         """R² times ``tail`` - tau M M'/2 as a matrix (P², P²)."""
-        tail = _square(self.residual.tail + (1.0 - state.share) * self.squares.tail)
-        return self.ball**2 * (tail - 0.5 * state.tau * self.gram)
+        residual, squares = self._tails
+        tail = (1.0 - state.share) * squares
+        tail += residual
+        tail -= (0.5 * state.tau) * self.gram
+        tail *= self.ball**2
+        return tail
 
     def rounding(self, state: State) -> FloatArray:
         """Entries of the sizes that `head`, `half` and `tail` were rounded relative to."""
@@ -108,6 +117,15 @@ class Lifted:
             * gamma(self.cubic_terms + 16)
             * (1.0 + gamma(self.cubic_terms + 16))
         )
+
+
+def extreme(matrix: FloatArray, which: str) -> float:
+    """The smallest ("SA") or largest ("LA") eigenvalue, within a ten-thousandth."""
+    start = np.random.default_rng(7).standard_normal(len(matrix))
+    try:
+        return float(eigsh(matrix, k=1, which=which, v0=start, tol=_TOLERANCE, return_eigenvectors=False)[0])
+    except ArpackError:
+        return float(eigvalsh(matrix)[0 if which == "SA" else -1])
 
 
 def _square(tail: FloatArray) -> FloatArray:

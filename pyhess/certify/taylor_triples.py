@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._jit import serial
+from .intervals import ROOT_TINY, gamma
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -52,35 +53,94 @@ def triples(size: int) -> Triples:
 
 
 @serial
-def _add(first: Any, at_first: Any, second: Any, at_second: Any, k: Any, l: Any, m: Any, total: Any) -> None:  # noqa: E741
-    for e in range(total.shape[0]):
-        p, q, out = first[at_first[e]], second[at_second[e]], total[e]
-        for c in range(k.size):
-            out[c] += p[k[c]] * q[l[c], m[c]] + p[l[c]] * q[k[c], m[c]] + p[m[c]] * q[k[c], l[c]]
+def _multiply(left: Any, right: Any, second: Any, third: Any) -> None:
+    p0, p1, p2, p3, of_p = left
+    q0, q1, q2, q3, of_q = right
+    size = p1.shape[1]
+    for e in range(of_p.size):
+        i, j, out, total = of_p[e], of_q[e], second[e], third[e]
+        p, q, pp, qq, x, y = p1[i], q1[j], p2[i], q2[j], p0[i], q0[j]
+        for k in range(size):
+            for l in range(size):  # noqa: E741 - as in the formulas
+                out[k, l] = x * qq[k, l] + y * pp[k, l] + p[k] * q[l] + q[k] * p[l]
+        for c in range(total.size):
+            total[c] = x * q3[j, c] + y * p3[i, c]
+        if p.any() and qq.any():
+            _spread(p, qq, total)
+        if q.any() and pp.any():
+            _spread(q, pp, total)
 
 
-def add_spread(first: FloatArray, second: FloatArray, total: FloatArray) -> None:
-    """Add the third derivatives of (first . delta) (delta' second delta / 2), for arrays (…, P), (…, P, P) and (…, C).
+@serial
+def _spread(first: Any, second: Any, total: Any) -> None:
+    """Add the third derivatives of (first . delta) (delta' second delta / 2)."""
+    size, c = first.size, 0
+    for k in range(size):
+        for l in range(k, size):  # noqa: E741 - as in the formulas
+            for m in range(l, size):
+                total[c] += first[k] * second[l, m] + first[l] * second[k, m] + first[m] * second[k, l]
+                c += 1
 
-    The axes before are broadcast; ``total`` is contiguous and has them all.
+
+def products(p: tuple[FloatArray, ...], q: tuple[FloatArray, ...]) -> tuple[FloatArray, FloatArray]:
+    """Second and third derivatives of products, from those of the factors of the orders 0 to 3: (…), (…, P), (…, P, P), (…, C).
+
+    The axes before are broadcast.
     """
-    if not (first.any() and second.any()):
-        return
-    size, shape = first.shape[-1], total.shape[:-1]
-    at = triples(size)
+    shape = np.broadcast_shapes(p[0].shape, q[0].shape)
+    second, third = np.empty((*shape, *p[2].shape[-2:])), np.empty((*shape, p[3].shape[-1]))
 
-    def places(x: FloatArray, axes: int) -> IntArray:
-        given = x.shape[: x.ndim - axes]
-        return np.broadcast_to(np.arange(int(np.prod(given))).reshape(given), shape).ravel()
+    def rows(x: tuple[FloatArray, ...]) -> tuple[Any, ...]:
+        given, kept = x[0].shape, x[0].ndim
+        flat = [np.ascontiguousarray(part).reshape(-1, *part.shape[kept:]) for part in x]
+        return (*flat, np.broadcast_to(np.arange(x[0].size).reshape(given), shape).ravel())
 
-    first_rows, second_rows = np.ascontiguousarray(first).reshape(-1, size), np.ascontiguousarray(second).reshape(-1, size, size)
-    flat = total.reshape(-1, len(at))
-    _add(first_rows, places(first, 1), second_rows, places(second, 2), at.k, at.l, at.m, flat)
+    _multiply(rows(p), rows(q), second.reshape(-1, *second.shape[-2:]), third.reshape(-1, third.shape[-1]))
+    return second, third
+
+
+@serial
+def _squares(third: Any, roots: Any, out: Any) -> None:
+    for e in range(out.size):
+        row, whole = third[e], third.shape[1] - third.shape[1] % 4
+        s0 = s1 = s2 = s3 = 0.0  # four sums at once, as each addition waits for the one before
+        for c in range(0, whole, 4):
+            s0 += (roots[c] * row[c]) ** 2
+            s1 += (roots[c + 1] * row[c + 1]) ** 2
+            s2 += (roots[c + 2] * row[c + 2]) ** 2
+            s3 += (roots[c + 3] * row[c + 3]) ** 2
+        for c in range(whole, row.size):
+            s0 += (roots[c] * row[c]) ** 2
+        out[e] = (s0 + s1) + (s2 + s3)
+
+
+def lengths(third: FloatArray, roots: FloatArray) -> FloatArray:
+    """Frobenius norms of tensors (…, C), rounded up."""
+    count, squares = roots.size, np.empty(third.shape[:-1])
+    _squares(np.ascontiguousarray(third).reshape(-1, count), roots, squares.reshape(-1))
+    found: FloatArray = np.sqrt(squares) * (1.0 + gamma(count + 16)) + count * ROOT_TINY
+    return found
 
 
 def add_with(parameter: int, second: FloatArray, total: FloatArray) -> None:
-    """Add the third derivatives of delta_p (delta' second delta / 2), for arrays (…, P, P) and (…, C)."""
-    at = triples(second.shape[-1])
-    for own, a, b in ((at.k, at.l, at.m), (at.l, at.k, at.m), (at.m, at.k, at.l)):
-        where = np.flatnonzero(own == parameter)
-        total[..., where] += second[..., a[where], b[where]]
+    """Add the third derivatives of delta_p (delta' second delta / 2) for arrays (n, …, P, P), (n, …, C), … one axis or none."""
+    if total.ndim == 2:
+        second, total = second[:, None], total[:, None]
+    _add_with(parameter, second, triples(second.shape[-1]).place[parameter], total)
+
+
+@serial
+def _add_with(parameter: Any, second: Any, place: Any, total: Any) -> None:
+    size = place.shape[0]
+    for i in range(total.shape[0]):
+        for j in range(total.shape[1]):
+            q, out = second[i, j], total[i, j]
+            if q.any():
+                for a in range(size):
+                    for b in range(a, size):
+                        out[place[a, b]] += q[a, b]
+                # Entries with the parameter twice have two ways to share it out.
+                for a in range(size):
+                    low, high = min(a, parameter), max(a, parameter)
+                    out[place[a, parameter]] += q[low, high]
+                out[place[parameter, parameter]] += q[parameter, parameter]
