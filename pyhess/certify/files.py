@@ -20,14 +20,13 @@ from ..objective import Objective
 from ..regions import region_from_dict
 from ..regions.convex import Convex
 from .certificate import Certificate, MethodResult
+from .multiplier_files import multipliers_content, read_multipliers
 from .subdivision import Cover
-from .taylor_multipliers import TaylorMultipliers
-from .third_multipliers import ThirdMultipliers
-from .unit_cover import AlikeSets, JointSets, UnitLeaves
+from .unit_cover import UnitLeaves
 
 _ENTRIES = (*HEAD, "method", "psi_lower", "statement", "rounding", "table", "cover", "leaves", "multipliers")
-#: Entries that came with the layouts 2 and 3; two of the multipliers came with the fourth, units that are alike with the fifth.
-_LATER, _KEPT_SINCE = ("leaves", "multipliers"), 4
+#: Entries that came with the layouts 2 and 3.
+_LATER = ("leaves", "multipliers")
 #: Cells of a unit's weights that a file holds at most: no check could look at more.
 _MOST_LEAVES = 200_000
 
@@ -55,7 +54,7 @@ def save_certificate(certificate: Certificate, path: str | os.PathLike[str]) -> 
         **told,
         "cover": None if cover is None else _cover_content(cover),
         "leaves": None if leaves is None else _leaves_content(leaves),
-        "multipliers": None if multipliers is None else vars(multipliers),
+        "multipliers": None if multipliers is None else multipliers_content(multipliers),
     }
     return write_result(path, "certificate", content)
 
@@ -147,9 +146,7 @@ def _read(content: dict[str, Any]) -> StoredCertificate:
     cover = None if content["cover"] is None else _read_cover(content["cover"], sizes)
     leaves = None if content["leaves"] is None else _read_leaves(content["leaves"], obj)
     given = content["multipliers"]
-    if method == "taylor" and isinstance(given, dict) and content["schema_version"] < _KEPT_SINCE:
-        given = {"lowered": np.zeros(_lowered_shape(obj)), "kept": np.ones(obj.data.num_samples), **given}
-    multipliers = None if given is None else _read_multipliers(given, method, obj)
+    multipliers = None if given is None else read_multipliers(given, method, obj, content["schema_version"])
     entries = content["table"]
     if not isinstance(entries, dict):
         raise InputTypeError(f"table is {shown(entries)}; allowed is a mapping from methods to what they found.")
@@ -225,64 +222,6 @@ def _read_leaves(content: Any, obj: Objective) -> UnitLeaves:
         if not ((x >= 0) & (x < limit)).all():
             raise InputError(f"leaves.{name} has numbers from {x.min()} to {x.max()}; allowed are 0 … {limit - 1}.")
     return UnitLeaves(cells, bound, root, unit, twins.astype(np.bool_), amplitude, offset)
-
-
-def _lowered_shape(obj: Objective) -> tuple[int, int]:
-    return obj.data.num_samples, sum(obj.net.widths[1:-1])
-
-
-def _read_multipliers(content: Any, method: str, obj: Objective
-                      ) -> ThirdMultipliers | TaylorMultipliers | JointSets | AlikeSets:  # fmt: skip
-    if method == "units":
-        return _read_sets(content, obj)
-    size, of_taylor = obj.num_params, method == "taylor"
-    shapes: dict[str, tuple[int, ...]] = {"lam": (size, size), "weights": (size,)}
-    shapes |= (
-        {"halves": (size,) * 3}
-        if not of_taylor
-        else {"turned": (size,) * 3, "lowered": _lowered_shape(obj), "kept": (obj.data.num_samples,)}
-    )
-    fields = exact_keys("multipliers", content, (*shapes, "share", "tau") if of_taylor else tuple(shapes))
-    arrays = {}
-    for name, shape in shapes.items():
-        array = as_real(f"multipliers.{name}", fields[name])
-        if array.shape != shape or not np.isfinite(array).all():
-            raise InputError(f"multipliers.{name} has the shape {array.shape}; allowed are finite numbers of the shape {shape}.")
-        arrays[name] = array
-    if not of_taylor:
-        return ThirdMultipliers(**arrays)
-    share, tau = finite_number(fields, "share"), finite_number(fields, "tau")
-    if not 0.0 < share <= 1.0:
-        raise InputError(f"multipliers.share is {share!r}; allowed are numbers above 0 and at most 1.")
-    if not tau > 0.0:
-        raise InputError(f"multipliers.tau is {tau!r}; allowed are positive numbers.")
-    if not (arrays["weights"] > 0.0).all():
-        raise InputError(f"multipliers.weights has {arrays['weights'].min()!r} as its least; allowed are positive numbers.")
-    if not (arrays["lowered"] >= 0.0).all():
-        raise InputError(f"multipliers.lowered has {arrays['lowered'].min()!r} as its least; allowed are numbers from 0 on.")
-    if not ((arrays["kept"] >= 0.0) & (arrays["kept"] <= 1.0)).all():
-        raise InputError(f"multipliers.kept has {shown(arrays['kept'])}; allowed are numbers from 0 to 1.")
-    return TaylorMultipliers(**arrays, share=share, tau=tau)
-
-
-def _read_sets(content: Any, obj: Objective) -> JointSets | AlikeSets:
-    names = ("rooms", "floors", "matrices", "scales")
-    fields = exact_keys("multipliers", content, names)
-    arrays = [as_real(f"multipliers.{name}", fields[name]) for name in names]
-    hidden, n = obj.net.widths[1], obj.data.num_samples
-    count = len(np.atleast_1d(arrays[0]))
-    # One matrix for all hidden units, or one for each.
-    alike = arrays[2].ndim == 3
-    units = () if alike else (hidden,)
-    shapes = [(count,), (count,), (count, *units, n, n), (count, *units)]
-    for name, array, shape in zip(names, arrays, shapes, strict=True):
-        positive = name == "matrices" or (array > 0.0).all()
-        if array.shape != shape or not np.isfinite(array).all() or not positive:
-            raise InputError(
-                f"multipliers.{name} has the shape {array.shape}; allowed are finite numbers of the shape {shape}, positive ones "
-                f"but for the matrices, of which there is one for {'all hidden units' if alike else 'each hidden unit'}."
-            )
-    return AlikeSets(*arrays) if alike else JointSets(*arrays)
 
 
 def _indices(name: str, value: Any) -> npt.NDArray[np.int64]:

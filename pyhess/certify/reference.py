@@ -9,7 +9,7 @@ and cut in two where none does:
     the blocks of single hidden units, with the worst of every datum;
     the blocks of single hidden units, over cells of one unit's weights, for boxes those that the certificate brings along;
     the Hessian at a ball's centre and third derivatives over the ball, with the multipliers that the certificate brings along;
-    the Hessian's Taylor polynomial of the third order about a ball's centre and its rest, with such multipliers;
+    the Hessian's Taylor polynomial of the third order about a ball's centre, or its slabs' centres, and its rest, with such ones;
     the closed forms for two-layer linear networks.
 
 So what is checked is the number, not the way it was found. A search's cover is where the cutting starts.
@@ -37,22 +37,25 @@ from .reference_interval import Range, Wide, down, up, wide, zeros
 from .reference_linear import prove_linear
 from .reference_moment import moment_bound, with_norms
 from .reference_plan import arithmetics, check_seconds, estimated_seconds, has_small_boxes
+from .reference_slabs import prove_slabs
 from .reference_taylor import small_boxes
 from .reference_tests import Flags, not_below
 from .reference_third import prove_third
 from .reference_units import prove_units
+from .slab_multipliers import SlabMultipliers
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
 from .unit_cover import AlikeSets, JointSets, UnitLeaves
 
-_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | JointSets | AlikeSets | None
+_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | SlabMultipliers | JointSets | AlikeSets | None
 
 #: What is proved may be this much less than what is claimed, relative to it.
 SLACK = 1e-9
 #: Methods with a proof here.
 METHODS = (
-    "linear", "exact", "moment", "centre", "comparison", "deif", "blocks", "third", "taylor", "units", "boxes", "cells", "full",
+    "linear", "exact", "moment", "centre", "comparison", "deif", "blocks", "third", "taylor", "slabs", "units", "boxes", "cells",
+    "full",
 )  # fmt: skip
 #: Parameters up to which whole matrices are written out.
 _DENSE_PARAMS = 200
@@ -75,7 +78,8 @@ class Proof:
     detail : str
         What was done, or why it was not.
     broken : bool
-        Whether what the certificate brings along cannot prove anything: cells that leave out a part of the region.
+        Whether what the certificate brings along cannot prove anything: cells or
+        slabs that leave out a part of the region.
     """
 
     proved: bool
@@ -111,8 +115,8 @@ def prove(
         The boxes of a branch and bound.
     leaves : UnitLeaves, optional
         The cells of one over a unit's weights.
-    multipliers : ThirdMultipliers, TaylorMultipliers, JointSets or AlikeSets, optional
-        What the bound by third derivatives, that by the Taylor polynomial, or that over a unit's weights was proved with.
+    multipliers : ThirdMultipliers, TaylorMultipliers, SlabMultipliers, JointSets or AlikeSets, optional
+        What the bound by third derivatives, those by Taylor polynomials, or that over a unit's weights was proved with.
     time_limit : float
         Seconds.
 
@@ -167,7 +171,7 @@ class _Check:
             return self._units(leaves, multipliers)
         if method == "blocks":
             return self._blocks()
-        if method in ("third", "taylor"):
+        if method in ("third", "taylor", "slabs"):
             return self._expanded(method, multipliers)
         if method == "cells":
             return self._cells(cover)
@@ -243,6 +247,10 @@ class _Check:
                 return False, "the bound by third derivatives is for the squared error and the logistic loss"
             third = multipliers if isinstance(multipliers, ThirdMultipliers) else None
             return prove_third(problem, region, claim, third, self._deadline)
+        if method == "slabs":
+            slabs = multipliers if isinstance(multipliers, SlabMultipliers) else None
+            proved, detail, self.broken = prove_slabs(problem, region, claim, slabs, self._deadline)
+            return proved, detail
         taylor = multipliers if isinstance(multipliers, TaylorMultipliers) else None
         return prove_cubic(problem, region, claim, taylor, self._deadline)
 

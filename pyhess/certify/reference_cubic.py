@@ -1,6 +1,6 @@
-"""Functions on a ball as cubic polynomials in the parameters' change, with a bound of the rest, for checking certificates.
+"""Functions as cubic polynomials in the parameters' change, with a bound of the rest, for checking certificates.
 
-For |delta| <= R a `Poly` stands for a function q with
+For delta among some `Changes` a `Poly` stands for a function q with
 
     |q(c + delta) - (q0 + q1 . delta + delta'q2 delta / 2 + q3[delta, delta, delta] / 6)| <= rest.
 
@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .reference_interval import TINY, UNIT, Range, Wide, middle_and_radius, up, wide, zeros
-from .reference_triples import FloatArray, crossed, lengths, steps, triples
+from .reference_changes import DOUBLE, LEAST, SHORTEST, Changes, euclidean, frobenius, grown, tensor_norm
+from .reference_interval import UNIT, Range, Wide, middle_and_radius, up, wide, zeros
+from .reference_triples import FloatArray, crossed, steps, triples
 
 #: Some derivatives over a range, from the first of the given orders on.
 Derivatives = Callable[[Sequence[int], Range], list[Range]]
@@ -29,36 +30,6 @@ Derivatives = Callable[[Sequence[int], Range], list[Range]]
 #: Changes from which on functions are expanded through their values at nodes, and those nodes for a change of one.
 _WIDE = np.longdouble(1e-3)
 _NODES = (np.longdouble("0.92387953251128675613"), np.longdouble("0.38268343236508977173"))
-#: Unit roundoff of double.
-DOUBLE = np.longdouble(2.0**-53)
-#: Sizes of the third order count as no smaller than the first of these, vectors and tensors as no shorter than the second, so
-#: that what is lost where numbers, or their squares, are too small for doubles is among what they are rounded by.
-LEAST, _SHORTEST = np.longdouble("1e-290"), np.longdouble("1e-155")
-
-
-def grown(x: Wide, count: int = 0) -> Wide:
-    """At least what a number was rounded from that is made of numbers >= 0 by sums of ``count`` terms and some more steps."""
-    return up(x * (1.0 + UNIT * (count + 64)) + TINY)
-
-
-def _euclidean(x: Wide) -> Wide:
-    return grown(np.sqrt((x * x).sum(axis=-1)), x.shape[-1])
-
-
-def spectral(q: Wide, frobenius: Wide) -> Wide:
-    """Spectral norms of matrices (…, P, P) with the given Frobenius norms, rounded up: |Q|⁴ <= |Q'Q Q'Q|_F, in doubles."""
-    found, some = frobenius.copy(), frobenius > 0.0
-    if not some.any():
-        return found
-    size = q.shape[-1]
-    norm = frobenius[some]
-    unit = (q[some] / norm[:, None, None]).astype(np.float64)
-    gram = np.swapaxes(unit, 1, 2) @ unit
-    square = (gram @ gram).reshape(len(gram), -1)
-    # All norms are at most one: rounding Q changes Q'Q by 2 DOUBLE, the product by P DOUBLE, and both the square twice.
-    fourth = _euclidean(square.astype(np.longdouble)) + DOUBLE * (3 * size + 16)
-    found[some] = np.minimum(norm, grown(norm * np.sqrt(np.sqrt(fourth))))
-    return found
 
 
 def doubles(x: Wide) -> FloatArray:
@@ -75,13 +46,13 @@ class Poly:
     second: Wide
     third: FloatArray
     rest: Wide
-    ball: Wide
+    changes: Changes
 
     @staticmethod
-    def constant(value: Wide, size: int, ball: Wide) -> Poly:
+    def constant(value: Wide, size: int, changes: Changes) -> Poly:
         """Numbers."""
         third = np.zeros((len(triples(size).k), *value.shape))
-        return Poly(value, zeros((*value.shape, size)), zeros((*value.shape, size, size)), third, zeros(value.shape), ball)
+        return Poly(value, zeros((*value.shape, size)), zeros((*value.shape, size, size)), third, zeros(value.shape), changes)
 
     @property
     def size(self) -> int:
@@ -89,29 +60,29 @@ class Poly:
         return int(self.first.shape[-1])
 
     @cached_property
+    def _norms(self) -> tuple[Wide, Wide, Wide]:
+        return euclidean(self.first) + SHORTEST, frobenius(self.second), tensor_norm(self.third, triples(self.size))
+
+    @cached_property
     def one(self) -> Wide:
         """Largest |q1 . delta|."""
-        return grown(self.ball * (_euclidean(self.first) + _SHORTEST))
-
-    @cached_property
-    def rough(self) -> Wide:
-        """Largest |delta'q2 delta / 2|, from the Frobenius norm."""
-        return grown(0.5 * self.ball * self.ball * (self._frobenius + _SHORTEST))
-
-    @cached_property
-    def _frobenius(self) -> Wide:
-        return _euclidean(self.second.reshape(*self.value.shape, -1))
+        return self.changes.first(self.first, self._norms[0])
 
     @cached_property
     def two(self) -> Wide:
         """Largest |delta'q2 delta / 2|."""
-        return grown(0.5 * self.ball * self.ball * spectral(self.second, self._frobenius))
+        return self.changes.second(self.second, self._norms[1])
 
     @cached_property
     def three(self) -> Wide:
         """Largest |q3[delta, delta, delta] / 6|."""
-        length = wide(lengths(self.third, triples(self.size))) * (1.0 + DOUBLE * (2 * len(self.third) + 64)) + _SHORTEST
-        return grown(wide(self.ball * self.ball * self.ball * length / 6.0))
+        return self.changes.third(self.third, self._norms[2])
+
+    @cached_property
+    def rough(self) -> tuple[Wide, Wide, Wide]:
+        """No less than these, from the lengths of the coefficients, which rounding errors are relative to."""
+        r, (first, second, third) = self.changes.reach, self._norms
+        return grown(r * first), grown(0.5 * r * r * (second + SHORTEST)), grown(r * r * r * third / 6.0)
 
     @property
     def left_out(self) -> Wide:
@@ -131,7 +102,8 @@ class Poly:
     @cached_property
     def coarse(self) -> Wide:
         """What rounding errors are relative to."""
-        return grown(np.abs(self.value) + self.one + self.rough + self.three + self.rest)
+        first, second, third = self.rough
+        return grown(np.abs(self.value) + first + second + third + self.rest)
 
     @property
     def range(self) -> Range:
@@ -146,19 +118,21 @@ class Poly:
 
     def rounded(self, count: int, size: Wide) -> Wide:
         """What ``count`` roundings of the third order are, for terms that are together of at most that size."""
-        return DOUBLE * count * (size + LEAST * self.ball * self.ball * self.ball)
+        return DOUBLE * count * (size + LEAST * self.changes.reach**3)
 
     def __getitem__(self, where: Any) -> Poly:
         of_third = (slice(None), *(where if isinstance(where, tuple) else (where,)))
-        return Poly(self.value[where], self.first[where], self.second[where], self.third[of_third], self.rest[where], self.ball)
+        return Poly(
+            self.value[where], self.first[where], self.second[where], self.third[of_third], self.rest[where], self.changes
+        )
 
     def __add__(self, other: Poly) -> Poly:
         p, q = self, other
-        rest = grown(p.rest + q.rest + 4.0 * UNIT * (p.coarse + q.coarse) + self.rounded(4, p.three + q.three))
-        return Poly(p.value + q.value, p.first + q.first, p.second + q.second, p.third + q.third, rest, p.ball)
+        rest = grown(p.rest + q.rest + 4.0 * UNIT * (p.coarse + q.coarse) + self.rounded(4, p.rough[2] + q.rough[2]))
+        return Poly(p.value + q.value, p.first + q.first, p.second + q.second, p.third + q.third, rest, p.changes)
 
     def __neg__(self) -> Poly:
-        return Poly(-self.value, -self.first, -self.second, -self.third, self.rest, self.ball)
+        return Poly(-self.value, -self.first, -self.second, -self.third, self.rest, self.changes)
 
     def __sub__(self, other: Poly) -> Poly:
         return self + -other
@@ -166,20 +140,22 @@ class Poly:
     def sum(self, axis: int) -> Poly:
         """Sums over an axis of the array."""
         count = self.value.shape[axis]
-        rest = (self.rest + UNIT * (count + 4) * self.coarse + self.rounded(count + 4, self.three)).sum(axis=axis)
+        rest = (self.rest + UNIT * (count + 4) * self.coarse + self.rounded(count + 4, self.rough[2])).sum(axis=axis)
         value, first, second = (x.sum(axis=axis) for x in (self.value, self.first, self.second))
-        return Poly(value, first, second, self.third.sum(axis=axis + 1), grown(rest, count), self.ball)
+        return Poly(value, first, second, self.third.sum(axis=axis + 1), grown(rest, count), self.changes)
 
     def minus(self, numbers: Wide) -> Poly:
         """Q less numbers."""
         value = self.value - numbers
         rest = grown(self.rest + 2.0 * UNIT * np.abs(value))
-        return Poly(value, self.first, self.second, self.third, rest, self.ball)
+        return Poly(value, self.first, self.second, self.third, rest, self.changes)
 
     def lowered(self, numbers: Wide) -> Poly:
         """Less numbers, as a lower end: what the numbers do not cover of the rest is the rest of the function there."""
         beyond = grown(np.maximum(self.rest - numbers, wide(0.0)) + UNIT * self.rest)
-        bare = Poly(self.value, self.first, self.second, self.third, np.where(self.rest > numbers, beyond, wide(0.0)), self.ball)
+        bare = Poly(
+            self.value, self.first, self.second, self.third, np.where(self.rest > numbers, beyond, wide(0.0)), self.changes
+        )
         return bare.minus(numbers)
 
     def times(self, numbers: Range) -> Poly:
@@ -187,9 +163,9 @@ class Poly:
         x, blur = middle_and_radius(numbers)
         size = np.abs(x)
         rest = up(size + blur) * self.rest + up(blur + 4.0 * UNIT * size) * self.coarse
-        rest = rest + self.rounded(4, grown(size) * self.three)
+        rest = rest + self.rounded(4, grown(size) * self.rough[2])
         value, first, second = x * self.value, x[..., None] * self.first, x[..., None, None] * self.second
-        return Poly(value, first, second, doubles(x) * self.third, grown(rest), self.ball)
+        return Poly(value, first, second, doubles(x) * self.third, grown(rest), self.changes)
 
     def __mul__(self, other: Poly) -> Poly:
         p, q = self, other
@@ -199,7 +175,7 @@ class Poly:
         first = p0 * q.first + q0 * p.first
         rest = rest_of_products(p, q, np.multiply) + 16.0 * UNIT * p.coarse * q.coarse
         rest = grown(rest + self.rounded(16, cubic(p, q, np.multiply)))
-        return Poly(p.value * q.value, first, second, _third_of_product(p, q), rest, p.ball)
+        return Poly(p.value * q.value, first, second, _third_of_product(p, q), rest, p.changes)
 
     def composed(self, derivatives: Derivatives, order: int) -> Poly:
         """Phi^(order) of q: with the change d, f0 + f1 d + f2 d²/2 + f3 d³/6 as `_cubics` gives them.
@@ -217,11 +193,12 @@ class Poly:
         rest = rest + fourth * product / 24.0
         rest = rest + e0 + e1 * move + 0.5 * e2 * square + e3 * move * square / 6.0
         rest = rest + 16.0 * UNIT * (s1 * self.coarse + s2 * self.coarse * self.coarse)
-        rest = rest + self.rounded(16, s1 * self.three + s2 * one * self.rough + s3 * one * one * one / 6.0)
+        first, rough, cube = self.rough
+        rest = rest + self.rounded(16, s1 * cube + s2 * first * rough + s3 * first * first * first / 6.0)
         outer = self.first[..., :, None] * self.first[..., None, :]
         second = f1[..., None, None] * self.second + f2[..., None, None] * outer
         third = self._third_of_composed(doubles(f1), doubles(f2), doubles(f3))
-        return Poly(f0, f1[..., None] * self.first, second, third, grown(rest), self.ball)
+        return Poly(f0, f1[..., None] * self.first, second, third, grown(rest), self.changes)
 
     def _third_of_composed(self, f1: FloatArray, f2: FloatArray, f3: FloatArray) -> FloatArray:
         at, (_, one, two, three) = triples(self.size), self.in_doubles
@@ -293,15 +270,16 @@ def rest_of_products(p: Poly, q: Poly, total: Callable[[Wide, Wide], Wide]) -> W
 
 
 def cubic(p: Poly, q: Poly, total: Callable[[Wide, Wide], Wide]) -> Wide:
-    """Sizes of the terms of the third order in sums of products."""
-    found: Wide = total(grown(np.abs(p.value)), q.three) + total(p.three, grown(np.abs(q.value)))
-    return grown(found + total(p.one, q.rough) + total(p.rough, q.one))
+    """Sizes of the terms of the third order in sums of products, as they are rounded."""
+    (p1, p2, p3), (q1, q2, q3) = p.rough, q.rough
+    found: Wide = total(grown(np.abs(p.value)), q3) + total(p3, grown(np.abs(q.value)))
+    return grown(found + total(p1, q2) + total(p2, q1))
 
 
 def weighted(matrix: Wide, places: npt.NDArray[np.int64], below: Poly) -> Poly:
     """The sums over k of (M_jk + delta_p) q_k with p = places_jk, for q (n, in, …) and M (out, in).
 
-    Each change is a parameter of its own, so those of a row are together no longer than the ball's radius.
+    Each change is a parameter of its own, so those of a row are together no longer than all of the change.
     """
     outputs, inputs = matrix.shape
     n, _, *more = below.value.shape
@@ -321,11 +299,11 @@ def weighted(matrix: Wide, places: npt.NDArray[np.int64], below: Poly) -> Poly:
         third[at.extended[p], :, j] += occurs * pairs[:, :, k]
 
     def bound(fixed: Wide, moving: Wide) -> Wide:
-        found: Wide = np.stack([below.ball * _euclidean(np.moveaxis(moving, 1, -1))] * outputs, axis=1)
+        found: Wide = np.stack([below.changes.reach * euclidean(np.moveaxis(moving, 1, -1))] * outputs, axis=1)
         for j, k in np.ndindex(outputs, inputs):
             found[:, j] += np.abs(matrix[j, k]) * fixed[:, k]
         return found
 
     rest = bound(below.rest, below.left_out) + UNIT * (2 * inputs + 16) * bound(below.coarse, 3.0 * below.coarse)
-    rest = rest + below.rounded(2 * inputs + 16, bound(below.three, below.rough))
-    return Poly(value, first, second, third, grown(rest, inputs), below.ball)
+    rest = rest + below.rounded(2 * inputs + 16, bound(below.rough[2], below.rough[1]))
+    return Poly(value, first, second, third, grown(rest, inputs), below.changes)

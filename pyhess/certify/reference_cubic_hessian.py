@@ -22,8 +22,8 @@ from time import monotonic
 import numpy as np
 import numpy.typing as npt
 
-from ..regions import Ball
-from .reference_cubic import DOUBLE, LEAST, Derivatives, Poly, cubic, doubles, grown, rest_of_products, weighted
+from .reference_changes import DOUBLE, LEAST, Changes, grown
+from .reference_cubic import Derivatives, Poly, cubic, doubles, rest_of_products, weighted
 from .reference_cubic_losses import loss_polynomials
 from .reference_hessian import Problem
 from .reference_interval import UNIT, Wide, down, wide, zeros
@@ -111,7 +111,7 @@ class Form:
     def add_squares(self, p: Poly, mass: Wide) -> None:
         """2 (d0 . v) (d2 . v) + 2 (d1 . v) (d2 . v), summed with the masses, for the outputs' derivatives (n, K, P)."""
         self.tail += _sum(mass[..., None] * p.value, p.second, 2).transpose(2, 0, 3, 1)
-        self.blur += 2.0 * _sum(grown(mass)[..., None] * p.one, p.rough, 2)
+        self.blur += 2.0 * _sum(grown(mass)[..., None] * p.rough[0], p.rough[1], 2)
         flat, at = _Flat.of(p, 2), triples(p.size)
         weighted = doubles(mass).reshape(-1, 1) * flat.first
         for part in steps(len(self.third), 6 * flat.value.size):
@@ -120,11 +120,11 @@ class Form:
             right = np.concatenate((flat.second[l, m], flat.second[k, m], flat.second[k, l]), axis=1)
             self.third[part] += left.swapaxes(1, 2) @ right / 3.0
 
-    def close(self, count: int, ball: Wide) -> None:
+    def close(self, count: int, reach: Wide) -> None:
         """End of ``count`` additions: what they rounded goes to the rest, which becomes symmetric."""
         rest: Wide = grown(self.rest, count) + UNIT * (2 * count + 256) * grown(self.coarse, count)
         # Every addition is of eight terms: one for q3 and p3 each, and three for either product of lower orders.
-        rest = grown(rest + DOUBLE * (12 * count + 256) * (grown(self.blur, count) + LEAST * ball * ball * ball))
+        rest = grown(rest + DOUBLE * (12 * count + 256) * (grown(self.blur, count) + LEAST * reach**3))
         self.rest = grown(wide(0.5) * (rest + rest.T))
         for part in steps(len(self.third), self.rest.size):
             self.third[part] = 0.5 * (self.third[part] + self.third[part].swapaxes(1, 2))
@@ -169,7 +169,9 @@ def _sum(p: Wide, q: Wide, axes: int) -> Wide:
     return found
 
 
-def cubic_hessian(problem: Problem, region: Ball, lowered: Wide, kept: Wide, deadline: float) -> tuple[Form, Form] | None:
+def cubic_hessian(
+    problem: Problem, centre: Wide, changes: Changes, lowered: Wide, kept: Wide, deadline: float
+) -> tuple[Form, Form] | None:
     """(R, G): all but the outputs' squares, and those; None if the deadline passes.
 
     Any numbers ``lowered`` (n, H) are taken off the factors bar phi'' of the squares (J_j . v)² of the hidden units:
@@ -184,26 +186,28 @@ def cubic_hessian(problem: Problem, region: Ball, lowered: Wide, kept: Wide, dea
     for begin in range(0, len(problem.x), rows):
         if monotonic() > deadline:
             return None
-        _add_data(problem, region, slice(begin, begin + rows), lowered, kept, whole, squares)
+        _add_data(problem, centre, changes, slice(begin, begin + rows), lowered, kept, whole, squares)
     additions = len(problem.x) * sum(problem.widths[1:])
     whole.coarse += squares.coarse
     squares.coarse = np.zeros_like(squares.coarse)
-    whole.close(additions, wide(region.radius))
-    squares.close(additions, wide(region.radius))
+    whole.close(additions, changes.reach)
+    squares.close(additions, changes.reach)
     return whole, squares
 
 
-def _add_data(problem: Problem, region: Ball, some: slice, lowered: Wide, kept: Wide, whole: Form, squares: Form) -> None:
-    size, last, ball = problem.num_params, problem.layers - 1, wide(region.radius)
+def _add_data(
+    problem: Problem, centre: Wide, changes: Changes, some: slice, lowered: Wide, kept: Wide, whole: Form, squares: Form
+) -> None:
+    size, last = problem.num_params, problem.layers - 1
     x, y, mass = problem.x[some], problem.y[some], problem.mass[some]
     ones = wide(np.ones((len(x), 1)))
     pre: list[Poly] = []
     jacobians: list[Poly] = []
     tangents: list[Poly] = []
-    entering = Poly.constant(x, size, ball)
+    entering = Poly.constant(x, size, changes)
     for layer in range(problem.layers):
-        matrix, places = _matrix(problem, wide(region.center), layer)
-        full = _joined(entering, Poly.constant(ones, size, ball)) if problem.bias else entering
+        matrix, places = _matrix(problem, centre, layer)
+        full = _joined(entering, Poly.constant(ones, size, changes)) if problem.bias else entering
         s = _scaled(problem, layer, weighted(matrix, places, full))
         jacobian = _own(problem, layer, places, full, tangents[-1] if tangents else None, matrix)
         pre.append(s)
@@ -220,7 +224,7 @@ def _add_data(problem: Problem, region: Ball, some: slice, lowered: Wide, kept: 
     delta = gradient.times(mass[:, None])
     for layer in range(last, 0, -1):
         fan_in = problem.widths[layer]
-        matrix, places = _matrix(problem, wide(region.center), layer)
+        matrix, places = _matrix(problem, centre, layer)
         scaled = _scaled(problem, layer, delta)
         rows = slice(problem.weight_at[layer], problem.bias_at[layer])
         whole.add(rows, scaled, tangents[layer - 1], 1, 2.0)
@@ -254,7 +258,7 @@ def _joined(p: Poly, q: Poly) -> Poly:
     value, first, second, rest = (
         np.concatenate(pair, axis=1) for pair in ((p.value, q.value), (p.first, q.first), (p.second, q.second), (p.rest, q.rest))
     )
-    return Poly(value, first, second, np.concatenate((p.third, q.third), axis=2), rest, p.ball)
+    return Poly(value, first, second, np.concatenate((p.third, q.third), axis=2), rest, p.changes)
 
 
 def _scaled(problem: Problem, layer: int, p: Poly) -> Poly:
@@ -277,13 +281,13 @@ def _own(problem: Problem, layer: int, places: npt.NDArray[np.int64], entering: 
         p = places[j, k]
         value[:, j, p], first[:, j, p], second[:, j, p] = entering.value[:, k], entering.first[:, k], entering.second[:, k]
         third[:, :, j, p], rest[:, j, p] = entering.third[:, :, k], entering.rest[:, k]
-    return _scaled(problem, layer, Poly(value, first, second, third, rest, entering.ball))
+    return _scaled(problem, layer, Poly(value, first, second, third, rest, entering.changes))
 
 
 def _add_squares(squares: Form, outputs: Poly, mass: Wide) -> None:
     """((d0 + d1) . v)² with the masses, and (e . v)² as the rest."""
     p, m = outputs, mass[..., None]
-    d0, d1, sizes = m * p.value, m[..., None] * p.first, grown(np.abs(p.value) + p.one + p.rough)
+    d0, d1, sizes = m * p.value, m[..., None] * p.first, grown(np.abs(p.value) + p.rough[0] + p.rough[1])
     squares.head += _sum(d0, p.value, 2)
     squares.half += _sum(d1, p.value, 2).transpose(1, 0, 2)
     squares.tail += _sum(d1, p.first, 2).transpose(1, 0, 3, 2)

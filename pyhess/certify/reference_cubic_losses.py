@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .reference_cubic import Poly, grown
+from .reference_changes import grown
+from .reference_cubic import Poly
 from .reference_hessian import Problem
 from .reference_interval import Range, Wide, wide
 from .reference_ranges import logistic_derivative, softmax
@@ -47,7 +48,7 @@ def _powers(f: Poly) -> tuple[Poly, Poly]:
     """Softmax p (n, K) of the outputs, and its square root."""
     at, over = softmax(Range(f.value)), softmax(f.range)
     # The change from f's value, which therefore does not have to be exact.
-    h = Poly(np.zeros_like(f.value), f.first, f.second, f.third, f.rest, f.ball)
+    h = Poly(np.zeros_like(f.value), f.first, f.second, f.third, f.rest, f.changes)
 
     def mean(q: Poly) -> Poly:
         return q.times(at).sum(1)[:, None]
@@ -63,7 +64,7 @@ def _powers(f: Poly) -> tuple[Poly, Poly]:
     apart = (h[:, :, None] - h[:, None, :]).change * (1.0 - np.eye(f.value.shape[1]))
     own = apart.max(axis=2)
     spread = own.max(axis=1)[:, None]
-    one = Poly.constant(wide(np.ones(f.value.shape)), f.size, f.ball)
+    one = Poly.constant(wide(np.ones(f.value.shape)), f.size, f.changes)
     found = []
     for c, value, highest in ((1.0, at, over.hi), (0.5, at.root(), over.root().hi)):
         second = part(c * c, 2.0, square) - part(c, 2.0, s)
@@ -73,5 +74,5 @@ def _powers(f: Poly) -> tuple[Poly, Poly]:
         below = 1.5 * c**3 * own**2 * spread**2 + c * spread**4 / 12.0
         fourth = np.maximum(above, below) + 4.0 * _MOMENT * c * c * own * spread**3
         rest = grown(g.rest + grown(highest * fourth / 24.0))
-        found.append(Poly(g.value, g.first, g.second, g.third, rest, f.ball))
+        found.append(Poly(g.value, g.first, g.second, g.third, rest, f.changes))
     return found[0], found[1]

@@ -17,12 +17,13 @@ from .reference_hessian import Problem
 from .reference_third_tensor import third_seconds
 from .reference_unit_joint import ellipsoid_seconds
 from .reference_units import units_seconds
+from .slab_multipliers import SlabMultipliers
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
 from .unit_cover import AlikeSets, JointSets, UnitLeaves
 
-_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | JointSets | AlikeSets | None
+_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | SlabMultipliers | JointSets | AlikeSets | None
 
 #: Parameters up to which boxes are tested by derivatives.
 _TAYLOR_PARAMS = 6
@@ -64,8 +65,8 @@ def check_seconds(obj: Objective, region: Region, method: str, cover: Cover | No
         return seconds + units_seconds(obj, leaves)
     if method == "third":
         return third_seconds(Problem.of(obj))
-    if method == "taylor":
-        return np.inf  # which keeps it from Arb's arithmetic: the polynomial's arrays are too large
+    if method in ("taylor", "slabs"):
+        return np.inf  # which keeps it from Arb's arithmetic: the polynomials' arrays are too large
     if method == "cells":
         joint = _JOINT_SECONDS * obj.data.num_samples * obj.net.widths[-2]
         return (0 if cover is None else len(cover.low)) * (_MOMENT_SECONDS + joint)

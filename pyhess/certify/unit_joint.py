@@ -24,9 +24,10 @@ from .unit_models import Units
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Ranges of the room: squares of their ends, as shares of the ball's, and the share of an end's square that is added, g. Where the
-#: first ones cannot be proved the others are hardly ever.
-_ENDS, FLOOR, _TRIED = (1.0, 0.7, 0.45, 0.25, 0.1), 0.01, 2
+#: Ranges of the room: squares of their ends, as shares of the ball's, and the share of an end's square that is added, g.
+_ENDS, FLOOR = (1.0, 0.7, 0.45, 0.25, 0.1), 0.01
+#: Where the first ones cannot be proved, the others hardly ever can.
+_TRIED = 2
 #: Largest problems that it is tried for: inputs with the constant one, data, units.
 _MAX_DIM, _MAX_DATA, _MAX_UNITS = 4, 48, 12
 #: Changes drawn per unit, steps of the fit, and the axes' least ratio.
@@ -49,7 +50,8 @@ def joint_applies(obj: Objective, units: Units) -> bool:
 def find_joint(obj: Objective, units: Units, cancelled: Callable[[], bool]) -> JointSets:
     """The sets that could be found and proved, from the largest room on, until ``cancelled`` says to end."""
     fit = _Fit(obj, units)
-    rooms, floors, matrices, scales = [], [], [], []
+    rooms: list[float] = []
+    floors, matrices, scales = [], [], []
     for tried, share in enumerate(_ENDS):
         room = units.room * float(np.sqrt(share))
         if cancelled() or (tried >= _TRIED and not rooms):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import pyhess as ph
+from pyhess.certify.reference_changes import Changes
 from pyhess.certify.reference_cubic_hessian import Form, cubic_hessian
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import wide
@@ -42,11 +43,12 @@ def nothing_lowered(obj: ph.Objective) -> Array:
 
 
 def forms(
-    obj: ph.Objective, centre: Array, radius: float, lowered: Array | None = None, kept: Array | None = None
+    obj: ph.Objective, centre: Array, radius: float | Changes, lowered: Array | None = None, kept: Array | None = None
 ) -> tuple[Form, Form]:
     numbers = wide(nothing_lowered(obj) if lowered is None else lowered)
     parts = wide(np.ones(obj.data.num_samples) if kept is None else kept)
-    found = cubic_hessian(Problem.of(obj), ph.Ball(centre, radius).bind(obj), numbers, parts, np.inf)
+    changes = radius if isinstance(radius, Changes) else Changes.ball(radius)
+    found = cubic_hessian(Problem.of(obj), wide(centre), changes, numbers, parts, np.inf)
     assert found is not None
     return found
 

@@ -13,17 +13,15 @@ import pytest
 
 import pyhess as ph
 from pyhess.certify import Certificate, certify, prove
-from pyhess.certify.reference_cubic_hessian import Form
-from pyhess.certify.reference_cubic_proof import cubic_term, not_negative, whole_matrix
+from pyhess.certify.reference_changes import Changes
+from pyhess.certify.reference_cubic_proof import not_negative
 from pyhess.certify.reference_interval import wide
-from pyhess.certify.reference_triples import triples
 from pyhess.certify.taylor_multipliers import TaylorMultipliers
 from pyhess.threshold import verify_file
 
 from .conftest import trained
-from .slow_taylor_cases import CASES, Array, Case, forms, nothing_lowered, polynomial, problem, symmetric, tensor
-
-_PARTS = ("head", "half", "tail")
+from .slow_slab_cases import own_multipliers
+from .slow_taylor_cases import CASES, Array, Case, problem
 
 pytestmark = pytest.mark.usefixtures("long_doubles")
 
@@ -58,72 +56,10 @@ def test_forms_that_are_not_negative() -> None:
     slack = np.diag([1.0, 1.0, 1e-14, 1e-14])
     assert not_negative(wide(slack), 2) and not not_negative(wide(slack), 2, wide(np.full((4, 4), 0.2)))
     assert not not_negative(wide(np.diag([1.0, 1.0, 1.0, -1e-9])), 2)
+    # The others may be longer than these: -0.1 |w|² is made up for by 0.5 |v|² up to |w| = 2.2 |v| at the most.
+    uneven, error = wide(np.diag([0.5, 1e-9])), wide(np.diag([0.0, 0.1]))
+    assert not_negative(uneven, 1, error, 1.5) and not not_negative(uneven, 1, error, 2.3)
     assert not not_negative(wide(np.full((2, 2), np.nan)), 1)
-
-
-def _random_form(rng: np.random.Generator, size: int, *, cubic: bool) -> Form:
-    head, half, tail, rest = (wide(rng.standard_normal((size,) * order)) for order in (2, 3, 4, 2))
-    count = len(triples(size).k) if cubic else 0
-    third = rng.standard_normal((count, size, size))
-    nothing = wide(np.zeros((size, size)))
-    return Form(head, half, tail, third + third.swapaxes(1, 2), np.abs(rest + rest.T), nothing, nothing)
-
-
-@pytest.mark.parametrize("size", [1, 3])
-def test_the_matrix_is_below_the_polynomial(size: int) -> None:
-    rng = np.random.default_rng(2089)
-    for _ in range(20):
-        whole, squares = _random_form(rng, size, cubic=True), _random_form(rng, size, cubic=False)
-        ball, claim, share = rng.uniform(0.2, 1.5), rng.standard_normal(), rng.uniform(0.1, 1.0)
-        lam = rng.standard_normal((size, size))
-        # For one parameter this divides the cubic term without loss.
-        tau = ball / np.abs(tensor(whole)).max()
-        turned = rng.standard_normal((size,) * 3)
-        multipliers = TaylorMultipliers(
-            lam @ lam.T, turned, share, tau, rng.uniform(0.5, 2.0, size), np.zeros((1, 1)), np.ones(1)
-        )
-        gram = cubic_term(whole.third, size, np.inf)
-        assert gram is not None
-        rows = tensor(whole).transpose(0, 3, 1, 2, 4).reshape(size * size, -1)
-        assert (np.abs(gram[0] - rows @ rows.T) <= gram[1] * (1.0 + 1e-3)).all() and gram[1].max() < 1e-12 * np.abs(gram[0]).max()
-        matrix, error = whole_matrix(whole, squares, gram, wide(ball), claim, multipliers.lam, multipliers)
-        assert error.max() < 1e-11 * np.abs(matrix).max() and np.array_equal(matrix, matrix.T)
-        rest = whole.rest + squares.rest / share
-        nearest = np.inf
-        for u, v in rng.standard_normal((200, 2, size)):
-            delta, v = ball * u / np.linalg.norm(u), v / np.linalg.norm(v)
-            form = polynomial(whole, delta) + (1.0 - share) * polynomial(squares, delta)
-            value = v @ form @ v - np.abs(v) @ rest @ np.abs(v) - claim
-            z = np.concatenate([v, np.outer(delta, v).ravel() / ball])
-            below = float(z @ matrix @ z)
-            assert below <= value + 1e-12
-            nearest = min(nearest, value - below)
-        assert size > 1 or nearest < 1e-12
-
-
-def _own_multipliers(obj: ph.Objective, region: ph.Ball, share: float) -> tuple[float, TaylorMultipliers]:
-    """Multipliers that are found without any care, and what they prove, by dense matrices."""
-    size, ball = obj.num_params, float(region.radius)
-    whole, squares = forms(obj, region.center, ball)
-    rows = tensor(whole).transpose(0, 3, 1, 2, 4).reshape(size * size, -1)
-    tau = ball / np.linalg.norm(rows, 2)
-    head, half, tail = (
-        (a + (1.0 - share) * b).astype(np.float64) for a, b in ((getattr(x, name) for x in (whole, squares)) for name in _PARTS)
-    )
-    flat = ball**2 * (symmetric(tail.reshape(size * size, -1)) - 0.5 * tau * rows @ rows.T)
-    into = ball * half.reshape(size * size, size)
-    values, vectors = np.linalg.eigh(flat)
-    top = symmetric(head) - np.diag((whole.rest + squares.rest / share).sum(axis=1).astype(np.float64))
-    found = []
-    for extra in np.geomspace(0.1, 10.0, 9) * np.linalg.norm(into, 2):
-        lam = max(0.0, -values[0]) + extra
-        turned = vectors.T @ into
-        schur = top - (lam + ball**4 / (2.0 * tau)) * np.eye(size) - turned.T @ (turned / (values + lam)[:, None])
-        found.append((float(np.linalg.eigvalsh(schur)[0]), lam))
-    value, lam = max(found)
-    return value, TaylorMultipliers(
-        lam * np.eye(size), np.zeros((size,) * 3), share, tau, np.ones(size), nothing_lowered(obj), np.ones(obj.data.num_samples)
-    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -132,7 +68,8 @@ def test_what_the_multipliers_give_is_proved_and_no_more(case: Case) -> None:
     rng = np.random.default_rng(2063)
     for radius in (1e-9, 0.05):
         ball = ph.Ball(0.7 * rng.standard_normal(obj.num_params), radius).bind(obj)
-        value, multipliers = _own_multipliers(obj, ball, 0.1 if radius > 1e-6 else 1e-7)
+        value, slab = own_multipliers(obj, ball.center, Changes.ball(radius), radius, 0.1 if radius > 1e-6 else 1e-7)
+        multipliers = slab.taylor
         proof = partial(prove, obj, ball, "taylor", multipliers=multipliers)
         assert proof(value - 1e-9 * abs(value)).proved and not proof(value + 1e-7 * abs(value)).proved
         points = (ball.center, *ball.sample(20, rng=rng))

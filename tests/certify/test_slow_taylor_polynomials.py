@@ -10,7 +10,8 @@ import pytest
 from scipy.special import softmax
 
 import pyhess as ph
-from pyhess.certify.reference_cubic import Poly, spectral, weighted
+from pyhess.certify.reference_changes import Changes, spectral
+from pyhess.certify.reference_cubic import Poly, weighted
 from pyhess.certify.reference_cubic_hessian import Form
 from pyhess.certify.reference_cubic_losses import loss_polynomials
 from pyhess.certify.reference_hessian import Problem
@@ -154,12 +155,12 @@ def _of_one(value: float, first: float, second: float, third: float, rest: float
     """A function of one parameter, and the most that it may be at the end of the ball."""
     numbers = [wide(np.full((1,) * (2 + order), x)) for order, x in enumerate((value, first, second))]
     end = value + first * radius + 0.5 * second * radius**2 + third * radius**3 / 6.0 + rest
-    return Poly(*numbers, np.full((1, 1, 1), third), wide(np.full((1, 1), rest)), wide(radius)), end
+    return Poly(*numbers, np.full((1, 1, 1), third), wide(np.full((1, 1), rest)), Changes.ball(radius)), end
 
 
 def _ends(p: Poly) -> Array:
     """The polynomials of one parameter at the end of the ball."""
-    r = float(p.ball)
+    r = float(p.changes.reach)
     quadratic = p.value + p.first[..., 0] * r + 0.5 * p.second[..., 0, 0] * r * r
     return (quadratic + p.third[0] * r**3 / 6.0).astype(np.float64)
 
@@ -181,12 +182,12 @@ def test_rests_of_products_and_sums_are_what_is_left_out(place: int) -> None:
         for left, axes, factor in ((p[:, :, None], 2, 1.0), (p, 1, 2.0)):
             form = Form.zero(1, 1)
             form.add(slice(0, 1), left, q[:, :, None], axes, factor)
-            form.close(1, p.ball)
-            given = float(polynomial(form, np.array([float(p.ball)])).item())
+            form.close(1, p.changes.reach)
+            given = float(polynomial(form, np.array([float(p.changes.reach)])).item())
             assert float(form.rest.item()) == pytest.approx(factor * exact - given, rel=1e-11)
         m = rng.uniform(0.5, 1.0)
         moved = weighted(wide([[m]]), np.array([[0]]), q)
-        assert float(moved.rest.item()) == pytest.approx((m + float(q.ball)) * q_end - _at_the_end(moved), rel=1e-12)
+        assert float(moved.rest.item()) == pytest.approx((m + float(q.changes.reach)) * q_end - _at_the_end(moved), rel=1e-12)
         scaled = q.times(Range(wide(m), wide(m + 1e-3)))
         assert _at_the_end(scaled) + float(scaled.rest.item()) >= (m + 1e-3) * q_end
 
@@ -218,7 +219,7 @@ def _several(rng: np.random.Generator, scale: float) -> Poly:
     """Two functions of three parameters, with no rest."""
     second, cubes = rng.standard_normal((1, 2, 3, 3)), rng.standard_normal((10, 1, 2))
     parts = rng.standard_normal((1, 2)), scale * rng.standard_normal((1, 2, 3)), scale * (second + second.swapaxes(2, 3))
-    return Poly(*(wide(x) for x in parts), scale * cubes, wide(np.zeros((1, 2))), wide(0.01))
+    return Poly(*(wide(x) for x in parts), scale * cubes, wide(np.zeros((1, 2))), Changes.ball(0.01))
 
 
 def _value(p: Poly, delta: Array) -> Array:
@@ -255,12 +256,12 @@ def test_rests_of_softmax_are_what_is_left_out(sizes: tuple[float, ...]) -> None
     rng = np.random.default_rng(2083)
     obj = problem(CASES[6])
     value, y, t = rng.standard_normal((1, 3)), np.array([[0.0, 1.0, 0.0]]), 0.5
-    jacobian = Poly.constant(wide(np.eye(3)[None]), 1, wide(t))  # d_kc = sqrt(p_k) ([k = c] - p_c)
+    jacobian = Poly.constant(wide(np.eye(3)[None]), 1, Changes.ball(t))  # d_kc = sqrt(p_k) ([k = c] - p_c)
     largest = 0.0
     for signs in rng.choice([-1.0, 1.0], (20, 3)):
         first, second, third, rest = (size * signs[None] for size in sizes)
         numbers = (wide(x) for x in (value, first[..., None], second[..., None, None]))
-        f = Poly(*numbers, third[None], wide(np.abs(rest)), wide(t))
+        f = Poly(*numbers, third[None], wide(np.abs(rest)), Changes.ball(t))
         r, d, weights = loss_polynomials(Problem.of(obj), f, jacobian, wide(y))
         assert (weights <= 1.0).all() and (weights > 1.0 - 1e-15).all()
         p = softmax((value + first * t + 0.5 * second * t**2 + third * t**3 / 6.0 + rest)[0])
