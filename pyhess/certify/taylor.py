@@ -146,7 +146,7 @@ def bound_in(
         return None
     if lifted is None:
         return Found(-np.inf)
-    state = _promising(lifted, known) if start is None else _renewed(lifted, _fitting(lifted, start), cancelled)
+    state = _promising(lifted, known) if start is None else _fitting(lifted, start, cancelled)
     if state is None:
         return Found(-np.inf)
     best, idle = Found(-np.inf), 0
@@ -238,11 +238,14 @@ def _promising(lifted: Lifted, known: float) -> State | None:
     return None
 
 
-def _fitting(lifted: Lifted, start: State) -> State:
+def _fitting(lifted: Lifted, start: State, cancelled: npt.NDArray[np.int32]) -> State | None:
     """A choice for something similar, a larger slab or the ball, with multipliers in between and large enough here."""
     lams = np.sqrt(lifted.most / start.most)[:, None, None] * start.lams
     part = lifted.least_multiple(lifted.tail(start), lams)
-    return replace(start, factors=np.zeros_like(lams), floors=max(1.0, part / _CROWDED) * lams, most=lifted.most)
+    if part == np.inf:
+        return None
+    grown = replace(start, factors=np.zeros_like(lams), floors=max(1.0, part / _CROWDED) * lams, most=lifted.most)
+    return _renewed(lifted, grown, cancelled)
 
 
 def _renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> State:

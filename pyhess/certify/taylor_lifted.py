@@ -92,9 +92,11 @@ class Lifted:
         return reduce(np.add, (np.kron(part, lam) for part, lam in zip(parts, lams, strict=True)))
 
     def least_multiple(self, tail: FloatArray, lams: FloatArray) -> float:
-        """The least part of multipliers, positive definite ones, that makes the tail positive semi-definite."""
+        """The least part of multipliers, positive definite ones, for a positive semi-definite tail; infinite if none is."""
         inverses = []
         for lam in lams:
+            if not np.isfinite(lam).all():
+                return np.inf
             values, vectors = np.linalg.eigh(lam)
             inverses.append((vectors / np.sqrt(values)) @ vectors.T)
         # The parts are multiples of projections on orthogonal spaces.
@@ -108,7 +110,7 @@ class Lifted:
             return np.asarray(found.reshape(x.shape))
 
         scaled = turned(np.ascontiguousarray(turned(tail).T))
-        return max(0.0, -extreme(0.5 * (scaled + scaled.T), "SA") * _SURPLUS)
+        return max(0.0, -extreme(0.5 * (scaled + scaled.T), "SA") * _SURPLUS) if np.isfinite(scaled).all() else np.inf
 
     def first_tau(self) -> float:
         """What makes both parts of the cubic term equal in size, for the largest singular value of M."""
