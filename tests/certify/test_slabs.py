@@ -13,7 +13,7 @@ import pytest
 
 import pyhess as ph
 from pyhess._threads import blas_single_thread
-from pyhess.certify import certify
+from pyhess.certify import certify, prove
 from pyhess.certify.slab_multipliers import SlabMultipliers
 from pyhess.certify.slabs import SlabSearch, _direction, _room, slabs_again
 from pyhess.certify.subdivision import Limits
@@ -213,6 +213,8 @@ def test_slabs_cover_the_ball_and_prove_more(cut: tuple[ph.Objective, ph.Ball, T
     assert 1.0 <= float(np.longdouble(d) @ np.longdouble(d)) <= 1.0 + 2e-12
     again = slabs_again(obj, ball, given)
     assert abs(again - search.psi_lower) <= 1e-9 * abs(again)
+    assert prove(obj, ball, "slabs", search.psi_lower, multipliers=given).proved
+    assert not prove(obj, ball, "slabs", 0.99 * search.psi_lower, multipliers=given).proved
     # Points of the ball lie in the room of the slab that their place along d belongs to.
     rng = np.random.default_rng(1291)
     for _ in range(100):
