@@ -75,11 +75,11 @@ class _Part:
         """What has to be cut next for a better bound."""
         return min(self.children, key=lambda child: child.psi_lower).worst() if self.children else self
 
-    def cover(self) -> list[_Part]:
-        """The slabs that prove the bound."""
-        if self.own >= self.psi_lower:
+    def cover(self, bound: float) -> list[_Part]:
+        """The fewest slabs that prove a bound, which ``psi_lower`` reaches."""
+        if self.own >= bound:
             return [self]
-        return [part for child in self.children for part in child.cover()]
+        return [part for child in self.children for part in child.cover(bound)]
 
 
 class SlabSearch:
@@ -105,7 +105,7 @@ class SlabSearch:
         """What proves it."""
         if self.direction is None or self.psi_lower == -math.inf:
             return None
-        return SlabMultipliers(self.direction, tuple(part.slab for part in self._root.cover() if part.slab is not None))
+        return SlabMultipliers(self.direction, tuple(part.slab for part in self._root.cover(self.psi_lower) if part.slab is not None))
 
     def run(self, limits: Limits, progress: Progress | None = None) -> float:
         """Go on until the bound reaches the goal, time is up, so many slabs were looked at, or little is gained."""
