@@ -55,9 +55,9 @@ DENSE_PARAMS_MAX = 8000
 _UNIT_WORK, _UNIT_CELLS = 1e8, (256, 6000)
 #: Its share of a limit, and that of the others where ``full`` is among them, which reaches any accuracy.
 _UNIT_SHARE, _FULL_SHARE = 0.8, 0.9
-#: The share of ``slabs`` where others may be better, how many times the witness's eigenvalue the ball's bound may be without and
-#: with ``units``, and the slabs without a time limit.
-_SLAB_SHARE, _SLAB_REACH, _SLABS = 0.5, (50.0, 4.0), 8
+#: Without and with ``units``: the share of ``slabs`` where others may be better, and how many times the witness's eigenvalue the
+#: ball's bound may be. The slabs without a time limit.
+_SLAB_SHARE, _SLAB_REACH, _SLABS = (0.8, 0.5), (50.0, 4.0), 8
 #: Radii whose squares and third powers are numbers.
 _RADII = 1e-100, 1e150
 #: Cutting a ball into cells brings no bound closer to zero than by about this factor.
@@ -162,7 +162,7 @@ class Run:
         share = 1.0 if method == "slabs" else 0.0 if time_limit is None else self._slab_share(chosen, psi_upper)
         if "slabs" in chosen and share > 0.0:
             self._slabs(left(share), psi_upper)
-            if "slabs" in self.table and self.table["slabs"].psi_lower >= self._best() and "units" not in chosen:
+            if share < 1.0 and "units" not in chosen and "slabs" in self.table and self.table["slabs"].psi_lower >= self._best():
                 self._slabs(left(1.0), psi_upper)  # cells do not come near it
             if self._best() >= goal_of(psi_upper):
                 return
@@ -187,7 +187,7 @@ class Run:
         known, reach, best = self.table["taylor"].psi_lower, _SLAB_REACH["units" in others], self._best()
         if known < (best if psi_upper is None else reach * min(psi_upper, 0.0)):
             return 0.0
-        return _SLAB_SHARE
+        return _SLAB_SHARE["units" in others]
 
     def _slabs(self, time_limit: float | None, psi_upper: float | None) -> None:
         """Branch and bound over slabs of a ball; their number, and so the answer, is fixed where no time limit is."""
