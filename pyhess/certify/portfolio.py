@@ -162,6 +162,8 @@ class Run:
         share = 1.0 if method == "slabs" else 0.0 if time_limit is None else self._slab_share(chosen, psi_upper)
         if "slabs" in chosen and share > 0.0:
             self._slabs(left(share), psi_upper)
+            if share < 1.0 and "units" not in chosen and "slabs" in self.table and self.table["slabs"].psi_lower >= self._best():
+                self._slabs(left(1.0), psi_upper)  # cells do not come near it
             if self._best() >= goal_of(psi_upper):
                 return
         if "full" in boxes:
@@ -185,8 +187,7 @@ class Run:
         known, reach, best = self.table["taylor"].psi_lower, _SLAB_REACH["units" in others], self._best()
         if known < (best if psi_upper is None else reach * min(psi_upper, 0.0)):
             return 0.0
-        # Where the ball as a whole has the best bound cells do not come near it.
-        return _SLAB_SHARE["units" in others] if "units" in others or known < best else 1.0
+        return _SLAB_SHARE["units" in others]
 
     def _slabs(self, time_limit: float | None, psi_upper: float | None) -> None:
         """Branch and bound over slabs of a ball; their number, and so the answer, is fixed where no time limit is."""
