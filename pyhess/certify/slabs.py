@@ -105,7 +105,9 @@ class SlabSearch:
         """What proves it."""
         if self.direction is None or self.psi_lower == -math.inf:
             return None
-        return SlabMultipliers(self.direction, tuple(part.slab for part in self._root.cover(self.psi_lower) if part.slab is not None))
+        return SlabMultipliers(
+            self.direction, tuple(part.slab for part in self._root.cover(self.psi_lower) if part.slab is not None)
+        )
 
     def run(self, limits: Limits, progress: Progress | None = None) -> float:
         """Go on until the bound reaches the goal, time is up, so many slabs were looked at, or little is gained."""
