@@ -22,30 +22,24 @@ from .boxes import (
     full_applies,
     full_subdivision,
 )
-from .centre import centre_bounds, centre_of
 from .certificate import Certificate, MethodResult
 from .dense import dense_cost
-from .intervals import Interval
 from .limits import dense_seconds, local_seconds, raised_after
 from .linear_networks import exact_linear
-from .matrices import comparison_bound, deif_bound, residual_enclosure
-from .moment import moment_bound
-from .propagate import BallCells, Cell, point_cell, whole_cell
+from .propagate import BallCells, whole_cell
 from .schedule import Portfolio, goal_of
 from .slabs import SlabSearch
 from .subdivision import Limits, Progress
 from .taylor import TaylorBound, taylor_bound, taylor_knows
 from .texts import ROUNDING, WHAT, does_not_apply
 from .third import third_bound, third_knows
-from .unit_blocks import block_bound, blocks_cost
+from .unit_blocks import blocks_cost
 from .units import UnitSearch, unit_bound_applies, unit_work
+from .whole_bounds import Bound, WholeBounds
 
 _DENSE, _SEARCHES = ("centre", "comparison", "deif"), ("slabs", "units", "boxes", "cells", "full")
 #: Methods for small balls; the first that knows the problem is tried.
 _LOCAL = ("taylor", "third")
-
-#: A lower bound of psi over a cell, or None if it was cancelled.
-Bound = Callable[[Cell], float | None]
 
 #: ``auto`` computes the bounds that need whole matrices up to this many parameters and multiplications …
 _DENSE_PARAMS, _DENSE_COST = 2000, 6e10
@@ -80,7 +74,6 @@ class Run:
         #: Whether a time limit ended some of the work.
         self.out_of_time = False
         self.formula = ""
-        self._enclosed: tuple[Cell, Interval] | None = None  # for both bounds that need it
         self._portfolio: Portfolio | None = None
         self._taylor: TaylorBound | None = None
         self._slab_search: SlabSearch | None = None
@@ -103,13 +96,7 @@ class Run:
             if not self._knows("taylor"):
                 raise does_not_apply(method)
             names = ["taylor"]
-        makers = {
-            "moment": lambda: self._moment,
-            "centre": self._centre,
-            "comparison": self._comparison,
-            "deif": self._deif,
-            "blocks": lambda: self._blocks,
-        }
+        makers = WholeBounds(self.obj, self.region, self.stop).makers
         for name in (name for name in names if name in makers):
             if name in _DENSE and method == "auto" and not self._in_time(self._dense_seconds, deadline):
                 continue
@@ -122,7 +109,6 @@ class Run:
             local = max((self.table[name].psi_lower for name in _LOCAL if name in self.table), default=-math.inf)
             if not local > self.table[best].psi_lower / _CELLS_GAIN:
                 self._record(best, lambda: self._over_cells(best, bounds[best]))
-        self._enclosed = None
 
     def _in_time(self, seconds: float, deadline: float) -> bool:
         """Whether what takes so long at the least may be finished; else it would hold up everything."""
@@ -346,40 +332,6 @@ class Run:
     def _dense_is_cheap(self) -> bool:
         cost = dense_cost(self.whole, self.obj.data.num_samples)
         return self.obj.num_params <= _DENSE_PARAMS and cost <= _DENSE_COST
-
-    def _moment(self, cell: Cell) -> float | None:
-        obj = self.obj
-        return moment_bound(cell, obj.data, obj.targets, obj.loss, self.stop)
-
-    def _centre(self) -> Bound | None:
-        obj, region = self.obj, self.region
-        middle = region.center if isinstance(region, Ball) else 0.5 * region.low + 0.5 * region.high
-        centre = centre_of(point_cell(obj.net, middle), obj.data, obj.targets, obj.loss, self.stop)
-        if centre is None:
-            return None
-
-        def bound(cell: Cell) -> float | None:
-            found = centre_bounds(cell, centre, obj.data, obj.targets, obj.loss, self.stop)
-            return None if found is None else max(found)
-
-        return bound
-
-    def _blocks(self, cell: Cell) -> float | None:
-        obj = self.obj
-        return block_bound(cell, obj.data, obj.targets, obj.loss, self.stop)
-
-    def _comparison(self) -> Bound:
-        return lambda cell: self._by_enclosure(cell, comparison_bound)
-
-    def _deif(self) -> Bound:
-        return lambda cell: self._by_enclosure(cell, deif_bound)
-
-    def _by_enclosure(self, cell: Cell, bound: Callable[[Interval], float]) -> float | None:
-        obj = self.obj
-        if self._enclosed is None or self._enclosed[0] is not cell:
-            found = residual_enclosure(cell, obj.data, obj.targets, obj.loss, self.stop)
-            self._enclosed = None if found is None else (cell, found)
-        return None if self._enclosed is None else bound(self._enclosed[1])
 
     def certificate(self) -> Certificate:
         finished = {name: row for name, row in self.table.items() if row.psi_lower > -math.inf}

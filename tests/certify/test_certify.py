@@ -368,6 +368,6 @@ def test_ctrl_c_before_the_first_bound_is_raised(monkeypatch: pytest.MonkeyPatch
     def stopping(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pyhess.certify.portfolio.moment_bound", stopping)
+    monkeypatch.setattr("pyhess.certify.whole_bounds.moment_bound", stopping)
     with pytest.raises(KeyboardInterrupt):
         certify(ph.Objective(ph.MLP([2, 3, 1]), ph.Dataset(np.eye(2), np.ones(2))), ph.Box(-0.5, 0.5))
