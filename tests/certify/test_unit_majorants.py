@@ -26,7 +26,7 @@ def test_symbols_of_a_ball_are_majorised(data: int) -> None:
     rng = np.random.default_rng(463)
     obj = small_objective(419, data, [1, 3, 1])
     ball = ph.Ball(rng.standard_normal(obj.num_params), 0.9).bind(obj)
-    search = units._Search(obj, ball, np.zeros(1, dtype=np.int32))
+    search = units.UnitSearch(obj, ball, np.zeros(1, dtype=np.int32))
     count, n, symbols = 40, obj.data.num_samples, 3
     generators = rng.standard_normal((count, n, symbols)) * 10.0 ** rng.uniform(-1.0, 1.0, (count, 1, 1))
     ranges = np.zeros((6, count, n, 1))
