@@ -40,7 +40,7 @@ def test_symbols_of_a_ball_are_majorised(data: int) -> None:
     )
     size, half = search.roots.centers.shape[1], np.where(np.arange(count) < 20, 0.0, 0.1)
     points = search.roots.centers[0] + rng.uniform(-0.25, 0.25, (count, size))
-    cells = np.zeros((count, 2, search.cells.shape[2]))
+    cells = np.zeros((count, 2, search.leaves.cells.shape[2]))
     cells[:, :, :size] = points[:, None] + half[:, None, None] * np.array([-1.0, 1.0])[:, None]
     bounds = task.bound(cells, np.arange(count), np.full(count, -np.inf), np.zeros(1, dtype=np.int32)).bounds
     gaps, one, proved = [], UnitProblem.of(Problem.of(obj)), np.zeros((count, 2), dtype=np.bool_)
