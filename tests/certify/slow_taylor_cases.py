@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import pyhess as ph
 from pyhess.certify.reference_changes import Changes
+from pyhess.certify.reference_cubic import Poly, weighted
 from pyhess.certify.reference_cubic_hessian import Form, cubic_hessian
 from pyhess.certify.reference_hessian import Problem
-from pyhess.certify.reference_interval import wide
+from pyhess.certify.reference_interval import Range, wide
+from pyhess.certify.reference_ranges import activation, activations
 from pyhess.certify.reference_triples import triples
 
 Array = Any
@@ -70,3 +73,38 @@ def polynomial(form: Form, delta: Array) -> Array:
     linear = 2.0 * np.tensordot(delta, form.half, (0, 0))
     found = symmetric(form.head + linear + np.einsum("k,kalb,l->ab", delta, form.tail, delta)).astype(np.float64)
     return found if len(form.third) == 0 else found + cubic(form, delta)
+
+
+class Operations:
+    """What is made of two pairs of random forms in three parameters, and how much of its rests is needed."""
+
+    def __init__(self, rng: np.random.Generator, changes: Changes, name: str, scale: float = 1.0) -> None:
+        self._name, self._m, self._places = name, rng.standard_normal((2, 2)), np.array([[0, 2], [1, 0]])
+        self._p, self._q = (_several(rng, changes, scale) for _ in range(2))
+        p, q = self._p, self._q
+        composed = p.composed(partial(activations, name, 1.7), 1)
+        self.found = [p * q, composed, weighted(wide(self._m), self._places, p), p.sum(1), p - q]
+        self.largest = np.zeros(5)
+
+    def check(self, delta: Array) -> None:
+        """No form is off by more than its rest."""
+        x, y = _value(self._p, delta), _value(self._q, delta)
+        slope = activation(self._name, 1.7, 1, Range(wide(x))).lo
+        moved = np.einsum("jk,nk->nj", self._m + delta[self._places], x)
+        for at, (form, expected) in enumerate(zip(self.found, [x * y, slope, moved, x.sum(axis=1), x - y], strict=True)):
+            off = np.abs((_value(form, delta) - expected).astype(np.float64))
+            assert (off <= form.rest + 1e-15).all(), at
+            self.largest[at] = max(self.largest[at], float((off / (form.rest + 1e-15)).max()))
+
+
+def _several(rng: np.random.Generator, changes: Changes, scale: float) -> Poly:
+    """Two functions of three parameters, with no rest."""
+    second, cubes = rng.standard_normal((1, 2, 3, 3)), rng.standard_normal((10, 1, 2))
+    parts = rng.standard_normal((1, 2)), scale * rng.standard_normal((1, 2, 3)), scale * (second + second.swapaxes(2, 3))
+    return Poly(*(wide(x) for x in parts), scale * cubes, wide(np.zeros((1, 2))), changes)
+
+
+def _value(p: Poly, delta: Array) -> Array:
+    at = triples(len(delta))
+    cubes = np.tensordot(at.copies * delta[at.k] * delta[at.l] * delta[at.m], p.third, (0, 0))
+    return (p.value + p.first @ delta + 0.5 * p.second @ delta @ delta + cubes / 6.0).astype(np.float64)

@@ -17,10 +17,9 @@ from pyhess.certify.reference_cubic_losses import loss_polynomials
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_ranges import activation, activations
-from pyhess.certify.reference_triples import triples
 
 from ..jax_networks import jax_outputs
-from .slow_taylor_cases import CASES, Array, Case, cubic, forms, nothing_lowered, polynomial, problem, symmetric
+from .slow_taylor_cases import CASES, Array, Case, Operations, cubic, forms, nothing_lowered, polynomial, problem, symmetric
 
 pytestmark = pytest.mark.usefixtures("long_doubles")
 
@@ -215,38 +214,15 @@ def test_rests_of_compositions_are_what_is_left_out(form: tuple[float, ...]) -> 
     assert sharpness * float(found.rest.item()) <= max(off) <= float(found.rest.item())
 
 
-def _several(rng: np.random.Generator, scale: float) -> Poly:
-    """Two functions of three parameters, with no rest."""
-    second, cubes = rng.standard_normal((1, 2, 3, 3)), rng.standard_normal((10, 1, 2))
-    parts = rng.standard_normal((1, 2)), scale * rng.standard_normal((1, 2, 3)), scale * (second + second.swapaxes(2, 3))
-    return Poly(*(wide(x) for x in parts), scale * cubes, wide(np.zeros((1, 2))), Changes.ball(0.01))
-
-
-def _value(p: Poly, delta: Array) -> Array:
-    at = triples(len(delta))
-    cubes = np.tensordot(at.copies * delta[at.k] * delta[at.l] * delta[at.m], p.third, (0, 0))
-    return (p.value + p.first @ delta + 0.5 * p.second @ delta @ delta + cubes / 6.0).astype(np.float64)
-
-
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "gelu"])
 def test_forms_of_several_parameters(name: str) -> None:
     rng = np.random.default_rng(2087)
-    m, places = rng.standard_normal((2, 2)), np.array([[0, 2], [1, 0]])
     for _ in range(5):
-        p, q = _several(rng, 1.0), _several(rng, 1.0)
-        found = [p * q, p.composed(partial(activations, name, 1.7), 1), weighted(wide(m), places, p), p.sum(1), p - q]
-        largest = np.zeros(5)
+        made = Operations(rng, Changes.ball(0.01), name)
         for u in rng.standard_normal((20, 3)):
-            delta = 0.01 * u / np.linalg.norm(u)
-            x, y = _value(p, delta), _value(q, delta)
-            slope = activation(name, 1.7, 1, Range(wide(x))).lo
-            exact = [x * y, slope, np.einsum("jk,nk->nj", m + delta[places], x), x.sum(axis=1), x - y]
-            for at, (form, expected) in enumerate(zip(found, exact, strict=True)):
-                off = np.abs((_value(form, delta) - expected).astype(np.float64))
-                assert (off <= form.rest + 1e-15).all(), at
-                largest[at] = max(largest[at], float((off / (form.rest + 1e-15)).max()))
-        assert (largest[:3] > 0.05).all(), largest
-        assert all((form.rest < 1e-5).all() for form in found)
+            made.check(0.01 * u / np.linalg.norm(u))
+        assert (made.largest[:3] > 0.05).all(), made.largest
+        assert all((form.rest < 1e-5).all() for form in made.found)
 
 
 @pytest.mark.parametrize(
