@@ -309,3 +309,23 @@ def test_slabs_by_name_and_where_they_do_not_apply() -> None:
     for problem, where in ((obj, ph.Box(-1.0, 1.0)), (rough, ph.Ball(theta, 0.1))):
         with pytest.raises(ph.InputError, match="it needs a ball, smooth activations"):
             certify(problem, where, "slabs")
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, -0.5), (-0.5, 0.25), (0.1, 0.7), (-1.0, 1.0)])
+def test_the_room_of_a_slab_holds_its_part_of_the_ball(low: float, high: float) -> None:
+    rng = np.random.default_rng(2281)
+    center = rng.standard_normal(4)
+    ball = ph.Ball(center, 0.3)
+    d = _direction(np.outer(*(rng.standard_normal(4),) * 2))
+    assert d is not None
+    centre, room = _room(ball, d, low, high)
+    t = np.r_[rng.uniform(low, high, 200), low, high, min(max(0.0, low), high)]
+    y = rng.standard_normal((t.size, 4))
+    y -= np.outer(y @ d, d) / (d @ d)
+    y *= (0.3 * np.sqrt(np.maximum(0.0, 1.0 - t**2 * (d @ d))) / np.linalg.norm(y, axis=1))[:, None]  # up to the sphere
+    change = center + 0.3 * np.outer(t, d) + y - centre
+    s = change @ d / (d @ d)
+    assert (np.abs(s) <= room.along * (1.0 + 1e-12)).all()
+    assert (np.linalg.norm(change - np.outer(s, d), axis=1) <= room.across * (1.0 + 1e-12)).all()
+    assert (np.linalg.norm(change, axis=1) <= room.reach * (1.0 + 1e-12)).all()
+    assert np.abs(s).max() > 0.99 * room.along  # and hardly more
