@@ -10,7 +10,9 @@ import pytest
 import pyhess as ph
 from pyhess.certify import certify, portfolio
 from pyhess.certify.intervals import Interval
+from pyhess.certify.propagate import whole_cell
 from pyhess.certify.unit_blocks import _about_labels
+from pyhess.certify.whole_bounds import WholeBounds
 from pyhess.errors import InputError
 
 from .conftest import random_objective, random_region
@@ -95,9 +97,11 @@ def test_as_good_as_the_moment_bound() -> None:
     """Where the middles say nothing the norms alone are left, and with the best tau they give the moment bound."""
     obj = classes([12, 5, 3], 60)
     for region in (ph.Box(-2.0, 2.0), ph.Box(-0.5, 0.5), ph.Ball(radius=2.0)):
-        whole = portfolio.Run(obj, region.bind(obj), np.zeros(1, dtype=np.int32), None)
-        blocks, moment = whole._blocks(whole.whole), whole._moment(whole.whole)
-        assert blocks is not None and moment is not None and blocks >= moment
+        makers = WholeBounds(obj, region.bind(obj), np.zeros(1, dtype=np.int32)).makers
+        blocks, moment = (makers[name]() for name in ("blocks", "moment"))
+        assert blocks is not None and moment is not None
+        of_blocks, of_norms = (bound(whole_cell(obj.net, region.bind(obj))) for bound in (blocks, moment))
+        assert of_blocks is not None and of_norms is not None and of_blocks >= of_norms
 
 
 def test_needs_one_hidden_layer() -> None:
