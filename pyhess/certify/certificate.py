@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import NumericalError
 from .slab_multipliers import SlabMultipliers
@@ -19,6 +19,9 @@ from .unit_cover import AlikeSets, JointSets, UnitLeaves
 if TYPE_CHECKING:
     from ..objective import Objective
     from ..regions import Region
+
+#: What the bounds that bring numbers along were proved with.
+Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | SlabMultipliers | JointSets | AlikeSets
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,7 @@ class MethodResult:
     cells: int
     cover: Cover | None = field(default=None, repr=False, compare=False)
     leaves: UnitLeaves | None = field(default=None, repr=False, compare=False)
-    multipliers: ThirdMultipliers | TaylorMultipliers | SlabMultipliers | JointSets | AlikeSets | None = field(
-        default=None, repr=False, compare=False
-    )
+    multipliers: Multipliers | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)

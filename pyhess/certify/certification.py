@@ -52,10 +52,10 @@ def certify(
         block of one unit of a single hidden layer; any number of inputs. ``"taylor"``: the Hessian's Taylor polynomial of the
         third order about a small ball's centre; up to 40 parameters, any depth. ``"third"``: the Hessian at a small ball's
         centre and the third derivatives over it; small networks of any depth. ``"slabs"``: ``"taylor"``, then the same over slabs
-        of the ball across one direction. ``"units"``: branch and bound over the weights
-        of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the
-        parameters of a small network on a box. ``"cells"``: branch and bound with the moment bound, for several hidden layers:
-        over the parameters on a box, over the output biases and the layers' shares of the radius in a ball.
+        of the ball across one direction. ``"units"``: branch and bound over the weights of one unit of a single hidden layer,
+        whatever the others do. ``"boxes"``: branch and bound over the parameters of a small network on a box. ``"cells"``:
+        branch and bound with the moment bound, for several hidden layers: over the parameters on a box, over the output biases
+        and the layers' shares of the radius in a ball.
         ``"full"``: branch and bound to any accuracy for up to 6 parameters.
         ``"exact"``: the closed forms that two-layer linear networks have.
         ``"auto"``: the best of those whose cost is reasonable.
@@ -116,13 +116,13 @@ def certify(
     if progress is not None and not callable(progress):
         raise InputTypeError(f"progress is {shown(progress)}; pass a function that takes a dict, or None.")
     stop = as_flag(cancel)
-    if method in ("centre", "comparison", "deif") and obj.net.num_layers > 1 and obj.num_params > DENSE_PARAMS_MAX:
+    if obj.net.num_layers == 1:
+        return _linear(obj, bound)
+    if method in ("centre", "comparison", "deif") and obj.num_params > DENSE_PARAMS_MAX:
         raise MemoryLimitError(
             f"the {method} bound needs several dense matrices of {obj.num_params} x {obj.num_params}; allowed are "
             f"{DENSE_PARAMS_MAX} parameters. Use method='moment'."
         )
-    if obj.net.num_layers == 1:
-        return _linear(obj, bound)
     run = Certification(obj, bound, stop, progress)
     try:
         run.proceed(method, limit, goal)

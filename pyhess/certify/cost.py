@@ -100,13 +100,11 @@ def certificate_seconds(
         # Where the radii take too much, as on most balls, the enclosures are all.
         seconds += _PER_THIRD * enclosure_work(net, num_samples)
     searches = [*(["units"] if units_know(net) else []), *boxes_know(net, num_samples, ball=ball)]
-    searches += ["slabs"] if taylor else []
+    searches += ["slabs"] if taylor and time_limit is not None else []  # else counted above
     searches += ["cells"] if cells_know(net, num_samples, ball=ball) else []
     searches = [name for name in searches if method in ("auto", name)]
     if time_limit is not None:
         return time_limit if searches else min(seconds, time_limit)
-    if "slabs" in searches:
-        searches.remove("slabs")  # counted above
     if "units" in searches:
         searches.remove("units")
         work = unit_work(net, num_samples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,12 @@ from .._checks import as_real, exact_keys, shown
 from .._problems import finite_number
 from ..errors import InputError, InputTypeError
 from ..objective import Objective
+from .certificate import Multipliers
 from .slab_multipliers import Slab, SlabMultipliers
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
 from .unit_cover import AlikeSets, JointSets
 
-Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | SlabMultipliers | JointSets | AlikeSets
 FloatArray = npt.NDArray[np.float64]
 
 #: The layout that two of the Taylor multipliers came with. Units that are alike came with the fifth, slabs with the sixth.

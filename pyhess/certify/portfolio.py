@@ -89,13 +89,10 @@ class Run:
         if method in ("auto", "exact") and self._exact(asked=method == "exact"):
             return
         bounds: dict[str, Bound] = {}
-        names = [method] if method != "auto" else self._auto()
-        if (method == "blocks" and self.obj.net.num_layers != 2) or (method in _LOCAL and not self._knows(method)):
+        first = "taylor" if method == "slabs" else method
+        if (first == "blocks" and self.obj.net.num_layers != 2) or (first in _LOCAL and not self._knows(first)):
             raise does_not_apply(method)
-        if method == "slabs":
-            if not self._knows("taylor"):
-                raise does_not_apply(method)
-            names = ["taylor"]
+        names = [first] if method != "auto" else self._auto()
         makers = WholeBounds(self.obj, self.region, self.stop).makers
         for name in (name for name in names if name in makers):
             if name in _DENSE and method == "auto" and not self._in_time(self._dense_seconds, deadline):
@@ -238,11 +235,10 @@ class Run:
         began = monotonic()
         per_cell = unit_work(self.obj.net, self.obj.data.num_samples)
         most = 10**9 if time_limit is not None else int(np.clip(_UNIT_WORK / per_cell, *_UNIT_CELLS))
-        deadline = None if time_limit is None else monotonic() + time_limit
-        assert isinstance(self.region, Box | Ball)
+        deadline = math.inf if time_limit is None else began + time_limit
         search = UnitSearch(self.obj, self.region, self.stop)
         try:
-            search.run(psi_upper, math.inf if deadline is None else deadline, most, self._told("units"))
+            search.run(psi_upper, deadline, most, self._told("units"))
         finally:  # Ctrl-C keeps what is proved
             found = search.result()
             leaves = found.cover.leaves(self.obj, self.region)

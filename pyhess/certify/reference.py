@@ -20,12 +20,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from ..objective import Objective
 from ..regions import Ball, Box, Region
+from .certificate import Multipliers
 from .reference_arithmetic import arithmetic
 from .reference_blocks import UnitBlocks
 from .reference_cells import prove_cells
@@ -47,8 +48,6 @@ from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
 from .third_multipliers import ThirdMultipliers
 from .unit_cover import AlikeSets, JointSets, UnitLeaves
-
-_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | SlabMultipliers | JointSets | AlikeSets | None
 
 #: What is proved may be this much less than what is claimed, relative to it.
 SLACK = 1e-9
@@ -95,7 +94,7 @@ def prove(
     psi_lower: float,
     cover: Cover | None = None,
     leaves: UnitLeaves | None = None,
-    multipliers: _Multipliers = None,
+    multipliers: Multipliers | None = None,
     *,
     time_limit: float = 60.0,
 ) -> Proof:
@@ -162,7 +161,9 @@ class _Check:
         self._count = 0
         self.broken = False
 
-    def run(self, method: str, cover: Cover | None, leaves: UnitLeaves | None, multipliers: _Multipliers) -> tuple[bool, str]:
+    def run(
+        self, method: str, cover: Cover | None, leaves: UnitLeaves | None, multipliers: Multipliers | None
+    ) -> tuple[bool, str]:
         obj, region = self._obj, self._region
         if method == "exact":
             ends = (wide(region.low), wide(region.high)) if isinstance(region, Box) else (wide(region.center), region.radius)
@@ -230,7 +231,7 @@ class _Check:
         self.broken = found.broken
         return found.proved, found.detail
 
-    def _units(self, leaves: UnitLeaves | None, multipliers: _Multipliers) -> tuple[bool, str]:
+    def _units(self, leaves: UnitLeaves | None, multipliers: Multipliers | None) -> tuple[bool, str]:
         if self._problem.layers != 2 or self._problem.activations[0] == "relu":
             return False, "the cells of one unit's weights prove something for one smooth hidden layer only"
         sets = multipliers if isinstance(multipliers, JointSets | AlikeSets) else None
@@ -238,7 +239,7 @@ class _Check:
         self.broken = found.broken
         return found.proved, found.detail
 
-    def _expanded(self, method: str, multipliers: _Multipliers) -> tuple[bool, str]:
+    def _expanded(self, method: str, multipliers: Multipliers | None) -> tuple[bool, str]:
         region, problem, claim = self._region, self._problem, self._claim
         if not isinstance(region, Ball) or not self._obj.net.is_smooth:
             return False, f"the bound {method!r} is for balls and smooth activations"

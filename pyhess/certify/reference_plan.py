@@ -6,24 +6,19 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from time import monotonic
-from typing import TypeAlias
 
 import numpy as np
 
 from ..objective import Objective
 from ..regions import Ball, Region
+from .certificate import Multipliers
 from .reference_arithmetic import Doubles, using
 from .reference_hessian import Problem
 from .reference_third_tensor import third_seconds
 from .reference_unit_joint import ellipsoid_seconds
 from .reference_units import units_seconds
-from .slab_multipliers import SlabMultipliers
 from .subdivision import Cover
-from .taylor_multipliers import TaylorMultipliers
-from .third_multipliers import ThirdMultipliers
 from .unit_cover import AlikeSets, JointSets, UnitLeaves
-
-_Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | SlabMultipliers | JointSets | AlikeSets | None
 
 #: Parameters up to which boxes are tested by derivatives.
 _TAYLOR_PARAMS = 6
@@ -57,7 +52,7 @@ def has_small_boxes(obj: Objective) -> bool:
 
 
 def check_seconds(obj: Objective, region: Region, method: str, cover: Cover | None, leaves: UnitLeaves | None,
-                  multipliers: _Multipliers) -> float:  # fmt: skip
+                  multipliers: Multipliers | None) -> float:  # fmt: skip
     """Time that the check takes in long doubles, roughly."""
     if method == "units" and (leaves is not None or isinstance(region, Ball)):
         sets = multipliers if isinstance(multipliers, JointSets | AlikeSets) else None

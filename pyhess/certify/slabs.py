@@ -31,7 +31,7 @@ from .intervals import gamma
 from .limits import raised_after
 from .slab_multipliers import Slab, SlabMultipliers
 from .subdivision import Limits, Progress
-from .taylor import Found, TaylorBound, bound_in, inlying, lifted_in
+from .taylor import TaylorBound, bound_in, lifted_in
 from .taylor_lifted import State
 from .taylor_multipliers import TaylorMultipliers
 from .taylor_proof import proved
@@ -89,8 +89,8 @@ class SlabSearch:
         self._obj, self._region = obj, region
         self._known = ball.psi_lower
         self._root = _Part(-1.0, 1.0, ball.psi_lower, state=ball.state)
-        costly = ball.multipliers is not None and ball.multipliers.share >= _COSTLY_SHARE
-        self._kept = ball.multipliers.kept if costly and ball.multipliers is not None else np.ones(obj.data.num_samples)
+        given = ball.multipliers
+        self._kept = np.ones(obj.data.num_samples) if given is None or given.share < _COSTLY_SHARE else given.kept
         self.cells, self.seconds, self._idle = 0, 0.0, 0
         #: What two slabs took, or the ball.
         self._pair_seconds = ball_seconds
@@ -155,21 +155,11 @@ class SlabSearch:
         """
         assert self.direction is not None
         centre, room = _room(self._region, self.direction, part.low, part.high)
-        kept = self._kept if whole.slab is None else whole.slab.taylor.kept
-
-        def bound(kept: FloatArray, start: State | None) -> Found | None:
-            with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-                return bound_in(self._obj, centre, room, float(self._region.radius), self._known, stop, kept, start)
-
-        found = bound(kept, whole.state)
+        kept, radius = self._kept if whole.slab is None else whole.slab.taylor.kept, float(self._region.radius)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            found = bound_in(self._obj, centre, room, radius, self._known, stop, kept, whole.state, _COSTLY_SHARE)
         if found is None:
             return False
-        costly = found.lifted is not None and found.state is not None and found.state.share >= _COSTLY_SHARE
-        if costly and kept.all() and not stop[0]:
-            assert found.lifted is not None
-            fewer = inlying(found.lifted)
-            other = None if fewer.all() else bound(fewer, found.state)
-            found = other if other is not None and other.psi_lower > found.psi_lower else found
         if found.multipliers is not None and found.lams is not None and found.lifted is not None:
             part.own, part.state = found.psi_lower, found.state
             part.slab = Slab(part.low, part.high, found.lams[1], found.lifted.narrow, found.multipliers)

@@ -101,19 +101,10 @@ def taylor_bound(obj: Objective, region: Ball, known: float, cancelled: npt.NDAr
     centre = np.array(region.center)
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         all_data = np.ones(obj.data.num_samples)
-        found = bound_in(obj, centre, room, room.reach, known, cancelled, all_data, None)
+        found = bound_in(obj, centre, room, room.reach, known, cancelled, all_data, None, _COSTLY_SHARE)
         if found is None or found.lifted is None or found.state is None:
             return None if found is None else TaylorBound(-np.inf)
-        if not cancelled[0] and found.state.share >= _COSTLY_SHARE:
-            kept = inlying(found.lifted)
-            other = None if kept.all() else bound_in(obj, centre, room, room.reach, known, cancelled, kept, found.state)
-            found = other if other is not None and other.psi_lower > found.psi_lower else found
         return TaylorBound(found.psi_lower, found.multipliers, found.state, _moment(found))
-
-
-def inlying(lifted: Lifted) -> FloatArray:
-    """Zeros for the data that leave out much more than others, else ones."""
-    return np.where(lifted.left_out > _OUTLYING * lifted.left_out.mean(), 0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,11 +127,39 @@ def bound_in(
     cancelled: npt.NDArray[np.int32],
     kept: FloatArray,
     start: State | None,
+    costly: float = np.inf,
 ) -> Found | None:
-    """Lower bound of psi where theta - ``centre`` is in the room, with the squares of some data only; as `taylor_bound`.
+    """Lower bound of psi where theta - ``centre`` is in the room; None if cancelled, as `taylor_bound`.
 
-    ``radius`` is what delta is divided by in z; ``start`` a choice that was good for something similar.
+    ``radius`` is what delta is divided by in z; ``start`` a choice that was good for something similar. Of the squares those of
+    the ``kept`` data count; where all do and a share from ``costly`` on is given up, outlying data are tried without.
     """
+
+    def bound(kept: FloatArray, start: State | None) -> Found | None:
+        return _bound_with(obj, centre, room, radius, known, cancelled, kept, start)
+
+    found = bound(kept, start)
+    if found is None or found.lifted is None or found.state is None or found.state.share < costly:
+        return found
+    left_out = found.lifted.left_out
+    fewer = np.where(left_out > _OUTLYING * left_out.mean(), 0.0, 1.0)
+    if cancelled[0] or not kept.all() or fewer.all():
+        return found
+    other = bound(fewer, found.state)
+    return other if other is not None and other.psi_lower > found.psi_lower else found
+
+
+def _bound_with(
+    obj: Objective,
+    centre: FloatArray,
+    room: Room,
+    radius: float,
+    known: float,
+    cancelled: npt.NDArray[np.int32],
+    kept: FloatArray,
+    start: State | None,
+) -> Found | None:
+    """The same with the squares of some data."""
     lifted = lifted_in(obj, centre, room, radius, cancelled, kept, -_BEYOND * known)
     if cancelled[0]:
         return None
