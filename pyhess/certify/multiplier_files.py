@@ -20,7 +20,8 @@ from .unit_cover import AlikeSets, JointSets
 
 FloatArray = npt.NDArray[np.float64]
 
-#: The layout that two of the Taylor multipliers came with. Units that are alike came with the fifth, slabs with the sixth.
+#: The layout that two of the Taylor multipliers came with. Units that are alike came with the fifth, slabs with the sixth,
+#: polynomials of the second order, which have no tau, with the seventh.
 _KEPT_SINCE = 4
 
 
@@ -99,11 +100,11 @@ def _read_taylor(name: str, content: Any, obj: Objective) -> TaylorMultipliers:
     }
     fields = exact_keys(name, content, (*shapes, "share", "tau"))
     arrays = _arrays(name, fields, shapes)
-    share, tau = finite_number(fields, "share"), finite_number(fields, "tau")
+    share, tau = finite_number(fields, "share"), None if fields["tau"] is None else finite_number(fields, "tau")
     if not 0.0 < share <= 1.0:
         raise InputError(f"{name}.share is {share!r}; allowed are numbers above 0 and at most 1.")
-    if not tau > 0.0:
-        raise InputError(f"{name}.tau is {tau!r}; allowed are positive numbers.")
+    if not (tau is None or tau > 0.0):
+        raise InputError(f"{name}.tau is {tau!r}; allowed are positive numbers, and none for polynomials of the second order.")
     if not (arrays["weights"] > 0.0).all():
         raise InputError(f"{name}.weights has {arrays['weights'].min()!r} as its least; allowed are positive numbers.")
     if not (arrays["lowered"] >= 0.0).all():

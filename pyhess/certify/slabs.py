@@ -179,7 +179,9 @@ def slabs_again(obj: Objective, region: Ball, given: SlabMultipliers) -> float:
     def one(slab: Slab) -> float:
         centre, room = _room(region, d, slab.low, slab.high)
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-            lifted = lifted_in(obj, centre, room, float(region.radius), never, slab.taylor.kept, narrow=slab.narrow)
+            lifted = lifted_in(
+                obj, centre, room, float(region.radius), slab.taylor.order, never, slab.taylor.kept, narrow=slab.narrow
+            )
             return -math.inf if lifted is None else proved(lifted, np.stack([slab.taylor.lam, slab.along]), slab.taylor)
 
     with ThreadPoolExecutor(num_workers(len(slabs))) as executor:
@@ -189,7 +191,7 @@ def slabs_again(obj: Objective, region: Ball, given: SlabMultipliers) -> float:
 def _allowed(given: TaylorMultipliers) -> bool:
     """Whether the numbers have the signs that the bound needs; it takes the antisymmetric parts of the A_k itself."""
     kept = bool((given.kept >= 0.0).all() and (given.kept <= 1.0).all())
-    return kept and 0.0 < given.share <= 1.0 and given.tau > 0.0 and bool((given.weights > 0.0).all())
+    return kept and 0.0 < given.share <= 1.0 and (given.tau is None or given.tau > 0.0) and bool((given.weights > 0.0).all())
 
 
 def _direction(moment: FloatArray | None) -> FloatArray | None:

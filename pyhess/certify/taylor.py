@@ -25,7 +25,7 @@ from ..objective import Objective
 from ..regions import Ball
 from .intervals import gamma
 from .smoothed import least_smoothed
-from .taylor_hessian import taylor_hessian, taylor_work
+from .taylor_hessian import taylor_hessian, taylor_order, taylor_work
 from .taylor_lifted import Lifted, State
 from .taylor_multipliers import TaylorMultipliers
 from .taylor_proof import proved
@@ -34,7 +34,7 @@ from .taylor_room import Room
 FloatArray = npt.NDArray[np.float64]
 
 #: Most parameters (the form has P + P² unknowns), and most multiplications for the polynomial.
-_MAX_PARAMS, _MAX_WORK = 40, 2e11
+_MAX_PARAMS, _MAX_WORK = 72, 2e11
 #: Steps at most of the first rounds, the last of them for all others, with the smoothing of the smallest eigenvalue, relative to
 #: it; and multiplications for all steps of one round. Short rounds, as what changes between them counts for more.
 _STEPS, _STEP_WORK = ((15, 0.05), (20, 0.02), (25, 0.01), (30, 0.005)), 3e10
@@ -160,7 +160,7 @@ def _bound_with(
     start: State | None,
 ) -> Found | None:
     """The same with the squares of some data."""
-    lifted = lifted_in(obj, centre, room, radius, cancelled, kept, -_BEYOND * known)
+    lifted = lifted_in(obj, centre, room, radius, taylor_order(obj.net), cancelled, kept, -_BEYOND * known)
     if cancelled[0]:
         return None
     if lifted is None:
@@ -194,20 +194,21 @@ def lifted_in(
     centre: FloatArray,
     room: Room,
     radius: float,
+    order: int,
     cancelled: npt.NDArray[np.int32],
     kept: FloatArray,
     most: float = np.inf,
     narrow: float | None = None,
 ) -> Lifted | None:
-    """The form in z; None if cancelled, or where numbers overflow or what is left out has an eigenvalue above ``most``."""
-    found = taylor_hessian(obj.net, centre, room, obj.data, obj.targets, obj.loss, cancelled, most, kept)
+    """The form in z, from polynomials of an order; None if cancelled, or where numbers overflow or what is left out has an eigenvalue above ``most``."""
+    found = taylor_hessian(obj.net, centre, room, obj.data, obj.targets, obj.loss, order, cancelled, most, kept)
     if found is None:
         return None
     parts = [x for part in (found.residual, found.squares) for x in (part.head, part.half, part.tail, part.rest)]
-    if cancelled[0] or not all(np.isfinite(x).all() for x in (*parts, found.cubic)):
+    if cancelled[0] or not all(np.isfinite(x).all() for x in (*parts, *(() if found.cubic is None else (found.cubic,)))):
         return None
     lifted = Lifted(found, room, radius, narrow)
-    return lifted if np.isfinite(lifted.gram).all() else None
+    return lifted if lifted.gram is None or np.isfinite(lifted.gram).all() else None
 
 
 def _moment(found: Found) -> FloatArray | None:
@@ -289,19 +290,27 @@ def _renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> 
     state = replace(state, share=_SHARES[place])
     if schur is None:
         return state
-    moved = _solved(lifted, state, lams) @ np.linalg.eigh(schur)[1][:, 0]
-    turning = float(moved @ lifted.gram @ moved)
+    taus = _taus(lifted, state, _solved(lifted, state, lams) @ np.linalg.eigh(schur)[1][:, 0])
     # The least multiple of the multipliers that will do, and what they have beyond.
     values, vectors = np.linalg.eigh(lams)
     values = np.maximum(values, 1e-9 * values[:, -1:])[:, None]
     shaped, roots = ((vectors * x) @ vectors.transpose(0, 2, 1) for x in (values, np.sqrt(values)))
-    ideal = lifted.pair / lifted.ball / np.sqrt(turning) if turning > 0.0 else state.tau
-    for power in (1.0, 0.5, 0.25, 0.0):
-        trial = replace(state, tau=state.tau * (ideal / state.tau) ** power)
+    for tau in taus:
+        trial = replace(state, tau=tau)
         part = lifted.least_multiple(lifted.tail(trial), shaped)
         if part < _CROWDED:
             break
     return replace(trial, floors=part * shaped, factors=np.sqrt(max(1e-3, 1.0 - part)) * roots)
+
+
+def _taus(lifted: Lifted, state: State, moved: FloatArray) -> list[float | None]:
+    """The best tau for changes, and ones between the present and that; nothing to choose without a cubic term."""
+    now = state.tau
+    if lifted.gram is None or now is None:
+        return [None]
+    turning = float(moved @ lifted.gram @ moved)
+    ideal = lifted.pair / lifted.ball / np.sqrt(turning) if turning > 0.0 else now
+    return [now * (ideal / now) ** power for power in (1.0, 0.5, 0.25, 0.0)]
 
 
 def _solved(lifted: Lifted, state: State, lams: FloatArray) -> FloatArray:

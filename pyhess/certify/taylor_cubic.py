@@ -39,8 +39,8 @@ class CubicForm:
 
     def add_gram(self, p: Forms, q: Forms) -> None:
         """The sum over the first axis of p_a q_b, for forms (n, P)."""
-        _add_product(p.value, q.third, self._whole)
-        _add_product(q.value, p.third, self._whole)
+        add_product(p.value, q.third, self._whole)
+        add_product(q.value, p.third, self._whole)
         self._keep(p.first, self._pairs(q), self._shared)
         self._keep(q.first, self._pairs(p), self._shared)
 
@@ -55,9 +55,9 @@ class CubicForm:
         shared = self._shared[rows].reshape(units, fan_in, *self._shared.shape[1:])
         p1, p2, q2 = 2.0 * p.first, 2.0 * self._pairs(p), self._pairs(q)
         q1 = q.first.swapaxes(2, 3)
-        _add_product(2.0 * p.value, q.third, whole)
+        add_product(2.0 * p.value, q.third, whole)
         for j in range(units):
-            _add_product(2.0 * q.value, p.third[:, j], whole[j])
+            add_product(2.0 * q.value, p.third[:, j], whole[j])
             self._keep(q1, p2[:, j], shared[j])
             for i in range(fan_in):
                 self._keep(p1[:, j], q2[:, i], shared[j, i])
@@ -78,7 +78,7 @@ class CubicForm:
     def _multiply(self) -> None:
         for total, pairs in self._kept.values():
             left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
-            _add_product(left, right, total)
+            add_product(left, right, total)
         self._kept, self._numbers = {}, 0
 
     def matrix(self) -> FloatArray:
@@ -91,7 +91,7 @@ class CubicForm:
         return self._shared.reshape(size * size, -1)
 
 
-def _add_product(left: FloatArray, right: FloatArray, total: FloatArray) -> None:
+def add_product(left: FloatArray, right: FloatArray, total: FloatArray) -> None:
     """Add sum_n left_n right_n to a contiguous array, for left (n, …) and right (n, …)."""
     if left.any() and right.any():
         rows, columns = left.reshape(len(left), -1), right.reshape(len(right), -1)

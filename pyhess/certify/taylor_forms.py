@@ -1,10 +1,11 @@
-"""Cubic polynomials in the change of the parameters, with a bound of what they leave out, over a ball or a slab of one.
+"""Polynomials in the change of the parameters, with a bound of what they leave out, over a ball or a slab of one.
 
-For theta = c + delta, delta in some room, a form stands for a function q with
+For theta = c + delta, delta in some room, a form of the third order stands for a function q with
 
     |q(theta) - (q_0 + q_1 . delta + delta' q_2 delta / 2 + q_3[delta, delta, delta] / 6)| <= rest,
 
-with symmetric tensors q_k. The rest takes all terms of higher orders, bounded by what the factors are at most, and all roundings.
+with symmetric tensors q_k; one of the second order has no q_3. The rest takes all terms of higher orders, bounded by what the
+factors are at most, and all roundings.
 """
 
 from __future__ import annotations
@@ -19,14 +20,12 @@ import numpy.typing as npt
 
 from ..model import MLP
 from .intervals import TINY, Interval, down, gamma, up
-from .taylor_nodes import cubic_polynomial
+from .taylor_nodes import polynomial
 from .taylor_room import Room, length
-from .taylor_triples import add_with, lengths, products, triples
+from .taylor_triples import add_with, higher_products, lengths, triples
 
 FloatArray = npt.NDArray[np.float64]
 
-#: The highest power of the change that is kept.
-ORDER = 3
 _ROOM = 1.0 + gamma(64)
 
 
@@ -34,7 +33,8 @@ _ROOM = 1.0 + gamma(64)
 class Forms:
     """An array of forms, for changes in a room.
 
-    ``coefficients``: q_0 (…), q_1 (…, P), q_2 (…, P, P) and q_3 (…, C), its entries k <= l <= m (`Triples`); ``rest`` (…).
+    ``coefficients``: q_0 (…), q_1 (…, P), q_2 (…, P, P) and, up to the third order, q_3 (…, C), its entries k <= l <= m
+    (`Triples`); ``rest`` (…).
     """
 
     coefficients: tuple[FloatArray, ...]
@@ -42,10 +42,15 @@ class Forms:
     room: Room
 
     @staticmethod
-    def constant(value: FloatArray, size: int, room: Room) -> Forms:
-        """Numbers that do not depend on the parameters."""
-        shapes = ((size,), (size, size), (len(triples(size)),))
+    def constant(value: FloatArray, size: int, room: Room, order: int) -> Forms:
+        """Numbers that do not depend on the parameters, as forms of the second or third order."""
+        shapes = ((size,), (size, size), *([(len(triples(size)),)] if order == 3 else []))
         return Forms((value, *(np.zeros((*value.shape, *shape)) for shape in shapes)), np.zeros(value.shape), room)
+
+    @property
+    def order(self) -> int:
+        """The highest power of the change that is kept."""
+        return len(self.coefficients) - 1
 
     @property
     def value(self) -> FloatArray:
@@ -70,16 +75,15 @@ class Forms:
     @cached_property
     def lengths(self) -> list[FloatArray]:
         """Euclidean lengths of the derivatives of every order."""
-        third = lengths(self.third, triples(self.first.shape[-1]).roots)
-        return [np.abs(self.value), length(self.first, 1), length(self.second, 2), third]
+        found = [np.abs(self.value), length(self.first, 1), length(self.second, 2)]
+        return [*found, lengths(self.third, triples(self.first.shape[-1]).roots)] if self.order == 3 else found
 
     @cached_property
     def terms(self) -> list[FloatArray]:
         """Largest absolute values of the terms of every order, at least."""
-        value, first, second, third = self.lengths
-        room = self.room
-        curved, cubic = room.second(self.second, second) / 2.0, room.third(self.third, third) / 6.0
-        return [value, room.first(self.first, first), curved, cubic]
+        room, sizes = self.room, self.lengths
+        found = [sizes[0], room.first(self.first, sizes[1]), room.second(self.second, sizes[2]) / 2.0]
+        return [*found, room.third(self.third, sizes[3]) / 6.0] if self.order == 3 else found
 
     @cached_property
     def graded(self) -> list[FloatArray]:
@@ -99,9 +103,8 @@ class Forms:
     @cached_property
     def sizes(self) -> FloatArray:
         """What rounding errors, which have any direction, are relative to: those of q_2 keep its Frobenius norm only."""
-        value, first, second, third = self.lengths
-        reach = self.room.reach
-        return _total([value, reach * first, reach**2 * second, reach**3 / 6.0 * third, self.rest])
+        factors = (1.0, self.room.reach, self.room.reach**2, self.room.reach**3 / 6.0)
+        return _total([*(factor * size for factor, size in zip(factors, self.lengths, strict=False)), self.rest])
 
     @property
     def range(self) -> Interval:
@@ -148,18 +151,18 @@ class Forms:
         return Forms(coefficients, rest_of_products(self, other, np.multiply, 1), self.room)
 
     def composed(self, name: str, beta: float, order: int) -> Forms:
-        """Phi^(order) of the function, order 0, 1 or 2, by a cubic polynomial in the function's change."""
-        slopes, error = cubic_polynomial(name, beta, order, self.value, self.change)
+        """Phi^(order) of the function, order 0, 1 or 2, by a polynomial in the function's change."""
+        slopes, error = polynomial(name, beta, order, self.value, self.change, self.order)
         zero = np.zeros_like(self.value)
         change: tuple[FloatArray, ...] = (zero, *self.coefficients[1:])
         graded = [zero, *self.graded[1:]]
         power, sizes = change, graded
         found = [slopes[0], *(np.zeros_like(x) for x in change[1:])]
         rest, rounding = error, np.abs(slopes[0])
-        for k in range(1, ORDER + 1):
+        for k in range(1, self.order + 1):
             if k > 1:
                 power, sizes = _product(power, change), _graded_product(sizes, graded)
-            for at in range(k, ORDER + 1):
+            for at in range(k, self.order + 1):
                 found[at] += times(slopes[k], power[at])
             rest = rest + np.abs(slopes[k]) * sizes[-1]
             rounding = rounding + np.abs(slopes[k]) * self.sizes**k
@@ -179,7 +182,7 @@ def _total(sizes: list[FloatArray]) -> FloatArray:
 
 def _product(p: tuple[FloatArray, ...], q: tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
     """The product's coefficients."""
-    return p[0] * q[0], times(p[0], q[1]) + times(q[0], p[1]), *products(p, q)
+    return p[0] * q[0], times(p[0], q[1]) + times(q[0], p[1]), *higher_products(p, q)
 
 
 def _graded_product(p: list[FloatArray], q: list[FloatArray]) -> list[FloatArray]:
@@ -199,19 +202,23 @@ def rest_of_products(p: Forms, q: Forms, product: Callable[[FloatArray, FloatArr
     The exact products of the polynomials, less those of the orders that are kept; the rests with everything; and the roundings.
     """
     rest = product(p.magnitude, q.rest) + product(p.rest, q.magnitude)
-    for i in range(1, ORDER + 1):
-        rest = rest + product(p.terms[i], _total(q.terms[ORDER + 1 - i :]))
+    for i in range(1, p.order + 1):
+        rest = rest + product(p.terms[i], _total(q.terms[p.order + 1 - i :]))
     rest = rest + gamma(count + 32) * product(p.sizes, q.sizes)
     found: FloatArray = rest * (1.0 + gamma(count + 64)) + (count + 8) * TINY
     return found
 
 
 class Layers:
-    """A network's weights about the room's centre c, as they act on forms. ``scales`` holds the layers' factors κ."""
+    """A network's weights about the room's centre c, as they act on forms of one order."""
 
-    def __init__(self, net: MLP, centre: FloatArray, room: Room) -> None:
-        self.net, self.room = net, room
+    def __init__(self, net: MLP, centre: FloatArray, room: Room, order: int) -> None:
+        self.net, self.room, self.order = net, room, order
         self._centre = centre
+
+    def constant(self, value: FloatArray) -> Forms:
+        """Numbers that do not depend on the parameters."""
+        return Forms.constant(value, self.net.num_params, self.room, self.order)
 
     def _parts(self, layer: int) -> tuple[FloatArray, slice, slice | None, float]:
         weight, bias = self.net.layer_slices[layer]
@@ -296,10 +303,11 @@ def _weighted(w: FloatArray, x: FloatArray) -> FloatArray:
 
 def _add_factors(coefficients: list[FloatArray], where: slice, scale: float, factors: Forms) -> None:
     """Add the derivatives of scale sum_k delta_k f_k, for the parameters ``where`` and factors f (n, k, …)."""
-    _, first, second, third = coefficients
-    value, once, twice = (scale * x for x in factors.coefficients[:ORDER])
+    first, second, *third = coefficients[1:]
+    value, once, *twice = (scale * x for x in factors.coefficients[:-1])
     for at, k in enumerate(range(*where.indices(first.shape[-1]))):
         first[..., k] += value[:, at]
         second[..., k, :] += once[:, at]
         second[..., :, k] += once[:, at]
-        add_with(k, twice[:, at], third)
+        for q, total in zip(twice, third, strict=True):
+            add_with(k, q[:, at], total)

@@ -37,7 +37,7 @@ class State:
     floors: FloatArray
     turned: FloatArray
     share: float
-    tau: float
+    tau: float | None
     weights: FloatArray
     #: ``Lifted.most``, which the units depend on.
     most: FloatArray
@@ -61,13 +61,14 @@ class Lifted:
         self.size = self.residual.head.shape[0]
         self.reach = room.reach
         self._tails = [_square(part.tail) for part in (self.residual, self.squares)]
-        self.cubic_size = float(np.linalg.norm(found.cubic))
-        self.cubic_terms = found.cubic.shape[1]
+        self.cubic_size = 0.0 if found.cubic is None else float(np.linalg.norm(found.cubic))
+        self.cubic_terms = 0 if found.cubic is None else found.cubic.shape[1]
+        self.order = 2 if found.cubic is None else 3
         identity = np.eye(self.size)
         d = room.direction
         if d is None:
             self.narrow = 1.0
-            self.gram = found.cubic @ found.cubic.T
+            self.gram = None if found.cubic is None else found.cubic @ found.cubic.T
             #: The length of delta x delta, the columns along d counted with omega.
             self.pair = self.ball**2
             #: delta'P delta / R² is at most so much, for every multiplier's P.
@@ -79,7 +80,7 @@ class Lifted:
         ratios = np.array([room.across, room.along]) / radius
         self.narrow = min(1.0, float(np.sqrt(_NARROW * room.along / room.across))) if narrow is None else narrow
         along = np.outer(d, d) / square
-        self.gram = _narrowed(found.cubic, d, 1.0 - self.narrow)
+        self.gram = None if found.cubic is None else _narrowed(found.cubic, d, 1.0 - self.narrow)
         self.cubic_terms += 16 * self.size + 128
         self.pair = (room.across**2 + room.along**2 * square / self.narrow**2) * (1.0 + gamma(self.size + 16))
         self.most, self.parts = ratios**2 * (1.0 + gamma(8)), np.stack([identity - along, along / square])
@@ -112,8 +113,10 @@ class Lifted:
         scaled = turned(np.ascontiguousarray(turned(tail).T))
         return max(0.0, -extreme(0.5 * (scaled + scaled.T), "SA") * _SURPLUS) if np.isfinite(scaled).all() else np.inf
 
-    def first_tau(self) -> float:
+    def first_tau(self) -> float | None:
         """What makes both parts of the cubic term equal in size, for the largest singular value of M."""
+        if self.gram is None:
+            return None
         largest = float(np.sqrt(max(0.0, extreme(self.gram, "LA"))))
         least = 1e-15 * float(np.abs(self.residual.head + self.squares.head).sum()) / self.ball**3
         return self.pair / self.ball / max(largest, least, 1e-250)
@@ -133,7 +136,7 @@ class Lifted:
 
     def cubic(self, state: State | TaylorMultipliers) -> float:
         """chi² / (2 tau)."""
-        return 0.5 * self.pair**2 / state.tau
+        return 0.0 if state.tau is None else 0.5 * self.pair**2 / state.tau
 
     def rest(self, share: float) -> FloatArray:
         """Entries of what is left out."""
@@ -152,9 +155,10 @@ class Lifted:
     def tail(self, state: State | TaylorMultipliers) -> FloatArray:
         """R² times ``tail`` - tau M M'/2 as a matrix (P², P²)."""
         residual, squares = self._tails
-        tail = (1.0 - state.share) * squares
+        tail = (1.0 - (4 - self.order) * state.share) * squares
         tail += residual
-        tail -= (0.5 * state.tau) * self.gram
+        if self.gram is not None and state.tau is not None:
+            tail -= (0.5 * state.tau) * self.gram
         tail *= self.ball**2
         return tail
 
@@ -171,6 +175,8 @@ class Lifted:
 
     def cubic_rounding(self, state: State | TaylorMultipliers) -> float:
         """What the rounding of tau R² M M'/2 is at most, for a part of z beyond v that is no longer than v."""
+        if state.tau is None:
+            return 0.0
         return (
             0.5
             * state.tau

@@ -22,8 +22,8 @@ class TaylorMultipliers:
         A_k, antisymmetric.
     share : float
         eta, the part of the squares that pays for what their roots leave out, 0 < eta <= 1.
-    tau : float
-        What divides the cubic term between delta x v and delta x delta x v, > 0.
+    tau : float, optional
+        What divides the cubic term between delta x v and delta x delta x v, > 0; none with polynomials of the second order.
     weights : (P,) array
         w > 0, which q is made for.
     lowered : (n, H) array
@@ -35,7 +35,12 @@ class TaylorMultipliers:
     lam: FloatArray
     turned: FloatArray
     share: float
-    tau: float
+    tau: float | None
     weights: FloatArray
     lowered: FloatArray
     kept: FloatArray
+
+    @property
+    def order(self) -> int:
+        """The order of the polynomials."""
+        return 2 if self.tau is None else 3

@@ -23,8 +23,20 @@ _WIDE = 1e-3
 _OUTER, _INNER = math.cos(math.pi / 8.0), math.cos(3.0 * math.pi / 8.0)
 
 
-def cubic_polynomial(name: str, beta: float, order: int, s: FloatArray, w: FloatArray) -> tuple[list[FloatArray], FloatArray]:
-    """(c_0, …, c_3) and an error e: |phi^(order)(s + d) - sum_k c_k d^k| <= e for |d| <= w, order 0, 1 or 2."""
+def polynomial(
+    name: str, beta: float, order: int, s: FloatArray, w: FloatArray, degree: int
+) -> tuple[list[FloatArray], FloatArray]:
+    """(c_0, …) and an error e: |phi^(order)(s + d) - sum_k c_k d^k| <= e for |d| <= w, order 0, 1 or 2, degree 2 or 3."""
+    (*lower, cubic), error = _cubic_polynomial(name, beta, order, s, w)
+    if degree == 3:
+        return [*lower, cubic], error
+    # |d³ - 3 w² d/4| <= w³/4.
+    error = (error + 0.25 * np.abs(cubic) * w**3 + gamma(8) * (np.abs(lower[1]) + np.abs(cubic) * w**2) * w) * (1.0 + gamma(16))
+    return [lower[0], lower[1] + 0.75 * w**2 * cubic, lower[2]], error
+
+
+def _cubic_polynomial(name: str, beta: float, order: int, s: FloatArray, w: FloatArray) -> tuple[list[FloatArray], FloatArray]:
+    """The same for degree 3."""
     around = Interval(s - w - 4.0 * UNIT * np.abs(s), s + w + 4.0 * UNIT * np.abs(s))
     fourth = derivative_bound(name, beta, order + 4, around) * w**4 / 24.0
     coefficients, error = _by_derivatives(name, beta, order, s, w)

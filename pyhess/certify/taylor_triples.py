@@ -53,16 +53,25 @@ def triples(size: int) -> Triples:
 
 
 @serial
-def _multiply(left: Any, right: Any, second: Any, third: Any) -> None:
-    p0, p1, p2, p3, of_p = left
-    q0, q1, q2, q3, of_q = right
+def _multiply_twice(left: Any, right: Any, second: Any) -> None:
+    p0, p1, p2, of_p = left
+    q0, q1, q2, of_q = right
     size = p1.shape[1]
     for e in range(of_p.size):
-        i, j, out, total = of_p[e], of_q[e], second[e], third[e]
+        i, j, out = of_p[e], of_q[e], second[e]
         p, q, pp, qq, x, y = p1[i], q1[j], p2[i], q2[j], p0[i], q0[j]
         for k in range(size):
             for l in range(size):  # noqa: E741 - as in the formulas
                 out[k, l] = x * qq[k, l] + y * pp[k, l] + p[k] * q[l] + q[k] * p[l]
+
+
+@serial
+def _multiply_thrice(left: Any, right: Any, third: Any) -> None:
+    p0, p1, p2, p3, of_p = left
+    q0, q1, q2, q3, of_q = right
+    for e in range(of_p.size):
+        i, j, total = of_p[e], of_q[e], third[e]
+        p, q, pp, qq, x, y = p1[i], q1[j], p2[i], q2[j], p0[i], q0[j]
         for c in range(total.size):
             total[c] = x * q3[j, c] + y * p3[i, c]
         if p.any() and qq.any():
@@ -82,21 +91,25 @@ def _spread(first: Any, second: Any, total: Any) -> None:
                 c += 1
 
 
-def products(p: tuple[FloatArray, ...], q: tuple[FloatArray, ...]) -> tuple[FloatArray, FloatArray]:
-    """Second and third derivatives of products, from those of the factors of the orders 0 to 3: (…), (…, P), (…, P, P), (…, C).
+def higher_products(p: tuple[FloatArray, ...], q: tuple[FloatArray, ...]) -> list[FloatArray]:
+    """Second and third derivatives of products, from all derivatives of the factors: (…), (…, P), (…, P, P), (…, C).
 
-    The axes before are broadcast.
+    The third ones where the factors have them. The axes before are broadcast.
     """
     shape = np.broadcast_shapes(p[0].shape, q[0].shape)
-    second, third = np.empty((*shape, *p[2].shape[-2:])), np.empty((*shape, p[3].shape[-1]))
 
     def rows(x: tuple[FloatArray, ...]) -> tuple[Any, ...]:
         given, kept = x[0].shape, x[0].ndim
         flat = [np.ascontiguousarray(part).reshape(-1, *part.shape[kept:]) for part in x]
         return (*flat, np.broadcast_to(np.arange(x[0].size).reshape(given), shape).ravel())
 
-    _multiply(rows(p), rows(q), second.reshape(-1, *second.shape[-2:]), third.reshape(-1, third.shape[-1]))
-    return second, third
+    left, right = rows(p), rows(q)
+    found = [np.empty((*shape, *x.shape[x.ndim - order :])) for x, order in zip(p[2:], (2, 1), strict=False)]
+    second, *third = (x.reshape(-1, *x.shape[len(shape) :]) for x in found)
+    _multiply_twice((*left[:3], left[-1]), (*right[:3], right[-1]), second)
+    for total in third:
+        _multiply_thrice(left, right, total)
+    return found
 
 
 @serial
