@@ -150,7 +150,7 @@ class _Sums:
     def add(self, x: FloatArray, y: FloatArray, mass: FloatArray, kept: FloatArray | float) -> None:
         """Add a block of data."""
         layers = self.layers
-        net, room = layers.net, layers.room
+        net = layers.net
         size, last = net.num_params, net.num_layers - 1
         entering = layers.constant(x)
         pre: list[Forms] = []
@@ -160,9 +160,7 @@ class _Sums:
         for layer in range(net.num_layers):
             s = layers.plus_bias(layer, layers.through(layer, entering))
             jacobian = (
-                layers.through(layer, tangents[-1])
-                if layer > 0
-                else layers.constant(np.zeros((x.shape[0], net.widths[1], size)))
+                layers.through(layer, tangents[-1]) if layer > 0 else layers.constant(np.zeros((x.shape[0], net.widths[1], size)))
             )
             jacobian = layers.own(layer, jacobian, entering)
             pre.append(s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -56,11 +56,14 @@ class Lifted:
     """The quadratic form in z, for any choice."""
 
     def __init__(self, found: Expansion, room: Room, radius: float, narrow: float | None = None) -> None:
-        self.residual, self.squares, self.ball = found.residual, found.squares, radius
+        self.ball = radius
         self.lowered, self.left_out = found.lowered, found.left_out
-        self.size = self.residual.head.shape[0]
+        self.size = found.residual.head.shape[0]
         self.reach = room.reach
-        self._tails = [_square(part.tail) for part in (self.residual, self.squares)]
+        # What `rounding` needs of the tails, which are large: only their symmetric parts are kept.
+        parts = (found.residual, found.squares)
+        self._seconds = [np.sqrt(np.einsum("kalb,kalb->ab", part.tail, part.tail)) for part in parts]
+        self.residual, self.squares = (replace(part, tail=_square(part.tail)) for part in parts)
         self.cubic_size = 0.0 if found.cubic is None else float(np.linalg.norm(found.cubic))
         self.cubic_terms = 0 if found.cubic is None else found.cubic.shape[1]
         self.order = 2 if found.cubic is None else 3
@@ -154,7 +157,7 @@ class Lifted:
 
     def tail(self, state: State | TaylorMultipliers) -> FloatArray:
         """R² times ``tail`` - tau M M'/2 as a matrix (P², P²)."""
-        residual, squares = self._tails
+        residual, squares = self.residual.tail, self.squares.tail
         tail = (1.0 - (4 - self.order) * state.share) * squares
         tail += residual
         if self.gram is not None and state.tau is not None:
@@ -165,9 +168,8 @@ class Lifted:
     def rounding(self, state: State | TaylorMultipliers) -> FloatArray:
         """Entries of the sizes that `head`, `half` and `tail` were rounded relative to."""
         total: FloatArray = np.zeros((self.size, self.size))
-        for part in (self.residual, self.squares):
+        for part, second in zip((self.residual, self.squares), self._seconds, strict=True):
             first = np.sqrt((part.half**2).sum(axis=0))
-            second = np.sqrt((part.tail**2).sum(axis=(0, 2)))
             total += np.abs(part.head) + self.reach * (first + first.T) + self.reach**2 * second
         total = total + total.T  # as the parts are made symmetric
         total[np.diag_indices(self.size)] += self.cubic(state)

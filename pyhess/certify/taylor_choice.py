@@ -1,0 +1,268 @@
+"""Looking for good multipliers of the form in z = (v, delta x v / R) that `taylor` proves bounds with.
+
+The best Lam and A are looked for by a quasi-Newton method on the smallest eigenvalue of the form's Schur complement, smoothed,
+which is concave in them, in rounds between which eta, tau and the floors change. Nothing here has to be exact: what this ends
+with is proved by `taylor_proof`. So the large systems of polynomials of the second order are solved in single precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import eigh
+from scipy.linalg.lapack import dpotrf, dpotrs, spotrf, spotrs
+
+from .smoothed import least_smoothed
+from .taylor_lifted import Lifted, State
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Steps at most of the first rounds, the last of them for all others, with the smoothing of the smallest eigenvalue, relative to
+#: it; and multiplications for all steps of one round. Short rounds, as what changes between them counts for more.
+_STEPS, _STEP_WORK = ((15, 0.05), (20, 0.02), (25, 0.01), (30, 0.005)), 3e10
+#: Steps and smoothings of cheap steps that go before where the others are expensive.
+_ROUGH_STEPS, _ROUGH_SMOOTHINGS = 80, (0.05, 0.02)
+#: Rounds towards weights to begin with; the least weight that is tried, relative to the largest, and the range of logarithms.
+_FIRST_ROUNDS, _FLOOR, _LOGARITHMS = 10, 0.3, 20.0
+#: Part of Lam that may be its floor in the next round.
+_CROWDED = 0.97
+#: Shares of the squares that are given up for what their roots leave out: the first, and all that are tried.
+_FIRST_SHARE, _SHARES = 0.2, (1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
+
+
+def steps(size: int, turn: int) -> tuple[int, float]:
+    """Steps of the quasi-Newton method in a round, and the smoothing."""
+    most, smoothing = _STEPS[min(turn, len(_STEPS) - 1)]
+    return min(most, max(10, int(_STEP_WORK / one_step(size)))), smoothing
+
+
+def one_step(size: int) -> float:
+    """Multiplications, most of them for a Cholesky factorisation of P² rows."""
+    return 0.4 * float(size) ** 6 + 8.0 * float(size) ** 5
+
+
+def _weights(vector: FloatArray) -> FloatArray:
+    size = np.abs(vector)
+    return np.maximum(size, _FLOOR * float(size.max()))
+
+
+def promising(lifted: Lifted, known: float) -> State | None:
+    """A choice to begin with, if what is left out alone does not take more than ``known``."""
+    size = lifted.size
+    half = np.tensordot(lifted.stretch, lifted.half(_FIRST_SHARE), 1)
+    scale = float(np.linalg.norm(half.reshape(size * size, size), 2))
+    identities = np.stack([np.eye(size)] * len(lifted.most))
+    state = State(
+        np.sqrt(scale + 1e-30) * identities,
+        np.zeros_like(identities),
+        np.zeros((size,) * 3),
+        _FIRST_SHARE,
+        lifted.first_tau(),
+        np.ones(size),
+        lifted.most,
+    )
+    for _ in range(_FIRST_ROUNDS):
+        head = lifted.head(state)
+        if not np.isfinite(head).all():
+            return None
+        values, vectors = np.linalg.eigh(head)
+        if values[0] > known:
+            tail = lifted.tail(state)
+            if not np.isfinite(tail).all():
+                return None
+            return replace(state, floors=lifted.least_multiple(tail, identities) * identities)
+        state = replace(state, weights=_weights(vectors[:, 0]))
+    return None
+
+
+def fitting(lifted: Lifted, start: State, cancelled: npt.NDArray[np.int32]) -> State | None:
+    """A choice for something similar, a larger slab or the ball, with multipliers in between and large enough here."""
+    lams = np.sqrt(lifted.most / start.most)[:, None, None] * start.lams
+    part = lifted.least_multiple(lifted.tail(start), lams)
+    if part == np.inf:
+        return None
+    grown = replace(start, factors=np.zeros_like(lams), floors=max(1.0, part / _CROWDED) * lams, most=lifted.most)
+    return renewed(lifted, grown, cancelled)
+
+
+def renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> State:
+    """The same multipliers with the best eta of those that may be, a better tau, and floors of their shapes."""
+    lams = state.lams
+
+    def tried(place: int) -> tuple[float, FloatArray | None]:
+        schur = schur_complement(lifted, replace(state, share=_SHARES[place]), lams)
+        return (-np.inf, None) if schur is None else (float(np.linalg.eigvalsh(schur)[0]), schur)
+
+    # The bound is concave in eta; where the tail is not positive definite a smaller one may help.
+    place = _SHARES.index(state.share)
+    best, schur = tried(place)
+    for step in (-1, 1):
+        while 0 <= place + step < len(_SHARES):
+            if cancelled[0]:
+                return state
+            value, other = tried(place + step)
+            if best > -np.inf and value <= best:
+                break
+            best, schur, place = value, other, place + step
+    state = replace(state, share=_SHARES[place])
+    if schur is None:
+        return state
+    taus = _taus(lifted, state, lams, schur)
+    # The least multiple of the multipliers that will do, and what they have beyond.
+    values, vectors = np.linalg.eigh(lams)
+    values = np.maximum(values, 1e-9 * values[:, -1:])[:, None]
+    shaped, roots = ((vectors * x) @ vectors.transpose(0, 2, 1) for x in (values, np.sqrt(values)))
+    for tau in taus:
+        trial = replace(state, tau=tau)
+        part = lifted.least_multiple(lifted.tail(trial), shaped)
+        if part < _CROWDED:
+            break
+    return replace(trial, floors=part * shaped, factors=np.sqrt(max(1e-3, 1.0 - part)) * roots)
+
+
+def _taus(lifted: Lifted, state: State, lams: FloatArray, schur: FloatArray) -> list[float | None]:
+    """The best tau, and ones between the present and that; nothing to choose without a cubic term."""
+    now = state.tau
+    if lifted.gram is None or now is None:
+        return [None]
+    rest = solved(lifted, state, lams)
+    if rest is None:
+        return [now]
+    moved = rest @ np.linalg.eigh(schur)[1][:, 0]
+    turning = float(moved @ lifted.gram @ moved)
+    ideal = lifted.pair / lifted.ball / np.sqrt(turning) if turning > 0.0 else now
+    return [now * (ideal / now) ** power for power in (1.0, 0.5, 0.25, 0.0)]
+
+
+def solved(lifted: Lifted, state: State, lams: FloatArray) -> FloatArray | None:
+    """What the rest of z is to v where the form is least; None where there is no least."""
+    return _solution(lifted.tail(state) + lifted.spread(lams), _halves(lifted, state), lifted.order)
+
+
+def schur_complement(lifted: Lifted, state: State, lams: FloatArray) -> FloatArray | None:
+    """The form's least over the rest of z, as a form in v; None where there is none."""
+    rest = solved(lifted, state, lams)
+    if rest is None:
+        return None
+    schur = lifted.head(state) - lams.sum(axis=0) - _halves(lifted, state).T @ rest
+    return 0.5 * (schur + schur.T) if np.isfinite(schur).all() else None
+
+
+def _halves(lifted: Lifted, state: State) -> FloatArray:
+    """R U as a matrix (P², P)."""
+    size = lifted.size
+    return np.asarray((lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size))
+
+
+def _solution(tail: npt.NDArray[np.floating], halves: FloatArray, order: int) -> FloatArray | None:
+    """The solution of a system, whose symmetric matrix may be lost; None if that is not positive definite."""
+    factorise, solve, kind = (spotrf, spotrs, np.float32) if order == 2 else (dpotrf, dpotrs, np.float64)
+    root, failed = factorise(np.asarray(tail, dtype=kind).T, lower=1, clean=0, overwrite_a=1)
+    return None if failed else np.asarray(solve(root, halves.astype(kind), lower=1)[0], dtype=np.float64)
+
+
+def begun(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> State:
+    """A better choice by cheap steps, from one for a ball."""
+    for smoothing in _ROUGH_SMOOTHINGS:
+        state = _ascended(_Roughly(lifted, state), _ROUGH_STEPS, smoothing, cancelled)
+    return renewed(lifted, state, cancelled)
+
+
+def maximised(lifted: Lifted, start: State, turn: int, cancelled: npt.NDArray[np.int32]) -> State:
+    """A choice near the best, or as far as that got until it was cancelled."""
+    return _ascended(_Exactly(lifted, start), *steps(lifted.size, turn), cancelled)
+
+
+def _ascended(form: _Roughly, most: int, smoothing: float, cancelled: npt.NDArray[np.int32]) -> State:
+    z = least_smoothed(form.value, form.first(), (smoothing,), most, cancelled)
+    factors, turned, weights = form.split(z)
+    return replace(form.start, factors=factors, turned=turned, weights=weights)
+
+
+class _Roughly:
+    """Minus the smoothed smallest eigenvalue for multipliers, A and log w, as if the tail with its floors were zero.
+
+    It is positive semi-definite, so the value is no better than the form's. For a ball. A step has P⁴ multiplications.
+    """
+
+    def __init__(self, lifted: Lifted, start: State) -> None:
+        self.lifted, self.start = lifted, start
+        self.size, self.count = lifted.size, len(lifted.most)
+        self.rest, self.half = lifted.rest(start.share), lifted.half(start.share)
+        self.base = lifted.polynomial(start) - start.floors.sum(axis=0)
+        self.unit = float(np.sqrt((start.factors**2).mean() * self.size))
+        self.least = 1e-9 * self.unit**2
+        self.parts = lifted.parts / lifted.most[:, None, None]
+        self.low, self.high = np.triu_indices(self.size, 1)
+        self.scale = np.sqrt(2.0) * self.unit**2 / lifted.ball  # as of two independent halves
+
+    def first(self) -> FloatArray:
+        """Where the start is."""
+        above = self.lifted.stretch @ self.start.turned[:, self.low, self.high] / self.scale
+        return np.concatenate([(self.start.factors / self.unit).ravel(), above.ravel(), np.log(self.start.weights)])
+
+    def split(self, z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """(factors of the multipliers, A, w)."""
+        size = self.size
+        factors, above, logarithms = np.split(z, [self.count * size**2, -size])
+        turned = np.zeros((size, size, size))
+        turned[:, self.low, self.high] = self.scale * (self.lifted.shrink @ above.reshape(size, -1))
+        weights = np.exp(np.clip(logarithms - logarithms.max(), -_LOGARITHMS, 0.0))
+        return self.unit * factors.reshape(self.count, size, size), turned - turned.transpose(0, 2, 1), weights
+
+    def solution(self, lams: FloatArray, halves: FloatArray) -> FloatArray | None:
+        """What the rest of z is to v."""
+        inverse = _solution(lams[0] + self.least * np.eye(self.size), np.eye(self.size), 3)
+        return None if inverse is None else np.matmul(inverse, halves.reshape((self.size,) * 3)).reshape(halves.shape)
+
+    def value(self, z: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
+        """The value and its gradient."""
+        lifted, size, low, high = self.lifted, self.size, self.low, self.high
+        factors, turned, weights = self.split(z)
+        lams = factors @ factors.transpose(0, 2, 1)
+        shares = self.rest * (weights[None, :] / weights[:, None])
+        change = shares.sum(axis=1)
+        halves = (self.half + lifted.ball * turned).reshape(size * size, size)
+        rest = self.solution(lams, halves)
+        if rest is None:
+            return np.inf, np.zeros_like(z)
+        total = self.base - np.diag(change) - lams.sum(axis=0) - halves.T @ rest
+        try:
+            values, vectors = eigh(0.5 * (total + total.T))
+        except (np.linalg.LinAlgError, ValueError):  # no convergence, or not finite
+            return np.inf, np.zeros_like(z)
+        weight = np.exp((values[0] - values) / smoothing)
+        density = (vectors * (weight / weight.sum())) @ vectors.T
+        by_delta = rest.reshape(size, size, size)
+        moved = by_delta @ density
+        into_lams = [density - np.tensordot(np.tensordot(part, moved, 1), by_delta, ((0, 2), (0, 2))) for part in self.parts]
+        at = np.diag(density)
+        gradient = np.concatenate([
+            *(self.unit * ((one + one.T) @ factor).ravel() for one, factor in zip(into_lams, factors, strict=True)),
+            2.0 * lifted.ball * self.scale * (lifted.shrink @ (moved[:, low, high] - moved[:, high, low])).ravel(),
+            at @ shares - at * change,
+        ])  # fmt: skip
+        return float(smoothing * np.log(weight.sum()) - values[0]), gradient
+
+
+class _Exactly(_Roughly):
+    """The same with the tail, in a ball or a slab; a step has P⁶ multiplications."""
+
+    def __init__(self, lifted: Lifted, start: State) -> None:
+        super().__init__(lifted, start)
+        fixed = lifted.tail(start) + lifted.spread(start.floors)
+        fixed[np.diag_indices(len(fixed))] += self.least
+        self.fixed = fixed.astype(np.float32) if lifted.order == 2 else fixed
+        self.work = np.empty_like(self.fixed)
+
+    def solution(self, lams: FloatArray, halves: FloatArray) -> FloatArray | None:
+        """What the rest of z is to v."""
+        np.copyto(self.work, self.fixed)
+        tail, places = self.work.reshape((self.size,) * 4), np.arange(self.size)
+        if self.count == 1:
+            tail[places, :, places, :] += lams[0]
+        else:
+            tail += np.tensordot(self.parts, lams, (0, 0)).transpose(0, 2, 1, 3)
+        return _solution(self.work, halves, self.lifted.order)
