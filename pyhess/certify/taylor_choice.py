@@ -20,10 +20,11 @@ from .taylor_lifted import Lifted, State
 FloatArray = npt.NDArray[np.float64]
 
 #: Steps at most of the first rounds, the last of them for all others, with the smoothing of the smallest eigenvalue, relative to
-#: it; and multiplications for all steps of one round. Short rounds, as what changes between them counts for more.
-_STEPS, _STEP_WORK = ((15, 0.05), (20, 0.02), (25, 0.01), (30, 0.005)), 3e10
+#: it; and multiplications for all steps of one round, but for the fewest steps of polynomials of the second and the third order.
+#: Short rounds, as what changes between them counts for more.
+_STEPS, _STEP_WORK, _FEWEST = ((15, 0.05), (20, 0.02), (25, 0.01), (30, 0.005)), 3e10, {2: 20, 3: 10}
 #: Steps and smoothings of cheap steps that go before where the others are expensive.
-_ROUGH_STEPS, _ROUGH_SMOOTHINGS = 80, (0.05, 0.02)
+_ROUGH_STEPS, _ROUGH_SMOOTHINGS = 150, (0.05, 0.02)
 #: Rounds towards weights to begin with; the least weight that is tried, relative to the largest, and the range of logarithms.
 _FIRST_ROUNDS, _FLOOR, _LOGARITHMS = 10, 0.3, 20.0
 #: Part of Lam that may be its floor in the next round.
@@ -32,10 +33,10 @@ _CROWDED = 0.97
 _FIRST_SHARE, _SHARES = 0.2, (1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 
 
-def steps(size: int, turn: int) -> tuple[int, float]:
+def steps(size: int, order: int, turn: int) -> tuple[int, float]:
     """Steps of the quasi-Newton method in a round, and the smoothing."""
     most, smoothing = _STEPS[min(turn, len(_STEPS) - 1)]
-    return min(most, max(10, int(_STEP_WORK / one_step(size)))), smoothing
+    return min(most, max(_FEWEST[order], int(_STEP_WORK / one_step(size)))), smoothing
 
 
 def one_step(size: int) -> float:
@@ -172,7 +173,7 @@ def begun(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> Sta
 
 def maximised(lifted: Lifted, start: State, turn: int, cancelled: npt.NDArray[np.int32]) -> State:
     """A choice near the best, or as far as that got until it was cancelled."""
-    return _ascended(_Exactly(lifted, start), *steps(lifted.size, turn), cancelled)
+    return _ascended(_Exactly(lifted, start), *steps(lifted.size, lifted.order, turn), cancelled)
 
 
 def _ascended(form: _Roughly, most: int, smoothing: float, cancelled: npt.NDArray[np.int32]) -> State:

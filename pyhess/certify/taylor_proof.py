@@ -41,7 +41,7 @@ def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
     projections = 0.0 if len(lams) == 1 else gamma(4 * size + 64) * of_lams
     # |z|² relative to |v|².
     lengths = (1.0 + (lifted.reach / lifted.ball) ** 2) * (1.0 + gamma(8))
-    margin = 1e-10 * abs(least)
+    margin = (1e-10 if lifted.order == 3 else 1e-8) * abs(least)  # more rows, more roundings
     places = np.arange(size)
     for _ in range(8):
         claim = least - margin
