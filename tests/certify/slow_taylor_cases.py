@@ -46,12 +46,17 @@ def nothing_lowered(obj: ph.Objective) -> Array:
 
 
 def forms(
-    obj: ph.Objective, centre: Array, radius: float | Changes, lowered: Array | None = None, kept: Array | None = None
+    obj: ph.Objective,
+    centre: Array,
+    radius: float | Changes,
+    lowered: Array | None = None,
+    kept: Array | None = None,
+    order: int = 3,
 ) -> tuple[Form, Form]:
     numbers = wide(nothing_lowered(obj) if lowered is None else lowered)
     parts = wide(np.ones(obj.data.num_samples) if kept is None else kept)
     changes = radius if isinstance(radius, Changes) else Changes.ball(radius)
-    found = cubic_hessian(Problem.of(obj), wide(centre), changes, numbers, parts, np.inf)
+    found = cubic_hessian(Problem.of(obj), wide(centre), changes, numbers, parts, order, np.inf)
     assert found is not None
     return found
 

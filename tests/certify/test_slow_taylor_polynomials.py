@@ -104,7 +104,7 @@ def test_rests_hold_in_the_ball(case: Case, monkeypatch: pytest.MonkeyPatch) -> 
     size, radius = obj.num_params, 0.3
     centre = 0.7 * rng.standard_normal(size)
     whole, squares = forms(obj, centre, radius)
-    monkeypatch.setattr(Form, "add_squares", lambda *_: None)
+    monkeypatch.setattr(Form, "add_mixed", lambda *_: None)
     residual = forms(obj, centre, radius)[0]
     share_of_rest = 0.0
     for u in (*rng.standard_normal((10, size)), *np.eye(size), *-np.eye(size)):
@@ -179,7 +179,7 @@ def test_rests_of_products_and_sums_are_what_is_left_out(place: int) -> None:
         product, exact = p * q, p_end * q_end
         assert float(product.rest.item()) == pytest.approx(exact - _at_the_end(product), rel=1e-12)
         for left, axes, factor in ((p[:, :, None], 2, 1.0), (p, 1, 2.0)):
-            form = Form.zero(1, 1)
+            form = Form.zero(1, 1, 3)
             form.add(slice(0, 1), left, q[:, :, None], axes, factor)
             form.close(1, p.changes.reach)
             given = float(polynomial(form, np.array([float(p.changes.reach)])).item())
@@ -232,7 +232,7 @@ def test_rests_of_softmax_are_what_is_left_out(sizes: tuple[float, ...]) -> None
     rng = np.random.default_rng(2083)
     obj = problem(CASES[6])
     value, y, t = rng.standard_normal((1, 3)), np.array([[0.0, 1.0, 0.0]]), 0.5
-    jacobian = Poly.constant(wide(np.eye(3)[None]), 1, Changes.ball(t))  # d_kc = sqrt(p_k) ([k = c] - p_c)
+    jacobian = Poly.constant(wide(np.eye(3)[None]), 1, Changes.ball(t), 3)  # d_kc = sqrt(p_k) ([k = c] - p_c)
     largest = 0.0
     for signs in rng.choice([-1.0, 1.0], (20, 3)):
         first, second, third, rest = (size * signs[None] for size in sizes)
