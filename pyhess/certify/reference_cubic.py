@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from math import factorial
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ import numpy.typing as npt
 
 from .reference_changes import DOUBLE, LEAST, SHORTEST, Changes, euclidean, frobenius, grown, tensor_norm
 from .reference_interval import UNIT, Range, Wide, middle_and_radius, up, wide, zeros
-from .reference_nodes import Derivatives, through_nodes
+from .reference_nodes import Derivatives, expanded
 from .reference_triples import FloatArray, crossed, steps, tensor_count, triples
 
 def doubles(x: Wide) -> FloatArray:
@@ -188,17 +187,16 @@ class Poly:
         return Poly(p.value * q.value, first, second, _third_of_product(p, q), rest, p.changes)
 
     def composed(self, derivatives: Derivatives, order: int) -> Poly:
-        """Phi^(order) of q: with the change d, f0 + f1 d + f2 d²/2 (+ f3 d³/6) as `through_nodes` gives them.
+        """Phi^(order) of q: with the change d, f0 + f1 d + f2 d²/2 (+ f3 d³/6) as `expanded` gives them.
 
         With d1 = q1 . delta, d2 = delta'q2 delta / 2, b what d has beyond d1 and t its `top`, d1² (+ 2 d1 d2) stays of d² and
         d1³ of d³; what is left of them is at most 2 |d1| t + b² and (|d1| + b)³ - |d1|³.
         """
         one, b, move, degree = self.one, grown(self.two + self.left_out), self.change, self.order
-        found, product = through_nodes(derivatives, order, self.value, move, degree)
-        beyond = derivatives((order + degree + 1,), self.range)[0].size()
+        found, off = expanded(derivatives, order, self.value, move, self.range, degree)
         (f0, e0), (f1, e1), (f2, e2) = found[:3]
         s1, s2, square = grown(np.abs(f1)), grown(np.abs(f2)), move * move
-        rest = s1 * self.rest + 0.5 * s2 * (2.0 * one * self.top + b * b) + beyond * product / factorial(degree + 1)
+        rest = s1 * self.rest + 0.5 * s2 * (2.0 * one * self.top + b * b) + off
         rest = rest + e0 + e1 * move + 0.5 * e2 * square + 16.0 * UNIT * (s1 * self.coarse + s2 * self.coarse * self.coarse)
         outer = self.first[..., :, None] * self.first[..., None, :]
         second = f1[..., None, None] * self.second + f2[..., None, None] * outer
