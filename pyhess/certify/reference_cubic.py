@@ -4,10 +4,12 @@ For delta among some `Changes` a `Poly` stands for a function q with
 
     |q(c + delta) - (q0 + q1 . delta + delta'q2 delta / 2 + q3[delta, delta, delta] / 6)| <= rest.
 
-Polynomials of the second order have no numbers for q3, and their rest takes what is of the third order and above. The coefficients are long doubles, those of the third order doubles, taken as they stand. What a step rounds has, entry by entry,
-at most UNIT times their number times the sizes of the terms, so it goes to the rest as that many times the products of ``coarse``
-sizes: those take the Frobenius norm of q2, as the errors of its entries do not keep its spectral norm. For the third order the
-terms are the products' parts of that order (`cubic`), with doubles' rounding.
+Polynomials of the second order have no numbers for q3, and their rest takes what is of the third order and above.
+
+The coefficients are long doubles, those of the polynomials' own order, which are most, doubles, taken as they stand. What a step
+rounds has, entry by entry, at most UNIT times their number times the sizes of the terms, so it goes to the rest as that many
+times the products of ``coarse`` sizes: those take the Frobenius norm of q2, as the errors of its entries do not keep its spectral
+norm. For the polynomials' own order the terms are the products' parts of that order (`highest`), with doubles' rounding.
 """
 
 from __future__ import annotations
@@ -20,14 +22,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .reference_changes import DOUBLE, LEAST, SHORTEST, Changes, euclidean, frobenius, grown, tensor_norm
+from .reference_changes import DOUBLE, LEAST, SHORTEST, Changes, Numbers, euclidean, frobenius, grown, tensor_norm
 from .reference_interval import UNIT, Range, Wide, middle_and_radius, up, wide, zeros
 from .reference_nodes import Derivatives, expanded
 from .reference_triples import FloatArray, crossed, steps, tensor_count, triples
 
-def doubles(x: Wide) -> FloatArray:
+
+def doubles(x: Numbers) -> FloatArray:
     """Rounded."""
-    return x.astype(np.float64)
+    return x.astype(np.float64, copy=False)
+
+
+def zero_matrices(shape: tuple[int, ...], size: int, order: int) -> Numbers:
+    """Of the second order, in the numbers that polynomials of an order have there."""
+    return np.zeros((*shape, size, size), dtype=np.float64 if order == 2 else np.longdouble)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +47,7 @@ class Poly:
 
     value: Wide
     first: Wide
-    second: Wide
+    second: Numbers
     third: FloatArray
     rest: Wide
     changes: Changes
@@ -48,7 +56,8 @@ class Poly:
     def constant(value: Wide, size: int, changes: Changes, order: int) -> Poly:
         """Numbers, as polynomials of that order."""
         third = np.zeros((tensor_count(size, order), *value.shape))
-        return Poly(value, zeros((*value.shape, size)), zeros((*value.shape, size, size)), third, zeros(value.shape), changes)
+        second = zero_matrices(value.shape, size, order)
+        return Poly(value, zeros((*value.shape, size)), second, third, zeros(value.shape), changes)
 
     @property
     def size(self) -> int:
@@ -124,10 +133,17 @@ class Poly:
         return doubles(self.value), np.ascontiguousarray(first), np.ascontiguousarray(second), self.third
 
     def rounded(self, count: int, size: Wide) -> Wide:
-        """What ``count`` roundings of the third order are, for terms that are together of at most that size."""
-        if self.order == 2:
-            return zeros(size.shape)
-        return DOUBLE * count * (size + LEAST * self.changes.reach**3)
+        """What ``count`` roundings in the polynomial's own order are, for terms that are together of at most that size."""
+        return DOUBLE * count * (size + LEAST * self.changes.reach**self.order)
+
+    @property
+    def own(self) -> Wide:
+        """No less than the largest size of the terms of the polynomial's own order."""
+        return self.rough[self.order - 1]
+
+    def _matched(self, x: Wide) -> Numbers:
+        """In the numbers of the second order."""
+        return x.astype(self.second.dtype, copy=False)
 
     def __getitem__(self, where: Any) -> Poly:
         of_third = (slice(None), *(where if isinstance(where, tuple) else (where,)))
@@ -137,7 +153,7 @@ class Poly:
 
     def __add__(self, other: Poly) -> Poly:
         p, q = self, other
-        rest = grown(p.rest + q.rest + 4.0 * UNIT * (p.coarse + q.coarse) + self.rounded(4, p.rough[2] + q.rough[2]))
+        rest = grown(p.rest + q.rest + 4.0 * UNIT * (p.coarse + q.coarse) + self.rounded(4, p.own + q.own))
         return Poly(p.value + q.value, p.first + q.first, p.second + q.second, p.third + q.third, rest, p.changes)
 
     def __neg__(self) -> Poly:
@@ -149,7 +165,7 @@ class Poly:
     def sum(self, axis: int) -> Poly:
         """Sums over an axis of the array."""
         count = self.value.shape[axis]
-        rest = (self.rest + UNIT * (count + 4) * self.coarse + self.rounded(count + 4, self.rough[2])).sum(axis=axis)
+        rest = (self.rest + UNIT * (count + 4) * self.coarse + self.rounded(count + 4, self.own)).sum(axis=axis)
         value, first, second = (x.sum(axis=axis) for x in (self.value, self.first, self.second))
         return Poly(value, first, second, self.third.sum(axis=axis + 1), grown(rest, count), self.changes)
 
@@ -172,15 +188,19 @@ class Poly:
         x, blur = middle_and_radius(numbers)
         size = np.abs(x)
         rest = up(size + blur) * self.rest + up(blur + 4.0 * UNIT * size) * self.coarse
-        rest = rest + self.rounded(4, grown(size) * self.rough[2])
-        value, first, second = x * self.value, x[..., None] * self.first, x[..., None, None] * self.second
+        rest = rest + self.rounded(4, grown(size) * self.own)
+        value, first, second = x * self.value, x[..., None] * self.first, self._matched(x)[..., None, None] * self.second
         return Poly(value, first, second, doubles(x) * self.third, grown(rest), self.changes)
 
     def __mul__(self, other: Poly) -> Poly:
         p, q = self, other
         p0, q0 = p.value[..., None], q.value[..., None]
-        outer = p.first[..., :, None] * q.first[..., None, :]
-        second = p0[..., None] * q.second + q0[..., None] * p.second + (outer + np.swapaxes(outer, -1, -2))
+        left, right = (p._matched(x) for x in (p.first, q.first))
+        outer = left[..., :, None] * right[..., None, :]
+        second = p._matched(p0)[..., None] * q.second
+        second += p._matched(q0)[..., None] * p.second
+        second += outer
+        second += np.swapaxes(outer, -1, -2)
         first = p0 * q.first + q0 * p.first
         rest = rest_of_products(p, q, np.multiply) + 16.0 * UNIT * p.coarse * q.coarse
         rest = grown(rest + self.rounded(16, highest(p, q, np.multiply)))
@@ -198,15 +218,18 @@ class Poly:
         s1, s2, square = grown(np.abs(f1)), grown(np.abs(f2)), move * move
         rest = s1 * self.rest + 0.5 * s2 * (2.0 * one * self.top + b * b) + off
         rest = rest + e0 + e1 * move + 0.5 * e2 * square + 16.0 * UNIT * (s1 * self.coarse + s2 * self.coarse * self.coarse)
-        outer = self.first[..., :, None] * self.first[..., None, :]
-        second = f1[..., None, None] * self.second + f2[..., None, None] * outer
-        third = self.third
+        once, twice, slope = (self._matched(x) for x in (f1, f2, self.first))
+        second = once[..., None, None] * self.second
+        second += twice[..., None, None] * (slope[..., :, None] * slope[..., None, :])
+        third, (first, rough, cube) = self.third, self.rough
         if degree == 3:
             f3, e3 = found[3]
-            s3, (first, rough, cube) = grown(np.abs(f3)), self.rough
+            s3 = grown(np.abs(f3))
             rest = rest + s3 * b * (3.0 * one * (one + b) + b * b) / 6.0 + e3 * move * square / 6.0
             rest = rest + self.rounded(16, s1 * cube + s2 * first * rough + s3 * first * first * first / 6.0)
             third = self._third_of_composed(doubles(f1), doubles(f2), doubles(f3))
+        else:
+            rest = rest + self.rounded(16, s1 * rough + 0.5 * s2 * first * first)
         return Poly(f0, f1[..., None] * self.first, second, third, grown(rest), self.changes)
 
     def _third_of_composed(self, f1: FloatArray, f2: FloatArray, f3: FloatArray) -> FloatArray:
@@ -266,7 +289,9 @@ def weighted(matrix: Wide, places: npt.NDArray[np.int64], below: Poly) -> Poly:
     outputs, inputs = matrix.shape
     n, _, *more = below.value.shape
     size = below.size
-    value, first, second = (zeros((n, outputs, *more, *(size,) * order)) for order in range(3))
+    value, first = (zeros((n, outputs, *more, *(size,) * order)) for order in range(2))
+    second = zero_matrices(value.shape, size, below.order)
+    numbers, slopes = matrix.astype(second.dtype), below.first.astype(second.dtype, copy=False)
     third = np.zeros((len(below.third), n, outputs, *more))
     if below.order == 3:
         _weighted_third(third, matrix, places, below)
@@ -275,9 +300,9 @@ def weighted(matrix: Wide, places: npt.NDArray[np.int64], below: Poly) -> Poly:
         value[:, j] += m * below.value[:, k]
         first[:, j] += m * below.first[:, k]
         first[:, j, ..., p] += below.value[:, k]
-        second[:, j] += m * below.second[:, k]
-        second[:, j, ..., p, :] += below.first[:, k]
-        second[:, j, ..., :, p] += below.first[:, k]
+        second[:, j] += numbers[j, k] * below.second[:, k]
+        second[:, j, ..., p, :] += slopes[:, k]
+        second[:, j, ..., :, p] += slopes[:, k]
 
     def bound(fixed: Wide, moving: Wide) -> Wide:
         found: Wide = np.stack([below.changes.reach * euclidean(np.moveaxis(moving, 1, -1))] * outputs, axis=1)
@@ -286,7 +311,7 @@ def weighted(matrix: Wide, places: npt.NDArray[np.int64], below: Poly) -> Poly:
         return found
 
     rest = bound(below.rest, below.top) + UNIT * (2 * inputs + 16) * bound(below.coarse, 3.0 * below.coarse)
-    rest = rest + below.rounded(2 * inputs + 16, bound(below.rough[2], below.rough[1]))
+    rest = rest + below.rounded(2 * inputs + 16, bound(below.own, below.rough[below.order - 2]))
     return Poly(value, first, second, third, grown(rest, inputs), below.changes)
 
 

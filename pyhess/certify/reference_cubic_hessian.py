@@ -19,13 +19,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .reference_changes import DOUBLE, LEAST, Changes, grown
-from .reference_cubic import Poly, doubles, highest, rest_of_products, weighted
+from .reference_changes import DOUBLE, LEAST, Changes, Numbers, grown
+from .reference_cubic import Poly, doubles, highest, rest_of_products, weighted, zero_matrices
 from .reference_cubic_losses import loss_polynomials
 from .reference_hessian import Problem
 from .reference_interval import UNIT, Wide, down, wide, zeros
@@ -71,7 +70,7 @@ class Form:
 
     head: Wide
     half: Wide
-    tail: npt.NDArray[np.floating[Any]]
+    tail: Numbers
     third: FloatArray
     rest: Wide
     #: What the sums' rounding errors are relative to, and those in doubles.
@@ -82,7 +81,7 @@ class Form:
     def zero(size: int, count: int, order: int) -> Form:
         """The zero matrix, with so many of T's matrices, for polynomials of an order."""
         head, half, rest, coarse, blur = (zeros((size,) * axes) for axes in (2, 3, 2, 2, 2))
-        tail = zeros((size,) * 4) if order == 3 else np.zeros((size,) * 4)
+        tail = zero_matrices((size, size), size, order)
         return Form(head, half, tail, np.zeros((count, size, size)), rest, coarse, blur)
 
     def add(self, rows: slice, p: Poly, q: Poly, axes: int, factor: float) -> None:
@@ -117,7 +116,7 @@ class Form:
             left, right = (x.reshape(len(x), -1, x.shape[-1]) for x in (left, right))
             into[part] += (factor / 6.0) * (left.swapaxes(1, 2) @ right).reshape(into[part].shape)
 
-    def _as_tail(self, *arrays: Wide) -> list[Wide]:
+    def _as_tail(self, *arrays: Numbers) -> list[Numbers]:
         """In the numbers of the tail."""
         return [x.astype(self.tail.dtype, copy=False) for x in arrays]
 
@@ -192,7 +191,7 @@ class _Flat:
         return np.stack(parts, axis=1)
 
 
-def _sum(p: Wide, q: Wide, axes: int) -> Wide:
+def _sum(p: Numbers, q: Numbers, axes: int) -> Wide:
     """The sum over the first axes of the products of all others."""
     count = int(np.prod(p.shape[:axes]))
     left = np.ascontiguousarray(p.reshape(count, -1).T)
@@ -304,7 +303,8 @@ def _scaled(problem: Problem, layer: int, p: Poly) -> Poly:
 def _own(problem: Problem, layer: int, places: npt.NDArray[np.int64], entering: Poly, tangent: Poly | None, matrix: Wide) -> Poly:
     """J (n, out, end) for the parameters up to the layer's."""
     n, units, size, end = len(entering.value), problem.widths[layer + 1], problem.num_params, _end(problem, layer)
-    value, first, second, rest = (zeros((n, units, end, *more)) for more in ((), (size,), (size, size), ()))
+    value, first, rest = (zeros((n, units, end, *more)) for more in ((), (size,), ()))
+    second = zero_matrices(value.shape, size, entering.order)
     third = np.zeros((len(entering.third), n, units, end))
     if tangent is not None:
         fan_in = problem.widths[layer]
