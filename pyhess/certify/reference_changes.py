@@ -47,7 +47,7 @@ def euclidean(x: Wide) -> Wide:
 def frobenius(q: Numbers) -> Wide:
     """Norms of matrices (…, P, P), rounded up."""
     flat = q.reshape(*q.shape[:-2], -1)
-    return _length_of_doubles(flat) if flat.dtype == np.float64 else euclidean(wide(flat))
+    return _length_of_doubles(flat.astype(np.float64, copy=False)) if flat.dtype == np.float64 else euclidean(wide(flat))
 
 
 def _length_of_doubles(x: FloatArray) -> Wide:
@@ -121,15 +121,24 @@ class Changes:
         """Largest |delta'q delta| / 2 for symmetric q (…, P, P) of the given Frobenius norms."""
         if self.axis is None:
             return grown(0.5 * self.across * self.across * spectral(q, norm))
-        d, along, across = wide(self.axis), self.along, self.across
-        on = q @ d
+        found, some = np.zeros_like(norm), norm > 0.0
+        if some.any():
+            found[some] = self._bent(q[some], norm[some])
+        return found
+
+    def _bent(self, q: Numbers, norm: Wide) -> Wide:
+        """`second` for matrices (B, P, P) where there is an axis, in the numbers that they are of."""
+        assert self.axis is not None
+        d, along, across, unit = self.axis.astype(q.dtype), self.along, self.across, wide(np.finfo(q.dtype).eps)
+        on = wide(q @ d)
         both, mixed = self._split(on)
-        w = (on - (0.5 * both / self.square.lo)[..., None] * d) / self.square.lo
+        w = ((on - (0.5 * both / self.square.lo)[..., None] * self.axis) / self.square.lo).astype(q.dtype)
         outer = d[:, None] * w[..., None, :]
-        flat = q - (outer + np.swapaxes(outer, -1, -2))
+        flat = q - outer
+        flat -= np.swapaxes(outer, -1, -2)
         total = along * along * np.abs(both) + 2.0 * along * across * euclidean(mixed)
         total = total + across * across * spectral(flat, frobenius(flat))
-        blur = UNIT * (2 * q.shape[-1] + 64) * norm * (along * self.square.hi + across) ** 2
+        blur = unit * (2 * q.shape[-1] + 64) * norm * (along * self.square.hi + across) ** 2
         return grown(0.5 * (total + blur))
 
     def third(self, q: FloatArray, norm: Wide) -> Wide:

@@ -37,22 +37,39 @@ _NUMBERS = 2**22
 #: Seconds per number of an array in one step, long doubles counted twice, per product of matrices' entries, and per unit of a
 #: datum, for estimates.
 _STEP_SECONDS, _PRODUCT_SECONDS, _UNIT_SECONDS = 3e-9, 5e-10, 5e-4
+#: In the second order, per number of an array in all steps, per product, and per number added to a matrix.
+_ENTRY_SECONDS, _SUM_SECONDS, _ADD_SECONDS = 2.5e-8, 2.2e-10, 6e-9
 
 
 def cubic_hessian_seconds(problem: Problem, order: int) -> float:
     """Time that `cubic_hessian` takes, roughly, with polynomials of an order."""
+    return _cubic_seconds(problem) if order == 3 else _quadratic_seconds(problem)
+
+
+def _cubic_seconds(problem: Problem) -> float:
     size, total = float(problem.num_params), 0.0
-    count = tensor_count(problem.num_params, order)
+    count = tensor_count(problem.num_params, 3)
     for layer, units in enumerate(problem.widths[1:]):
         fan_in, end, below = problem.widths[layer], float(_end(problem, layer)), float(_end(problem, layer - 1)) if layer else 0.0
         hidden = layer < problem.layers - 1
         single = units * end * (count * (fan_in + 24.0) + size**2 * (8.0 * fan_in + 40.0))
         sums = units * (end**4 + end**2 * size**2 + end**3 * size) if hidden else end**2 * size**2
         products = 8.0 * units * count * (end**2 + fan_in * below)
-        if order == 2:
-            sums, products = 0.0, 2.0 * sums
         total += _STEP_SECONDS * (single + 2.0 * sums) + _PRODUCT_SECONDS * products + _UNIT_SECONDS * units
     return total * len(problem.x)
+
+
+def _quadratic_seconds(problem: Problem) -> float:
+    area, total, data = float(problem.num_params) ** 2, 0.0, len(problem.x)
+    blocks = np.ceil(data / _data_at_once(problem, 2))
+    for layer, units in enumerate(problem.widths[1:]):
+        fan_in, end, below = problem.widths[layer], float(_end(problem, layer)), float(_end(problem, layer - 1)) if layer else 0.0
+        # The squares of a hidden unit's J, or of an output's roots; and what stands in the rows of the layer's weights.
+        pairs = 3.0 * end**2 if layer < problem.layers - 1 else 2.0 * end**2
+        crossed = 3.0 * fan_in * below
+        total += data * units * (_ENTRY_SECONDS * end * area + _SUM_SECONDS * area * (pairs + crossed) + _UNIT_SECONDS)
+        total += blocks * _ADD_SECONDS * area * (pairs + units * crossed)
+    return float(total)
 
 
 @dataclass(eq=False)
@@ -62,10 +79,10 @@ class Form:
         v'Av >= v'head v + 2 sum delta_k v'half_k v + sum delta_k v_a tail_kalb delta_l v_b
                 + sum delta_k delta_l delta_m v'T_klm v - |v|'rest|v|,
 
-    with T_klm in ``third`` for k <= l <= m, none of them in the second order, where ``tail`` is of doubles. The order of factors matters, as multipliers are for ``half`` as it stands: in a
-    product p_a q_b of two forms the head is p0_a q0_b, half_kab = (p1_ak q0_b + p0_a q1_bk) / 2, tail_kalb = (p2_akl q0_b +
-    p0_a q2_bkl) / 2 + p1_ak q1_bl, and T the mean over all orders of k, l and m, and of a and b, of p0_a q3_b / 6 + p1_a q2_b / 2
-    + p2_a q1_b / 2 + p3_a q0_b / 6.
+    with T_klm in ``third`` for k <= l <= m, none of them in the second order, where ``tail`` is of doubles. The order of factors
+    matters, as multipliers are for ``half`` as it stands: in a product p_a q_b of two forms the head is p0_a q0_b, half_kab =
+    (p1_ak q0_b + p0_a q1_bk) / 2, tail_kalb = (p2_akl q0_b + p0_a q2_bkl) / 2 + p1_ak q1_bl, and T the mean over all orders of k,
+    l and m, and of a and b, of p0_a q3_b / 6 + p1_a q2_b / 2 + p2_a q1_b / 2 + p3_a q0_b / 6.
     """
 
     head: Wide
@@ -191,12 +208,12 @@ class _Flat:
         return np.stack(parts, axis=1)
 
 
-def _sum(p: Numbers, q: Numbers, axes: int) -> Wide:
+def _sum(p: Numbers, q: Numbers, axes: int) -> Numbers:
     """The sum over the first axes of the products of all others."""
     count = int(np.prod(p.shape[:axes]))
     left = np.ascontiguousarray(p.reshape(count, -1).T)
     right = np.ascontiguousarray(q.reshape(count, -1).T)  # sums run along contiguous numbers
-    found: Wide = (left @ right.T).reshape(*p.shape[axes:], *q.shape[axes:])
+    found: Numbers = (left @ right.T).reshape(*p.shape[axes:], *q.shape[axes:])
     return found
 
 
@@ -213,8 +230,7 @@ def cubic_hessian(
     """
     size = problem.num_params
     whole, squares = Form.zero(size, tensor_count(size, order), order), Form.zero(size, 0, order)
-    heaviest = max(units * _end(problem, layer) for layer, units in enumerate(problem.widths[1:]))
-    rows = max(1, _NUMBERS // (heaviest * max(tensor_count(size, order), size * size)))
+    rows = _data_at_once(problem, order)
     for begin in range(0, len(problem.x), rows):
         if monotonic() > deadline:
             return None
@@ -226,6 +242,12 @@ def cubic_hessian(
     whole.close(additions, changes.reach)
     squares.close(additions, changes.reach)
     return whole, squares
+
+
+def _data_at_once(problem: Problem, order: int) -> int:
+    size = problem.num_params
+    heaviest = max(units * _end(problem, layer) for layer, units in enumerate(problem.widths[1:]))
+    return max(1, _NUMBERS // (heaviest * (tensor_count(size, 3) if order == 3 else size * size)))
 
 
 def _add_data(

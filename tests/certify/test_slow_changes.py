@@ -13,7 +13,7 @@ import pyhess as ph
 from pyhess.certify.reference_changes import Changes
 from pyhess.certify.reference_cubic import Poly
 from pyhess.certify.reference_cubic_hessian import Form
-from pyhess.certify.reference_cubic_proof import cubic_term, whole_matrix
+from pyhess.certify.reference_cubic_matrix import cubic_term, whole_matrix
 from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_slabs import changes_of
 from pyhess.certify.reference_triples import triples
@@ -121,7 +121,7 @@ def test_rounding_counts_along_the_axis_where_the_form_has_nothing_there(order: 
         first, second, third = (_product(*[w] * k) * (k == order) for k in (1, 2, 3))
         p = Poly(*(wide(np.array(x)[None]) for x in (0.0, first, second)), _packed(third)[:, None], wide(np.zeros(1)), changes)
         factor = np.longdouble(1.0) / np.longdouble(rng.integers(3, 90))
-        constant = Poly.constant(wide(np.array([factor])), 3, changes)
+        constant = Poly.constant(wide(np.array([factor])), 3, changes, 3)
         found = p.times(Range(wide(factor))), p * constant, p + p * constant
         for place, (form, times) in enumerate(zip(found, (0, 0, 1), strict=True)):
             off = abs(_along(p, axis, _exact(factor) + times) - _along(form, axis, Fraction(1)))
@@ -163,9 +163,9 @@ def test_rounding_of_sums_counts_along_the_axis_too() -> None:
         cubes = np.moveaxis(c[..., None] * _packed(_product(w, w, w)), -1, 0)
         p = Poly(*(wide(part) for part in numbers), cubes, wide(np.zeros((1, 1, 3))), changes)
         q = Poly(wide(rng.standard_normal((1, 1, 3))), *(wide(part) for part in numbers[1:]), cubes, p.rest, changes)
-        summed, squares = Form.zero(3, 10), Form.zero(3, 10)
+        summed, squares = Form.zero(3, 10, 3), Form.zero(3, 10, 3)
         summed.add(slice(3), q, q, 2, 1.0)
-        squares.add_squares(p, wide(rng.uniform(0.5, 1.0, (1, 1))))
+        squares.add_mixed(p, wide(rng.uniform(0.5, 1.0, (1, 1))))
         for place, form in enumerate((summed, squares)):
             form.close(1, changes.reach)
             for row, column in np.ndindex(3, 3):
@@ -223,17 +223,17 @@ def _rows(form: Form) -> Array:
 
 def _matrix(whole: Form, squares: Form, changes: Changes, radius: float, claim: float, slab: Slab) -> Array:
     """The check's matrix, with the cubic term's bound compared with the term written out."""
-    size, d = len(whole.head), changes.axis
-    less = wide(0.0) if d is None else (1.0 - wide(slab.narrow) ** 2) / changes.square.hi
-    gram = cubic_term(whole.third, size, d, less, np.inf)
-    assert gram is not None
-    rows = _rows(whole) if d is None else narrowed(_rows(whole), size, d, slab.narrow)
-    # Einsum's own errors come in.
-    assert (np.abs(gram[0] - rows @ rows.T) <= 3.0 * gram[1] + 1e-300).all()
-    assert gram[1].max() <= 1e-12 * np.abs(_rows(whole) @ _rows(whole).T).max() + 1e-299
-    matrix, error = whole_matrix(whole, squares, gram, changes, radius, claim, less, slab)
+    size, d, tau, term = len(whole.head), changes.axis, slab.taylor.tau, None
+    if tau is not None:
+        term = cubic_term(whole, changes, slab.narrow, tau, np.inf)
+        assert term is not None
+        rows = _rows(whole) if d is None else narrowed(_rows(whole), size, d, slab.narrow)
+        # Einsum's own errors come in.
+        assert (np.abs(term.squared - rows @ rows.T) <= 3.0 * term.blur + 1e-300).all()
+        assert term.blur.max() <= 1e-12 * np.abs(_rows(whole) @ _rows(whole).T).max() + 1e-299
+    matrix, error = whole_matrix(whole, squares, term, changes, radius, claim, slab)
     assert error.max() < 1e-11 * np.abs(matrix).max() and np.array_equal(matrix, matrix.T)
-    return matrix.astype(np.float64)
+    return matrix
 
 
 def _of(delta: Array, v: Array, radius: float) -> Array:
