@@ -219,6 +219,25 @@ def test_rests_of_products_and_sums_are_what_is_left_out(place: int, order: int)
 @pytest.mark.parametrize(
     "form",
     [
+        # Where the third derivative of tanh is at its largest, is not zero, and the first or the second are the largest.
+        (0.0, 0.2, 0.0, 0.0),
+        (0.3, 0.02, 0.0, 0.0),
+        (0.3, 0.0, 0.0, 0.01),
+        (0.6585, 0.05, 0.05, 0.0),
+        (0.6585, 0.05, 0.0, 0.01),
+        (0.6585, 0.0, 0.4, 0.0),
+    ],
+)
+def test_rests_of_quadratic_compositions_are_what_is_left_out(form: tuple[float, ...]) -> None:
+    p, _ = _of_one(*form[:3], 0.0, form[3], order=2)
+    found = p.composed(partial(activations, "tanh", 1.0), 0)
+    off = [abs(np.tanh(_at_the_end(p) + sign * form[3]) - _at_the_end(found)) for sign in (-1.0, 1.0)]
+    assert 0.9 * float(found.rest.item()) <= max(off) <= float(found.rest.item())
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
         (0.4215, 0.02, 0.0, 0.0, 0.0),
         (0.3, 0.0, 0.0, 0.0, 0.01),
         (0.3, 0.004, 0.0, 0.5, 0.0),
