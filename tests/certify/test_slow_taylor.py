@@ -62,13 +62,15 @@ def test_forms_that_are_not_negative() -> None:
     assert not not_negative(wide(np.full((2, 2), np.nan)), 1)
 
 
+@pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("case", CASES)
-def test_what_the_multipliers_give_is_proved_and_no_more(case: Case) -> None:
+def test_what_the_multipliers_give_is_proved_and_no_more(case: Case, order: int) -> None:
     obj = problem(case)
     rng = np.random.default_rng(2063)
     for radius in (1e-9, 0.05):
         ball = ph.Ball(0.7 * rng.standard_normal(obj.num_params), radius).bind(obj)
-        value, slab = own_multipliers(obj, ball.center, Changes.ball(radius), radius, 0.1 if radius > 1e-6 else 1e-7)
+        share = 0.1 if radius > 1e-6 else 1e-7
+        value, slab = own_multipliers(obj, ball.center, Changes.ball(radius), radius, share, order=order)
         multipliers = slab.taylor
         proof = partial(prove, obj, ball, "taylor", multipliers=multipliers)
         assert proof(value - 1e-9 * abs(value)).proved and not proof(value + 1e-7 * abs(value)).proved
