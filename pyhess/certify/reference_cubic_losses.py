@@ -9,8 +9,8 @@ u' = -s, s' = k3 and k3' = k4 = mu4 - 3s²,
 
 At the centre u, s and k3 are polynomials in delta. For |h_i - h_j| <= W and |h_k - h_j| <= V: |u| <= V, s <= W²/4, |k3| <= W³ /
 (6 sqrt 3), and -2s² <= k4 <= W²s - 3s², which is at least -W⁴/8 and at most W⁴/12. Polynomials of the second order leave out
-g''' at the centre; for large changes that and the fourth-order term are more than g''' = g (c²u (cu² - 3s) - c k3) on all of the way,
-where cu² and 3s are both not negative.
+g''' at the centre; for large changes that and the fourth-order term are more than g''' = g (c²u (cu² - 3s) - c k3) is on all of
+the way, where cu² and 3s are both not negative.
 """
 
 from __future__ import annotations
