@@ -121,7 +121,8 @@ class Changes:
         """Largest |delta'q delta| / 2 for symmetric q (…, P, P) of the given Frobenius norms."""
         if self.axis is None:
             return grown(0.5 * self.across * self.across * spectral(q, norm))
-        found, some = np.zeros_like(norm), norm > 0.0
+        # No number stays none.
+        found, some = norm.copy(), norm > 0.0
         if some.any():
             found[some] = self._bent(q[some], norm[some])
         return found

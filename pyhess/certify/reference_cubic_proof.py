@@ -47,7 +47,7 @@ _PRODUCT_SECONDS, _NUMBER_SECONDS, _FACTOR_SECONDS = 1e-10, 1.5e-7, 5e-11
 
 
 def cubic_seconds(problem: Problem, order: int) -> float:
-    """Time that `proved_there` takes, roughly, with polynomials of an order."""
+    """Time that `why_not_proved` takes, roughly, with polynomials of an order."""
     size = float(problem.num_params)
     rows, products = size + size**2, size**7 / 4.0 if order == 3 else 0.0
     matrix = _NUMBER_SECONDS * rows**2 + _FACTOR_SECONDS * rows**3 / 3.0

@@ -180,7 +180,15 @@ def test_a_network_beyond_the_third_order_is_proved_from_the_file(tmp_path: Path
     assert not _proof(certificate, _lowest(obj, ball, rng) + 1e-3).proved
 
 
-def test_no_time_is_said() -> None:
+def test_no_time_and_numbers_that_are_too_large_are_said() -> None:
     certificate = _trained(0.01)
     short = _proof(certificate, certificate.psi_lower, time_limit=1e-3)
     assert not short.proved and "too large for the independent check: 9 parameters and 8 data" in short.detail
+    taylor = certificate.table["taylor"].multipliers
+    assert isinstance(taylor, TaylorMultipliers)
+    slabs = SlabMultipliers(np.eye(9)[0], (Slab(-1.0, 1.0, np.eye(9), 1.0, taylor),))
+    for centre, radius in ((1e300, 1e300), (1e200, 1e-3), (1e150, 1.0)):
+        ball = ph.Ball(np.full(9, centre), radius)
+        with np.errstate(all="ignore"):
+            for method, multipliers in (("taylor", taylor), ("slabs", slabs)):
+                assert not prove(certificate.obj, ball, method, -1e9, multipliers=multipliers).proved
