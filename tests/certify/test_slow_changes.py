@@ -165,6 +165,29 @@ def test_forms_that_are_next_to_nothing_along_the_axis(order: int) -> None:
 
 
 @pytest.mark.parametrize("order", [2, 3])
+def test_rounding_of_squares_counts_along_the_axis_too(order: int) -> None:
+    rng = np.random.default_rng(2269)
+    axis = unit(np.ones(3))
+    changes, largest = Changes(wide(1.0), wide(1e-25), axis), 0.0
+    for _ in range(10):
+        # Three functions whose first order is zero along the axis, exactly.
+        first = rng.integers(-99, 99, (1, 1, 3, 1)) / 128.0 * np.array([1.0, 2.0, -3.0])
+        nothing = np.zeros((1, 1, 3))
+        p = of_order(
+            order, rng.standard_normal((1, 1, 3)), first, np.zeros((1, 1, 3, 3, 3)), np.zeros((10, 1, 1, 3)), nothing, changes
+        )
+        squares = Form.zero(3, 0, order)
+        squares.add_outer(p, wide(rng.uniform(0.5, 1.0, (1, 1))))
+        squares.close(1, changes.reach)
+        for row, column in np.ndindex(3, 3):
+            off = abs(sum(_exact(t) for t in squares.tail[:, row, :, column].ravel())) * Fraction(float(axis[0])) ** 2
+            rest = _exact(squares.rest[row, column])
+            assert off <= rest
+            largest = max(largest, float(off / rest))
+    assert largest > 1e-4
+
+
+@pytest.mark.parametrize("order", [2, 3])
 def test_rounding_of_sums_counts_along_the_axis_too(order: int) -> None:
     rng = np.random.default_rng(2213)
     axis = unit(np.ones(3))

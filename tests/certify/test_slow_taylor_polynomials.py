@@ -145,6 +145,30 @@ def test_rests_hold_in_the_ball(case: Case, order: int, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("order", [2, 3])
+def test_what_is_rounded_in_the_squares_counts_without_their_share(order: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[tuple[Array, Array]] = []
+    made: list[tuple[Array, Array]] = []
+    close, add_outer = Form.close, Form.add_outer
+
+    def closing(form: Form, *given: Any) -> None:
+        closed.append((form.coarse.copy(), form.blur.copy()))
+        close(form, *given)
+
+    def adding(form: Form, *given: Any) -> None:
+        add_outer(form, *given)
+        made.append((form.coarse.copy(), form.blur.copy()))
+
+    obj = problem(CASES[0])
+    centre = 0.7 * np.random.default_rng(2273).standard_normal(obj.num_params)
+    monkeypatch.setattr(Form, "close", closing)
+    monkeypatch.setattr(Form, "add_outer", adding)
+    forms(obj, centre, 0.3, order=order)
+    for whole, squares, rounding in zip(*closed, made[-1], strict=True):
+        assert (whole > rounding)[rounding > 0.0].all() and not squares.any()
+    assert made[-1][0].any() and made[-1][1].any() == (order == 2)
+
+
+@pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("case", CASES[::2])
 def test_any_numbers_may_be_taken_off_the_curvature_and_squares_left_out(case: Case, order: int) -> None:
     obj = problem(case)
