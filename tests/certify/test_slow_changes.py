@@ -14,7 +14,7 @@ from pyhess.certify.reference_changes import Changes
 from pyhess.certify.reference_cubic import Poly
 from pyhess.certify.reference_cubic_hessian import Form
 from pyhess.certify.reference_cubic_matrix import cubic_term, whole_matrix
-from pyhess.certify.reference_interval import Range, wide
+from pyhess.certify.reference_interval import UNIT, Range, wide
 from pyhess.certify.reference_slabs import changes_of
 from pyhess.certify.reference_triples import triples
 from pyhess.certify.slab_multipliers import Slab, SlabMultipliers
@@ -205,6 +205,11 @@ def test_rounding_of_sums_counts_along_the_axis_too(order: int) -> None:
         summed, squares = (Form.zero(3, len(p.third), order) for _ in range(2))
         summed.add(slice(3), q, q, 2, 1.0)
         squares.add_mixed(p if order == 3 else q, wide(rng.uniform(0.5, 1.0, (1, 1))))
+        if order == 2:
+            # What doubles round by is relative to all terms: |q0| |q2| |delta|²/2 for q, and from both sides for q q.
+            value, length = np.abs(q.value[0, 0]), np.sqrt((q.second[0, 0] ** 2).sum(axis=(1, 2)))
+            mixed = 0.5 * np.outer(value, length) * float(changes.reach) ** 2
+            assert (summed.blur >= mixed + mixed.T).all() and (squares.blur >= 2.0 * 0.5 * mixed).all()
         for place, form in enumerate((summed, squares)):
             form.close(1, changes.reach)
             for row, column in np.ndindex(3, 3):
@@ -277,6 +282,7 @@ def _matrix(whole: Form, squares: Form, changes: Changes, radius: float, claim: 
         assert term.blur.max() <= 1e-12 * np.abs(_rows(whole) @ _rows(whole).T).max() + 1e-299
     matrix, error = whole_matrix(whole, squares, term, changes, radius, claim, slab)
     assert error.max() < 1e-11 * np.abs(matrix).max() and np.array_equal(matrix, matrix.T)
+    assert (error >= 64.0 * UNIT * np.abs(matrix).sum(axis=1)).all()
     return matrix
 
 

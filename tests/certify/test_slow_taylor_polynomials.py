@@ -13,7 +13,7 @@ import pyhess as ph
 from pyhess.certify.reference_changes import Changes, spectral
 from pyhess.certify.reference_cubic import Poly, weighted
 from pyhess.certify.reference_cubic_hessian import Form
-from pyhess.certify.reference_cubic_losses import loss_polynomials
+from pyhess.certify.reference_cubic_losses import _fourth, _third, loss_polynomials
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_ranges import activation, activations
@@ -345,6 +345,45 @@ def test_rests_of_softmax_are_what_is_left_out(sizes: tuple[float, ...], order: 
         assert (np.abs(np.sqrt(p)[:, None] * (np.eye(3) - p) - _ends(d)[0]) <= d.rest[0] + 1e-15).all()
         largest = max(largest, float((off / r.rest[0]).max()))
     assert largest > 0.05
+
+
+@pytest.mark.parametrize("width", [0.2, 1.0, 3.0])
+def test_rests_of_quadratic_softmax_hold_for_large_changes(width: float) -> None:
+    rng = np.random.default_rng(2281)
+    obj = problem(CASES[6])
+    y, t = np.array([[0.0, 1.0, 0.0]]), 0.5
+    jacobian = Poly.constant(wide(np.eye(3)[None]), 1, Changes.ball(t), 2)
+    largest = 0.0
+    for _ in range(200):
+        # Some outputs are next to nothing at the centre, and not at the end.
+        value, first = 2.0 * rng.standard_normal((1, 3)), rng.choice([-1.0, 0.0, 1.0], (1, 3)) * width / t
+        f = of_order(2, value, first[..., None], np.zeros((1, 3, 1, 1)), np.zeros((0, 1, 3)), np.zeros((1, 3)), Changes.ball(t))
+        r, d, _ = loss_polynomials(Problem.of(obj), f, jacobian, wide(y))
+        p = softmax((value + first * t)[0])
+        off = np.abs(p - y[0] - _ends(r)[0])
+        assert (off <= r.rest[0] + 1e-15).all()
+        assert (np.abs(np.sqrt(p)[:, None] * (np.eye(3) - p) - _ends(d)[0]) <= d.rest[0] + 1e-15).all()
+        largest = max(largest, float((off / (r.rest[0] + 1e-15)).max()))
+    assert largest > 0.1
+
+
+@pytest.mark.parametrize("c", [0.5, 1.0])
+def test_derivatives_of_softmax_along_a_line_are_bounded(c: float) -> None:
+    rng = np.random.default_rng(2287)
+    largest = np.zeros(2)
+    for alpha in (0.1, 0.5, 3.0):
+        p, h = rng.dirichlet(np.full(3, alpha), 4000), rng.choice([0.0, 0.5, 1.0], (4000, 3))
+        u = h - (p * h).sum(axis=1, keepdims=True)
+        s, k3, mu4 = ((p * u**k).sum(axis=1, keepdims=True) for k in (2, 3, 4))
+        third = c**3 * u**3 - 3.0 * c * c * u * s - c * k3
+        fourth = c**4 * u**4 - 6.0 * c**3 * u * u * s - 4.0 * c * c * u * k3 + 3.0 * c * c * s * s - c * (mu4 - 3.0 * s * s)
+        own = np.abs(h[:, :, None] - h[:, None, :]).max(axis=2)
+        spread = own.max(axis=1, keepdims=True)
+        for place, (exact, bound) in enumerate(((third, _third), (fourth, _fourth))):
+            most = bound(c, wide(own), wide(spread)).astype(float)
+            assert (np.abs(exact) <= most + 1e-15).all()
+            largest[place] = max(largest[place], float((np.abs(exact) / (most + 1e-15)).max()))
+    assert (largest > 0.4).all(), largest
 
 
 @pytest.mark.parametrize("order", [5, 6])
