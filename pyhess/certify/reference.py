@@ -9,7 +9,7 @@ and cut in two where none does:
     the blocks of single hidden units, with the worst of every datum;
     the blocks of single hidden units, over cells of one unit's weights, for boxes those that the certificate brings along;
     the Hessian at a ball's centre and third derivatives over the ball, with the multipliers that the certificate brings along;
-    the Hessian's Taylor polynomial of the third order about a ball's centre, or its slabs' centres, and its rest, with such ones;
+    the Hessian's Taylor polynomial about a ball's centre, or its slabs' centres, and its rest, with such multipliers;
     the closed forms for two-layer linear networks.
 
 So what is checked is the number, not the way it was found. A search's cover is where the cutting starts.

@@ -16,13 +16,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from .reference_interval import TINY, UNIT, Range, Wide, up, wide
 from .reference_triples import FloatArray, Triples, crossed, lengths, steps, triples
 
+#: Doubles or long doubles, as they stand.
+Numbers: TypeAlias = npt.NDArray[np.floating[Any]]
 #: Unit roundoff of double.
 DOUBLE = np.longdouble(2.0**-53)
 #: Sizes of the third order count as no smaller than the first of these, vectors and tensors as no shorter than the second, so
@@ -40,9 +44,16 @@ def euclidean(x: Wide) -> Wide:
     return grown(np.sqrt((x * x).sum(axis=-1)), x.shape[-1])
 
 
-def frobenius(q: Wide) -> Wide:
+def frobenius(q: Numbers) -> Wide:
     """Norms of matrices (…, P, P), rounded up."""
-    return euclidean(q.reshape(*q.shape[:-2], -1))
+    flat = q.reshape(*q.shape[:-2], -1)
+    return _length_of_doubles(flat.astype(np.float64, copy=False)) if flat.dtype == np.float64 else euclidean(wide(flat))
+
+
+def _length_of_doubles(x: FloatArray) -> Wide:
+    """Norms along the last axis, rounded up, of numbers whose squares may be too small for doubles."""
+    found = wide(np.sqrt(np.einsum("...k,...k->...", x, x))) * (1.0 + DOUBLE * (x.shape[-1] + 64)) + SHORTEST
+    return np.where(x.any(axis=-1), found, wide(0.0))
 
 
 def tensor_norm(q: FloatArray, at: Triples) -> Wide:
@@ -50,18 +61,18 @@ def tensor_norm(q: FloatArray, at: Triples) -> Wide:
     return wide(lengths(q, at)) * (1.0 + DOUBLE * (2 * len(q) + 64)) + SHORTEST
 
 
-def spectral(q: Wide, norms: Wide) -> Wide:
+def spectral(q: Numbers, norms: Wide) -> Wide:
     """Spectral norms of matrices (…, P, P) with the given Frobenius norms, rounded up: |Q|⁴ <= |Q'Q Q'Q|_F, in doubles."""
     found, some = norms.copy(), norms > 0.0
     if not some.any():
         return found
     size = q.shape[-1]
     norm = norms[some]
-    unit = (q[some] / norm[:, None, None]).astype(np.float64)
+    unit = q[some] / norm.astype(q.dtype)[:, None, None]
+    unit = unit.astype(np.float64, copy=False)
     gram = np.swapaxes(unit, 1, 2) @ unit
-    square = (gram @ gram).reshape(len(gram), -1)
-    # All norms are at most one: rounding Q changes Q'Q by 2 DOUBLE, the product by P DOUBLE, and both the square twice.
-    fourth = euclidean(square.astype(np.longdouble)) + DOUBLE * (3 * size + 16)
+    # All norms are at most one: rounding Q changes Q'Q by 4 DOUBLE, the product by P DOUBLE, and both the square twice.
+    fourth = frobenius(gram @ gram) + DOUBLE * (3 * size + 16)
     found[some] = np.minimum(norm, grown(norm * np.sqrt(np.sqrt(fourth))))
     return found
 
@@ -106,19 +117,29 @@ class Changes:
         blur = UNIT * (q.shape[-1] + 16) * norm * (self.along * self.square.hi + self.across)
         return grown(self.along * np.abs(on) + self.across * euclidean(off) + blur)
 
-    def second(self, q: Wide, norm: Wide) -> Wide:
+    def second(self, q: Numbers, norm: Wide) -> Wide:
         """Largest |delta'q delta| / 2 for symmetric q (…, P, P) of the given Frobenius norms."""
         if self.axis is None:
             return grown(0.5 * self.across * self.across * spectral(q, norm))
-        d, along, across = wide(self.axis), self.along, self.across
-        on = q @ d
+        # No number stays none.
+        found, some = norm.copy(), norm > 0.0
+        if some.any():
+            found[some] = self._bent(q[some], norm[some])
+        return found
+
+    def _bent(self, q: Numbers, norm: Wide) -> Wide:
+        """`second` for matrices (B, P, P) where there is an axis, in the numbers that they are of."""
+        assert self.axis is not None
+        d, along, across, unit = self.axis.astype(q.dtype), self.along, self.across, wide(np.finfo(q.dtype).eps)
+        on = wide(q @ d)
         both, mixed = self._split(on)
-        w = (on - (0.5 * both / self.square.lo)[..., None] * d) / self.square.lo
+        w = ((on - (0.5 * both / self.square.lo)[..., None] * self.axis) / self.square.lo).astype(q.dtype)
         outer = d[:, None] * w[..., None, :]
-        flat = q - (outer + np.swapaxes(outer, -1, -2))
+        flat = q - outer
+        flat -= np.swapaxes(outer, -1, -2)
         total = along * along * np.abs(both) + 2.0 * along * across * euclidean(mixed)
         total = total + across * across * spectral(flat, frobenius(flat))
-        blur = UNIT * (2 * q.shape[-1] + 64) * norm * (along * self.square.hi + across) ** 2
+        blur = unit * (2 * q.shape[-1] + 64) * norm * (along * self.square.hi + across) ** 2
         return grown(0.5 * (total + blur))
 
     def third(self, q: FloatArray, norm: Wide) -> Wide:

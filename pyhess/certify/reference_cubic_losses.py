@@ -8,7 +8,9 @@ u' = -s, s' = k3 and k3' = k4 = mu4 - 3s²,
     g'''' = g (c⁴u⁴ - 6c³u²s - 4c²u k3 + 3c²s² - c k4).
 
 At the centre u, s and k3 are polynomials in delta. For |h_i - h_j| <= W and |h_k - h_j| <= V: |u| <= V, s <= W²/4, |k3| <= W³ /
-(6 sqrt 3), and -2s² <= k4 <= W²s - 3s², which is at least -W⁴/8 and at most W⁴/12.
+(6 sqrt 3), and -2s² <= k4 <= W²s - 3s², which is at least -W⁴/8 and at most W⁴/12. Polynomials of the second order leave out
+g''' at the centre; for large changes that and the fourth-order term are more than g''' = g (c²u (cu² - 3s) - c k3) is on all of
+the way, where cu² and 3s are both not negative.
 """
 
 from __future__ import annotations
@@ -64,15 +66,28 @@ def _powers(f: Poly) -> tuple[Poly, Poly]:
     apart = (h[:, :, None] - h[:, None, :]).change * (1.0 - np.eye(f.value.shape[1]))
     own = apart.max(axis=2)
     spread = own.max(axis=1)[:, None]
-    one = Poly.constant(wide(np.ones(f.value.shape)), f.size, f.changes)
+    one = Poly.constant(wide(np.ones(f.value.shape)), f.size, f.changes, f.order)
     found = []
     for c, value, highest in ((1.0, at, over.hi), (0.5, at.root(), over.root().hi)):
-        second = part(c * c, 2.0, square) - part(c, 2.0, s)
+        g = one + part(c, 1.0, u) + part(c * c, 2.0, square) - part(c, 2.0, s)
         third = part(c**3, 6.0, cube) - part(c * c, 2.0, crossed) - part(c, 6.0, k3)
-        g = (one + part(c, 1.0, u) + second + third).times(value)
-        above = c**4 * own**4 + 0.1875 * c * c * spread**4 + 0.125 * c * spread**4
-        below = 1.5 * c**3 * own**2 * spread**2 + c * spread**4 / 12.0
-        fourth = np.maximum(above, below) + 4.0 * _MOMENT * c * c * own * spread**3
-        rest = grown(g.rest + grown(highest * fourth / 24.0))
-        found.append(Poly(g.value, g.first, g.second, g.third, rest, f.changes))
+        full, fourth = (g + third).times(value), _fourth(c, own, spread)
+        rest = grown(full.rest + grown(highest * fourth / 24.0))
+        if f.order == 2:
+            rest = np.minimum(rest, grown(g.times(value).rest + grown(highest * _third(c, own, spread) / 6.0)))
+        found.append(Poly(full.value, full.first, full.second, full.third, rest, f.changes))
     return found[0], found[1]
+
+
+def _third(c: float, own: Wide, spread: Wide) -> Wide:
+    """|g''' / g| is no more than this for |h_k - h_j| <= own, |h_i - h_j| <= spread."""
+    found: Wide = c * c * own * np.maximum(c * own**2, 0.75 * spread**2) + c * _MOMENT * spread**3
+    return found
+
+
+def _fourth(c: float, own: Wide, spread: Wide) -> Wide:
+    """|g'''' / g| is no more than this."""
+    above = c**4 * own**4 + 0.1875 * c * c * spread**4 + 0.125 * c * spread**4
+    below = 1.5 * c**3 * own**2 * spread**2 + c * spread**4 / 12.0
+    found: Wide = np.maximum(above, below) + 4.0 * _MOMENT * c * c * own * spread**3
+    return found

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..regions import Ball
 from .reference_changes import Changes
-from .reference_cubic_proof import cubic_seconds, too_large, why_not_proved
+from .reference_cubic_proof import cubic_seconds, order_named, too_large, why_not_proved
 from .reference_hessian import Problem
 from .reference_interval import Range, Wide, length, middle_and_radius, wide
 from .slab_multipliers import Slab, SlabMultipliers
@@ -38,7 +38,9 @@ def prove_slabs(
     if gap is not None:
         return False, gap, True
     slabs = multipliers.slabs
-    why = too_large(problem, _SLAB_COST * len(slabs) * cubic_seconds(problem), deadline)
+    orders = [slab.taylor.order for slab in slabs]
+    seconds = _SLAB_COST * sum(cubic_seconds(problem, order) for order in orders)
+    why = too_large(problem, max(orders), seconds, deadline)
     if why is not None:
         return False, f"{why}, for {len(slabs)} slabs", False
     for number, slab in enumerate(slabs, 1):
@@ -46,7 +48,8 @@ def prove_slabs(
         why = why_not_proved(problem, centre, changes, float(region.radius), claim, slab, deadline)
         if why is not None:
             return False, f"slab {number} of {len(slabs)}, {slab.low!r} <= t <= {slab.high!r}: {why}", False
-    what = "the Hessian's Taylor polynomials of the third order at the centres of"
+    named = " and ".join(order_named(order) for order in sorted(set(orders)))
+    what = f"the Hessian's Taylor polynomials of the {named} order at the centres of"
     return True, f"{what} {len(slabs)} slabs of the ball and their rests, with the multipliers of the file", False
 
 

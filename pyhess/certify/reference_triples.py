@@ -57,6 +57,11 @@ def triples(size: int) -> Triples:
     return Triples(k, l, m, copies, place, (low, high), place[own, low, high], occurs)
 
 
+def tensor_count(size: int, order: int) -> int:
+    """The numbers of the third order that polynomials of an order have, none in the second."""
+    return size * (size + 1) * (size + 2) // 6 if order == 3 else 0
+
+
 def steps(count: int, each: int) -> Iterator[slice]:
     """Parts of ``count`` tensors' numbers, with ``each`` numbers to every one of them."""
     rows = max(1, _STEP // max(1, each))

@@ -44,21 +44,28 @@ def narrowed(rows: Array, size: int, d: Array, omega: float) -> Array:
 
 
 def own_multipliers(
-    obj: ph.Objective, centre: Array, changes: Changes, radius: float, share: float, lowered: Array | None = None
+    obj: ph.Objective,
+    centre: Array,
+    changes: Changes,
+    radius: float,
+    share: float,
+    lowered: Array | None = None,
+    order: int = 3,
 ) -> tuple[float, Slab]:
     """What some multiples of the identity prove, by dense matrices, and these; without the slab's place."""
     size, d = obj.num_params, changes.axis
     h, rho = float(changes.along), float(changes.across)
     lowered = nothing_lowered(obj) if lowered is None else lowered
-    whole, squares = forms(obj, centre, changes, lowered)
-    rows = tensor(whole).transpose(0, 3, 1, 2, 4).reshape(size * size, -1)
+    whole, squares = forms(obj, centre, changes, lowered, order=order)
+    rows = tensor(whole).transpose(0, 3, 1, 2, 4).reshape(size * size, -1) if order == 3 else np.zeros((size * size, size**3))
     omega, onto, chi = 1.0, np.zeros((size, size)), rho**2
     if d is not None:
         omega = float(np.clip(np.sqrt(0.3 * h / rho), 1e-3, 1.0))
         rows, onto, chi = narrowed(rows, size, d, omega), np.outer(d, d) / (d @ d), rho**2 + h**2 / omega**2
     tau = chi / np.hypot(h, rho) / max(float(np.linalg.norm(rows, 2)), 1e-12)
+    kept = (1.0 - share, 1.0 - share, 1.0 - share * (4 - order))
     head, half, tail = (
-        (a + (1.0 - share) * b).astype(np.float64) for a, b in ((getattr(x, name) for x in (whole, squares)) for name in _PARTS)
+        (getattr(whole, name) + part * getattr(squares, name)).astype(np.float64) for name, part in zip(_PARTS, kept, strict=True)
     )
     flat = radius**2 * (symmetric(tail.reshape(size * size, -1)) - 0.5 * tau * rows @ rows.T)
     into = radius * half.reshape(size * size, size)
@@ -68,25 +75,33 @@ def own_multipliers(
     for lam in least + np.geomspace(0.1, 10.0, 6) * norm:
         for along in (lam,) if d is None else least + np.geomspace(0.3, 100.0, 6) * norm:
             inner = flat + np.kron(lam * (np.eye(size) - onto) + along * onto, np.eye(size))
-            floor = (rho / radius) ** 2 * lam + (h / radius) ** 2 * along + chi**2 / (2.0 * tau)
+            floor = (rho / radius) ** 2 * lam + (h / radius) ** 2 * along + (order == 3) * chi**2 / (2.0 * tau)
             schur = top - floor * np.eye(size) - into.T @ np.linalg.solve(inner, into)
             found.append((float(np.linalg.eigvalsh(schur)[0]), lam, along))
     value, lam, along = max(found)
     eye = np.eye(size)
     nothing = np.zeros((size,) * 3)
-    taylor = TaylorMultipliers(lam * eye, nothing, share, tau, np.ones(size), lowered, np.ones(obj.data.num_samples))
+    taylor = TaylorMultipliers(
+        lam * eye, nothing, share, tau if order == 3 else None, np.ones(size), lowered, np.ones(obj.data.num_samples)
+    )
     return value, Slab(-1.0, 1.0, along * eye, omega, taylor)
 
 
 def own_slabs(
-    obj: ph.Objective, region: ph.Ball, direction: Array, cuts: Array, share: float, lowered: Array | None = None
+    obj: ph.Objective,
+    region: ph.Ball,
+    direction: Array,
+    cuts: Array,
+    share: float,
+    lowered: Array | None = None,
+    order: int = 3,
 ) -> tuple[Array, SlabMultipliers]:
     """What is proved on each slab (S,), and the multipliers."""
     values, slabs = [], []
     for low, high in pairwise(cuts.tolist()):
         bare = Slab(low, high, np.zeros((0, 0)), 1.0, TaylorMultipliers(*(np.zeros(0),) * 2, 1.0, 1.0, *(np.zeros(0),) * 3))
         centre, changes = changes_of(region, SlabMultipliers(direction, ()), bare)
-        value, slab = own_multipliers(obj, centre, changes, float(region.radius), share, lowered)
+        value, slab = own_multipliers(obj, centre, changes, float(region.radius), share, lowered, order)
         values.append(value)
         slabs.append(replace(slab, low=low, high=high))
     return np.array(values), SlabMultipliers(direction, tuple(slabs))

@@ -46,12 +46,17 @@ def nothing_lowered(obj: ph.Objective) -> Array:
 
 
 def forms(
-    obj: ph.Objective, centre: Array, radius: float | Changes, lowered: Array | None = None, kept: Array | None = None
+    obj: ph.Objective,
+    centre: Array,
+    radius: float | Changes,
+    lowered: Array | None = None,
+    kept: Array | None = None,
+    order: int = 3,
 ) -> tuple[Form, Form]:
     numbers = wide(nothing_lowered(obj) if lowered is None else lowered)
     parts = wide(np.ones(obj.data.num_samples) if kept is None else kept)
     changes = radius if isinstance(radius, Changes) else Changes.ball(radius)
-    found = cubic_hessian(Problem.of(obj), wide(centre), changes, numbers, parts, np.inf)
+    found = cubic_hessian(Problem.of(obj), wide(centre), changes, numbers, parts, order, np.inf)
     assert found is not None
     return found
 
@@ -75,12 +80,27 @@ def polynomial(form: Form, delta: Array) -> Array:
     return found if len(form.third) == 0 else found + cubic(form, delta)
 
 
+def kept_squares(squares: Form, delta: Array, eta: float, order: int) -> Array:
+    """What counts of the squares: 1 - eta, but 1 - 2 eta of the tail in the second order."""
+    found = (1.0 - eta) * polynomial(squares, delta)
+    if order == 2:
+        found -= eta * symmetric(np.einsum("k,kalb,l->ab", delta, squares.tail, delta)).astype(np.float64)
+    return found
+
+
+def of_order(order: int, value: Array, first: Array, second: Array, third: Array, rest: Array, changes: Changes) -> Poly:
+    """Polynomials in the numbers that those of an order are of; the second order has no third."""
+    numbers = (wide(x) for x in (value, first))
+    kind = np.float64 if order == 2 else np.longdouble
+    return Poly(*numbers, np.asarray(second, dtype=kind), third if order == 3 else third[:0], wide(rest), changes)
+
+
 class Operations:
     """What is made of two pairs of random forms in three parameters, and how much of its rests is needed."""
 
-    def __init__(self, rng: np.random.Generator, changes: Changes, name: str, scale: float = 1.0) -> None:
+    def __init__(self, rng: np.random.Generator, changes: Changes, name: str, order: int = 3) -> None:
         self._name, self._m, self._places = name, rng.standard_normal((2, 2)), np.array([[0, 2], [1, 0]])
-        self._p, self._q = (_several(rng, changes, scale) for _ in range(2))
+        self._p, self._q = (_several(rng, changes, order) for _ in range(2))
         p, q = self._p, self._q
         composed = p.composed(partial(activations, name, 1.7), 1)
         self.found = [p * q, composed, weighted(wide(self._m), self._places, p), p.sum(1), p - q]
@@ -97,14 +117,16 @@ class Operations:
             self.largest[at] = max(self.largest[at], float((off / (form.rest + 1e-15)).max()))
 
 
-def _several(rng: np.random.Generator, changes: Changes, scale: float) -> Poly:
+def _several(rng: np.random.Generator, changes: Changes, order: int) -> Poly:
     """Two functions of three parameters, with no rest."""
     second, cubes = rng.standard_normal((1, 2, 3, 3)), rng.standard_normal((10, 1, 2))
-    parts = rng.standard_normal((1, 2)), scale * rng.standard_normal((1, 2, 3)), scale * (second + second.swapaxes(2, 3))
-    return Poly(*(wide(x) for x in parts), scale * cubes, wide(np.zeros((1, 2))), changes)
+    parts = rng.standard_normal((1, 2)), rng.standard_normal((1, 2, 3)), second + second.swapaxes(2, 3)
+    return of_order(order, *parts, cubes, np.zeros((1, 2)), changes)
 
 
 def _value(p: Poly, delta: Array) -> Array:
-    at = triples(len(delta))
-    cubes = np.tensordot(at.copies * delta[at.k] * delta[at.l] * delta[at.m], p.third, (0, 0))
-    return (p.value + p.first @ delta + 0.5 * p.second @ delta @ delta + cubes / 6.0).astype(np.float64)
+    found = p.value + p.first @ delta + 0.5 * p.second @ delta @ delta
+    if p.order == 3:
+        at = triples(len(delta))
+        found += np.tensordot(at.copies * delta[at.k] * delta[at.l] * delta[at.m], p.third, (0, 0)) / 6.0
+    return found.astype(np.float64)

@@ -13,15 +13,28 @@ import pyhess as ph
 from pyhess.certify.reference_changes import Changes
 from pyhess.certify.reference_cubic import Poly
 from pyhess.certify.reference_cubic_hessian import Form
-from pyhess.certify.reference_cubic_proof import cubic_term, whole_matrix
-from pyhess.certify.reference_interval import Range, wide
+from pyhess.certify.reference_cubic_matrix import cubic_term, whole_matrix
+from pyhess.certify.reference_interval import UNIT, Range, wide
 from pyhess.certify.reference_slabs import changes_of
 from pyhess.certify.reference_triples import triples
 from pyhess.certify.slab_multipliers import Slab, SlabMultipliers
 from pyhess.certify.taylor_multipliers import TaylorMultipliers
 
 from .slow_slab_cases import corners, narrowed, unit
-from .slow_taylor_cases import CASES, Array, Case, Operations, cubic, forms, polynomial, problem, symmetric, tensor
+from .slow_taylor_cases import (
+    CASES,
+    Array,
+    Case,
+    Operations,
+    cubic,
+    forms,
+    kept_squares,
+    of_order,
+    polynomial,
+    problem,
+    symmetric,
+    tensor,
+)
 
 pytestmark = pytest.mark.usefixtures("long_doubles")
 
@@ -43,8 +56,8 @@ def _packed(q: Array) -> Array:
     return q[at.k, at.l, at.m]
 
 
-def _sizes(changes: Changes, q1: Array, q2: Array, q3: Array) -> Array:
-    p = Poly(wide(np.zeros(1)), wide(q1[None]), wide(q2[None]), _packed(q3)[:, None], wide(np.zeros(1)), changes)
+def _sizes(changes: Changes, q1: Array, q2: Array, q3: Array, order: int = 3) -> Array:
+    p = of_order(order, np.zeros(1), q1[None], q2[None], _packed(q3)[:, None], np.zeros(1), changes)
     return np.array([p.one.item(), p.two.item(), p.three.item()], dtype=float)
 
 
@@ -85,6 +98,7 @@ def test_no_form_is_larger_than_its_size() -> None:
         q1, q2 = turn @ q1, turn @ symmetric(q2) @ turn
         q3 = np.einsum("klm,ka,lb,mc->abc", sum(q3.transpose(x) for x in permutations(range(3))), turn, turn, turn)
         found = _sizes(changes, q1, q2, q3)
+        assert _sizes(changes, q1, q2, q3, 2)[:2] == pytest.approx(found[:2], rel=1e-9)
         delta = corners(rng, changes, size, 500)
         ball = _sizes(Changes.ball(float(changes.reach)), q1, q2, q3)
         one, two, three = delta @ q1, delta @ q2, np.einsum("abc,na,nb->nc", q3, delta, delta)
@@ -104,13 +118,13 @@ def _along(p: Poly, d: Array, factor: Fraction) -> Fraction:
     at, x = triples(len(d)), [Fraction(t) for t in d.tolist()]
     found = sum(t * _exact(c) for t, c in zip(x, p.first[0], strict=True))
     found += sum(x[k] * x[l] * _exact(p.second[0, k, l]) for k, l in np.ndindex(3, 3)) / 2  # noqa: E741 - as in the formulas
-    for place, (k, l, m) in enumerate(zip(at.k, at.l, at.m, strict=True)):  # noqa: E741
+    for place, (k, l, m) in enumerate(zip(at.k, at.l, at.m, strict=True)) if p.order == 3 else ():  # noqa: E741
         found += int(at.copies[place]) * x[k] * x[l] * x[m] * Fraction(float(p.third[place, 0])) / 6
     return factor * found
 
 
-@pytest.mark.parametrize("order", [1, 2, 3])
-def test_rounding_counts_along_the_axis_where_the_form_has_nothing_there(order: int) -> None:
+@pytest.mark.parametrize(("order", "term"), [(2, 1), (2, 2), (3, 1), (3, 2), (3, 3)])
+def test_rounding_counts_along_the_axis_where_the_form_has_nothing_there(order: int, term: int) -> None:
     rng = np.random.default_rng(2129)
     axis = unit(np.ones(3))
     changes = Changes(wide(1.0), wide(1e-25), axis)
@@ -118,10 +132,10 @@ def test_rounding_counts_along_the_axis_where_the_form_has_nothing_there(order: 
     for _ in range(20):
         a, b = rng.integers(-100, 100, 2) / 128.0
         w = np.array([a, b, -a - b])
-        first, second, third = (_product(*[w] * k) * (k == order) for k in (1, 2, 3))
-        p = Poly(*(wide(np.array(x)[None]) for x in (0.0, first, second)), _packed(third)[:, None], wide(np.zeros(1)), changes)
+        first, second, third = (_product(*[w] * k) * (k == term) for k in (1, 2, 3))
+        p = of_order(order, np.zeros(1), first[None], second[None], _packed(third)[:, None], np.zeros(1), changes)
         factor = np.longdouble(1.0) / np.longdouble(rng.integers(3, 90))
-        constant = Poly.constant(wide(np.array([factor])), 3, changes)
+        constant = Poly.constant(wide(np.array([factor])), 3, changes, order)
         found = p.times(Range(wide(factor))), p * constant, p + p * constant
         for place, (form, times) in enumerate(zip(found, (0, 0, 1), strict=True)):
             off = abs(_along(p, axis, _exact(factor) + times) - _along(form, axis, Fraction(1)))
@@ -130,7 +144,8 @@ def test_rounding_counts_along_the_axis_where_the_form_has_nothing_there(order: 
     assert (largest > 1e-3).all(), largest
 
 
-def test_forms_that_are_next_to_nothing_along_the_axis() -> None:
+@pytest.mark.parametrize("order", [2, 3])
+def test_forms_that_are_next_to_nothing_along_the_axis(order: int) -> None:
     rng = np.random.default_rng(2207)
     largest = np.zeros(3)
     for _ in range(30):
@@ -139,17 +154,41 @@ def test_forms_that_are_next_to_nothing_along_the_axis() -> None:
         w = rng.standard_normal(3)
         w -= (w @ axis) * axis
         first, second, third = w, np.outer(w, w), _product(w, w, w)
-        p = Poly(*(wide(np.array(x)[None]) for x in (0.0, first, second)), _packed(third)[:, None], wide(np.zeros(1)), changes)
-        for place, size in enumerate((p.one, p.two, p.three)):
+        p = of_order(order, np.zeros(1), first[None], second[None], _packed(third)[:, None], np.zeros(1), changes)
+        for place, size in enumerate((p.one, p.two, p.three)[:order]):
             part = [p.value, p.first, p.second, p.third]
             alone = Poly(*(x * (k == place + 1) for k, x in enumerate(part)), p.rest, changes)
             exact = abs(_along(alone, axis, Fraction(1)))
             assert exact <= _exact(size[0]), place
             largest[place] = max(largest[place], float(exact / _exact(size[0])))
-    assert (largest > np.array([0.5, 0.5, 0.003])).all(), largest
+    assert (largest > np.array([0.5, 0.5 if order == 3 else 3e-4, 0.003]))[:order].all(), largest
 
 
-def test_rounding_of_sums_counts_along_the_axis_too() -> None:
+@pytest.mark.parametrize("order", [2, 3])
+def test_rounding_of_squares_counts_along_the_axis_too(order: int) -> None:
+    rng = np.random.default_rng(2269)
+    axis = unit(np.ones(3))
+    changes, largest = Changes(wide(1.0), wide(1e-25), axis), 0.0
+    for _ in range(10):
+        # Three functions whose first order is zero along the axis, exactly.
+        first = rng.integers(-99, 99, (1, 1, 3, 1)) / 128.0 * np.array([1.0, 2.0, -3.0])
+        nothing = np.zeros((1, 1, 3))
+        p = of_order(
+            order, rng.standard_normal((1, 1, 3)), first, np.zeros((1, 1, 3, 3, 3)), np.zeros((10, 1, 1, 3)), nothing, changes
+        )
+        squares = Form.zero(3, 0, order)
+        squares.add_outer(p, wide(rng.uniform(0.5, 1.0, (1, 1))))
+        squares.close(1, changes.reach)
+        for row, column in np.ndindex(3, 3):
+            off = abs(sum(_exact(t) for t in squares.tail[:, row, :, column].ravel())) * Fraction(float(axis[0])) ** 2
+            rest = _exact(squares.rest[row, column])
+            assert off <= rest
+            largest = max(largest, float(off / rest))
+    assert largest > 1e-4
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_rounding_of_sums_counts_along_the_axis_too(order: int) -> None:
     rng = np.random.default_rng(2213)
     axis = unit(np.ones(3))
     changes = Changes(wide(1.0), wide(1e-25), axis)
@@ -161,49 +200,59 @@ def test_rounding_of_sums_counts_along_the_axis_too() -> None:
         a, b, c = rng.integers(-99, 99, (3, 1, 1, 3)) / 128.0
         numbers = np.zeros((1, 1, 3)), a[..., None] * w, b[..., None, None] * np.outer(w, w)
         cubes = np.moveaxis(c[..., None] * _packed(_product(w, w, w)), -1, 0)
-        p = Poly(*(wide(part) for part in numbers), cubes, wide(np.zeros((1, 1, 3))), changes)
-        q = Poly(wide(rng.standard_normal((1, 1, 3))), *(wide(part) for part in numbers[1:]), cubes, p.rest, changes)
-        summed, squares = Form.zero(3, 10), Form.zero(3, 10)
+        nothing = np.zeros((1, 1, 3))
+        p, q = (of_order(order, x, *numbers[1:], cubes, nothing, changes) for x in (nothing, rng.standard_normal((1, 1, 3))))
+        summed, squares = (Form.zero(3, len(p.third), order) for _ in range(2))
         summed.add(slice(3), q, q, 2, 1.0)
-        squares.add_squares(p, wide(rng.uniform(0.5, 1.0, (1, 1))))
+        squares.add_mixed(p if order == 3 else q, wide(rng.uniform(0.5, 1.0, (1, 1))))
+        if order == 2:
+            # What doubles round by is relative to all terms: |q0| |q2| |delta|²/2 for q, and from both sides for q q.
+            value, length = np.abs(q.value[0, 0]), np.sqrt((q.second[0, 0] ** 2).sum(axis=(1, 2)))
+            mixed = 0.5 * np.outer(value, length) * float(changes.reach) ** 2
+            assert (summed.blur >= mixed + mixed.T).all() and (squares.blur >= 2.0 * 0.5 * mixed).all()
         for place, form in enumerate((summed, squares)):
             form.close(1, changes.reach)
             for row, column in np.ndindex(3, 3):
-                entries = [Fraction(float(t)) * int(n) for t, n in zip(form.third[:, row, column], at.copies, strict=True)]
-                off, rest = abs(sum(entries)) * x**3, _exact(form.rest[row, column])
+                if order == 3:
+                    entries = [Fraction(float(t)) * int(n) for t, n in zip(form.third[:, row, column], at.copies, strict=True)]
+                else:
+                    entries = [Fraction(float(t)) for t in form.tail[:, row, :, column].ravel()]
+                off, rest = abs(sum(entries)) * x**order, _exact(form.rest[row, column])
                 assert off <= rest, place
                 largest[place] = max(largest[place], float(off / rest))
     assert (largest > 1e-5).all(), largest
 
 
+@pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize(("along", "across"), [(0.02, 0.001), (0.001, 0.02), (0.01, 0.01)])
-def test_rests_of_forms_hold_in_a_slab(along: float, across: float) -> None:
+def test_rests_of_forms_hold_in_a_slab(along: float, across: float, order: int) -> None:
     rng = np.random.default_rng(2131)
     largest = np.zeros(5)
     for _ in range(6):
         changes = _changes(rng, 3, along, across)
-        made = Operations(rng, changes, "tanh")
+        made = Operations(rng, changes, "tanh", order)
         for delta in corners(rng, changes, 3, 20):
             made.check(delta)
         largest = np.maximum(largest, made.largest)
     assert (largest[:3] > 0.05).all(), largest
 
 
+@pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("case", CASES[1::2])
 @pytest.mark.parametrize(("along", "across"), [(0.3, 0.05), (0.05, 0.3)])
-def test_rests_of_the_hessian_hold_in_a_slab(case: Case, along: float, across: float) -> None:
+def test_rests_of_the_hessian_hold_in_a_slab(case: Case, along: float, across: float, order: int) -> None:
     obj = problem(case)
     rng = np.random.default_rng(2137)
     size = obj.num_params
     centre = 0.7 * rng.standard_normal(size)
     changes = _changes(rng, size, along, across)
-    whole, squares = forms(obj, centre, changes)
-    ball = forms(obj, centre, float(changes.reach))[0]
-    assert whole.rest.max() < (0.1 if along > across else 1.0) * ball.rest.max()
+    whole, squares = forms(obj, centre, changes, order=order)
+    ball = forms(obj, centre, float(changes.reach), order=order)[0]
+    assert whole.rest.max() < ((0.1 if order == 3 else 0.3) if along > across else 1.05) * ball.rest.max()
     for delta in corners(rng, changes, size, 12) * rng.choice([0.5, 1.0, 1.0], 12)[:, None]:
         hessian = obj.hessian(centre + delta).to_dense()
         for eta in (0.02, 0.3, 1.0):
-            left = hessian - polynomial(whole, delta) - (1.0 - eta) * polynomial(squares, delta)
+            left = hessian - polynomial(whole, delta) - kept_squares(squares, delta, eta, order)
             for v in (*np.linalg.eigh(left)[1].T, *rng.standard_normal((10, size))):
                 assert v @ left @ v >= -np.abs(v) @ (whole.rest + squares.rest / eta) @ np.abs(v) - 1e-13 * (v @ v)
 
@@ -223,29 +272,31 @@ def _rows(form: Form) -> Array:
 
 def _matrix(whole: Form, squares: Form, changes: Changes, radius: float, claim: float, slab: Slab) -> Array:
     """The check's matrix, with the cubic term's bound compared with the term written out."""
-    size, d = len(whole.head), changes.axis
-    less = wide(0.0) if d is None else (1.0 - wide(slab.narrow) ** 2) / changes.square.hi
-    gram = cubic_term(whole.third, size, d, less, np.inf)
-    assert gram is not None
-    rows = _rows(whole) if d is None else narrowed(_rows(whole), size, d, slab.narrow)
-    # Einsum's own errors come in.
-    assert (np.abs(gram[0] - rows @ rows.T) <= 3.0 * gram[1] + 1e-300).all()
-    assert gram[1].max() <= 1e-12 * np.abs(_rows(whole) @ _rows(whole).T).max() + 1e-299
-    matrix, error = whole_matrix(whole, squares, gram, changes, radius, claim, less, slab)
+    size, d, tau, term = len(whole.head), changes.axis, slab.taylor.tau, None
+    if tau is not None:
+        term = cubic_term(whole, changes, slab.narrow, tau, np.inf)
+        assert term is not None
+        rows = _rows(whole) if d is None else narrowed(_rows(whole), size, d, slab.narrow)
+        # Einsum's own errors come in.
+        assert (np.abs(term.squared - rows @ rows.T) <= 3.0 * term.blur + 1e-300).all()
+        assert term.blur.max() <= 1e-12 * np.abs(_rows(whole) @ _rows(whole).T).max() + 1e-299
+    matrix, error = whole_matrix(whole, squares, term, changes, radius, claim, slab)
     assert error.max() < 1e-11 * np.abs(matrix).max() and np.array_equal(matrix, matrix.T)
-    return matrix.astype(np.float64)
+    assert (error >= 64.0 * UNIT * np.abs(matrix).sum(axis=1)).all()
+    return matrix
 
 
 def _of(delta: Array, v: Array, radius: float) -> Array:
     return np.concatenate([v, np.outer(delta, v).ravel() / radius])
 
 
+@pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("axis", [False, True])
 @pytest.mark.parametrize("size", [1, 3])
-def test_the_matrix_is_below_the_polynomial(size: int, *, axis: bool) -> None:
+def test_the_matrix_is_below_the_polynomial(size: int, order: int, *, axis: bool) -> None:
     rng = np.random.default_rng(2089)
     for _ in range(12):
-        whole, squares = _random_form(rng, size, cubic=True), _random_form(rng, size, cubic=False)
+        whole, squares = _random_form(rng, size, cubic=order == 3), _random_form(rng, size, cubic=False)
         radius, claim, share = rng.uniform(0.2, 1.5), rng.standard_normal(), rng.uniform(0.1, 1.0)
         changes, narrow = Changes.ball(radius), 1.0
         if axis:
@@ -254,7 +305,7 @@ def test_the_matrix_is_below_the_polynomial(size: int, *, axis: bool) -> None:
             changes, narrow = _changes(rng, size, radius * rng.uniform(0.1, 1.0), across), rng.uniform(0.3, 1.0)
         lam, along = rng.standard_normal((2, size, size))
         # For one parameter this divides the cubic term without loss.
-        tau = float(changes.reach) / narrow**4 / np.abs(tensor(whole)).max()
+        tau = float(changes.reach) / narrow**4 / np.abs(tensor(whole)).max() if order == 3 else None
         taylor = TaylorMultipliers(
             lam @ lam.T, rng.standard_normal((size,) * 3), share, tau, rng.uniform(0.5, 2.0, size), np.zeros((1, 1)), np.ones(1)
         )
@@ -263,7 +314,7 @@ def test_the_matrix_is_below_the_polynomial(size: int, *, axis: bool) -> None:
         nearest = np.inf
         for delta, v in zip(corners(rng, changes, size, 200), rng.standard_normal((200, size)), strict=True):
             v /= np.linalg.norm(v)
-            form = polynomial(whole, delta) + (1.0 - share) * polynomial(squares, delta)
+            form = polynomial(whole, delta) + kept_squares(squares, delta, share, order)
             value = v @ form @ v - np.abs(v) @ rest @ np.abs(v) - claim
             z = _of(delta, v, radius)
             below = float(z @ matrix @ z)
@@ -272,7 +323,8 @@ def test_the_matrix_is_below_the_polynomial(size: int, *, axis: bool) -> None:
         assert size > 1 or nearest < 1e-12
 
 
-def test_every_multiplier_counts_with_the_whole_of_its_range() -> None:
+@pytest.mark.parametrize("tau", [1e20, None])
+def test_every_multiplier_counts_with_the_whole_of_its_range(tau: float | None) -> None:
     rng = np.random.default_rng(2141)
     size, radius, claim = 3, 0.7, -0.3
     nothing = [wide(np.zeros((size,) * order)) for order in (2, 3, 4, 2, 2, 2)]
@@ -280,7 +332,7 @@ def test_every_multiplier_counts_with_the_whole_of_its_range() -> None:
     for _ in range(10):
         changes = _changes(rng, size, *rng.uniform(0.05, 0.7, 2))
         lam, along, weights = *rng.standard_normal((2, size, size)), np.ones(size)
-        taylor = TaylorMultipliers(lam @ lam.T, np.zeros((size,) * 3), 0.5, 1e20, weights, np.zeros((1, 1)), np.ones(1))
+        taylor = TaylorMultipliers(lam @ lam.T, np.zeros((size,) * 3), 0.5, tau, weights, np.zeros((1, 1)), np.ones(1))
         matrix = _matrix(form, form, changes, radius, claim, Slab(0.0, 1.0, along @ along.T, 0.6, taylor))
         for delta, v in zip(corners(rng, changes, size, 20), rng.standard_normal((20, size)), strict=True):
             # On the rim they add nothing, and inside they take something off.

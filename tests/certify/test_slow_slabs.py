@@ -91,8 +91,9 @@ def test_slabs_prove_more_than_the_ball_and_nothing_above_an_eigenvalue(case: An
     assert not _proof(case, _above(min(lowest), 1e-7)).proved
 
 
+@pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("case", [case for case in CASES if problem(case).num_params <= 10])
-def test_what_the_multipliers_give_is_proved_for_every_loss_and_no_more(case: Case) -> None:
+def test_what_the_multipliers_give_is_proved_for_every_loss_and_no_more(case: Case, order: int) -> None:
     obj = problem(case)
     rng = np.random.default_rng(2179)
     for radius, cuts in ((1e-9, [-1.0, 0.3, 1.0]), (0.05, [-1.0, -0.2, 0.7, 1.0])):
@@ -101,7 +102,8 @@ def test_what_the_multipliers_give_is_proved_for_every_loss_and_no_more(case: Ca
         # Any numbers may be taken off the curvature.
         lowered = 0.1 * radius**2 * rng.uniform(0.0, 1.0, nothing_lowered(obj).shape)
         with np.errstate(all="ignore"):
-            values, multipliers = own_slabs(obj, ball, direction, np.array(cuts), 0.1 if radius > 1e-6 else 1e-7, lowered)
+            share = 0.1 if radius > 1e-6 else 1e-7
+            values, multipliers = own_slabs(obj, ball, direction, np.array(cuts), share, lowered, order)
         value = float(values.min())
         proof = partial(prove, obj, ball, "slabs", multipliers=multipliers)
         assert proof(_above(value, -1e-9)).proved and not proof(_above(value, 1e-7)).proved
@@ -205,7 +207,7 @@ def test_time_is_looked_at(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     obj, ball, values, multipliers = case
     found = prove(obj, ball, "slabs", float(values.min()), multipliers=multipliers, time_limit=1e-3)
     assert "too large for the independent check" in found.detail and "for 8 slabs" in found.detail
-    monkeypatch.setattr("pyhess.certify.reference_slabs.cubic_seconds", lambda _problem: 0.0)
+    monkeypatch.setattr("pyhess.certify.reference_slabs.cubic_seconds", lambda *_: 0.0)
     found = prove(obj, ball, "slabs", float(values.min()), multipliers=multipliers, time_limit=1e-3)
     assert not found.proved and "time ran out before" in found.detail
 

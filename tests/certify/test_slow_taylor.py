@@ -54,21 +54,23 @@ def test_forms_that_are_not_negative() -> None:
     assert not not_negative(singular, 6) and not_negative(singular + 1e-10 * np.eye(6), 6)
     # Only the first two coordinates have to be made up for what the others may lack.
     slack = np.diag([1.0, 1.0, 1e-14, 1e-14])
-    assert not_negative(wide(slack), 2) and not not_negative(wide(slack), 2, wide(np.full((4, 4), 0.2)))
+    assert not_negative(wide(slack), 2) and not not_negative(wide(slack), 2, wide(np.full(4, 0.8)))
     assert not not_negative(wide(np.diag([1.0, 1.0, 1.0, -1e-9])), 2)
     # The others may be longer than these: -0.1 |w|² is made up for by 0.5 |v|² up to |w| = 2.2 |v| at the most.
-    uneven, error = wide(np.diag([0.5, 1e-9])), wide(np.diag([0.0, 0.1]))
+    uneven, error = wide(np.diag([0.5, 1e-9])), wide([0.0, 0.1])
     assert not_negative(uneven, 1, error, 1.5) and not not_negative(uneven, 1, error, 2.3)
     assert not not_negative(wide(np.full((2, 2), np.nan)), 1)
 
 
+@pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("case", CASES)
-def test_what_the_multipliers_give_is_proved_and_no_more(case: Case) -> None:
+def test_what_the_multipliers_give_is_proved_and_no_more(case: Case, order: int) -> None:
     obj = problem(case)
     rng = np.random.default_rng(2063)
     for radius in (1e-9, 0.05):
         ball = ph.Ball(0.7 * rng.standard_normal(obj.num_params), radius).bind(obj)
-        value, slab = own_multipliers(obj, ball.center, Changes.ball(radius), radius, 0.1 if radius > 1e-6 else 1e-7)
+        share = 0.1 if radius > 1e-6 else 1e-7
+        value, slab = own_multipliers(obj, ball.center, Changes.ball(radius), radius, share, order=order)
         multipliers = slab.taylor
         proof = partial(prove, obj, ball, "taylor", multipliers=multipliers)
         assert proof(value - 1e-9 * abs(value)).proved and not proof(value + 1e-7 * abs(value)).proved
@@ -160,7 +162,7 @@ def test_files_without_or_with_wrong_multipliers(tmp_path: Path) -> None:
     for share, error in ((0.0, "share is 0.0"), (1.5, "above 0 and at most 1"), ("half", "allowed is a number")):
         with pytest.raises(ph.errors.FileError, match=error):
             ph.load_certificate(rewritten({"share": share}))
-    for tau, error in ((0.0, "tau is 0.0"), (-1.0, "allowed are positive numbers"), (None, "allowed is a number")):
+    for tau, error in ((0.0, "tau is 0.0"), (-1.0, "allowed are positive numbers"), ("half", "allowed is a number")):
         with pytest.raises(ph.errors.FileError, match=error):
             ph.load_certificate(rewritten({"tau": tau}))
     with pytest.raises(ph.errors.FileError, match="unknown halves"):

@@ -1,0 +1,157 @@
+"""The matrix that proves the bound by the Hessian's Taylor polynomial, in doubles with bounds of its errors.
+
+`reference_cubic_proof` says what it is. It is written a few rows at a time, as it has (P + P²)² numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+import numpy.typing as npt
+
+from .reference_changes import DOUBLE, Changes, grown
+from .reference_cubic_hessian import Form
+from .reference_interval import UNIT, Range, Wide, up, wide, zeros
+from .reference_triples import triples
+from .slab_multipliers import Slab
+
+FloatArray = npt.NDArray[np.float64]
+
+#: What a product of doubles may lose that is too small for them, times the most there are in a sum.
+_LOST = 1e-315
+
+
+@dataclass(frozen=True, eq=False)
+class CubicTerm:
+    """What the terms of the third order are bounded by: -tau/2 |M^'u|² - floor |v|²."""
+
+    #: M^ M^' (P², P²), and bounds of its entries' errors.
+    squared: Wide
+    blur: Wide
+    tau: Wide
+    floor: Wide
+
+
+def cubic_term(form: Form, changes: Changes, narrow: float, tau: float, deadline: float) -> CubicTerm | None:
+    """With omega = ``narrow`` where the changes have an axis; None if the deadline passes.
+
+    With t_kl = sum_m T_klm d_m, as (P², P²) of rows (k, a), and t_k = sum_l t_kl d_l, as (P², P), M^ M^' is
+    M M' - 2 less t t' + less² t_k t_k', 0 <= less |d|² <= 1.
+    """
+    third, size, axis = form.third, len(form.head), changes.axis
+    less = wide(0.0) if axis is None else (1.0 - wide(narrow) ** 2) / changes.square.hi
+    at, total = triples(size), np.zeros((size * size,) * 2)
+    once = np.zeros((size, size, size, size))  # (k, a, l, b)
+    for l in range(size):  # noqa: E741 - as in the formulas
+        if monotonic() > deadline:
+            return None
+        # The columns with l and m exchanged are the same.
+        m = np.arange(l, size)
+        part = third[at.place[:, l, m]] * np.where(m > l, np.sqrt(2.0), 1.0)[:, None, None]  # (k, m, a, b)
+        rows = np.ascontiguousarray(part.transpose(0, 2, 1, 3)).reshape(size * size, -1)
+        total += rows @ rows.T
+        if axis is not None:
+            once[:, :, l] = np.einsum("m,kmab->kab", axis, third[at.place[:, l]])
+    # Every entry is at most the product of its rows' lengths, and so are the sums of absolute values. Those of t and t_k are no
+    # longer but for |d|, and count at most twice and once.
+    rounding = float(DOUBLE) * (size * size + size + 64)
+    lengths = np.sqrt(np.diag(total).astype(np.longdouble) * (1.0 + 2.0 * rounding) + _LOST)
+    found, omega = total.astype(np.longdouble), Range(wide(1.0))
+    if axis is not None:
+        twice = np.einsum("l,kalb->kab", axis, once).reshape(size * size, size)
+        flat = once.reshape(size * size, -1)
+        found = found - 2.0 * less * wide(flat @ flat.T) + less * less * wide(twice @ twice.T)
+        rounding *= 4.0
+        omega = omega - Range(less) * changes.square
+    chi = changes.stretched(omega)
+    blur = grown(rounding * lengths[:, None] * lengths) + _LOST
+    return CubicTerm(found, blur, wide(tau), grown(chi * chi / (2.0 * wide(tau))))
+
+
+def from_lower(matrix: FloatArray) -> FloatArray:
+    """The symmetric matrix with that lower triangle."""
+    lower = np.tril(matrix)
+    return lower + np.tril(lower, -1).T
+
+
+class _Rounded:
+    """A matrix in doubles, and for its rows the sums of what its entries may be off by."""
+
+    def __init__(self, count: int, roundings: int) -> None:
+        self.matrix, self.error = np.zeros((count, count)), zeros(count)
+        self._unit = roundings * UNIT
+
+    def put(self, rows: slice, columns: slice, exact: Wide, sizes: Wide, blur: Wide | None = None) -> None:
+        """A block, of sums of terms that are together of the given sizes, and off by ``blur`` and their rounding."""
+        entries = exact.astype(np.float64)
+        off = np.abs(exact - entries) + self._unit * sizes
+        self.matrix[rows, columns] = entries
+        self.error[rows] += grown((off if blur is None else off + blur).sum(axis=1), exact.shape[1])
+
+
+def whole_matrix(
+    whole: Form, squares: Form, term: CubicTerm | None, changes: Changes, radius: float, claim: float, slab: Slab
+) -> tuple[FloatArray, Wide]:
+    """The matrix (P + P², P + P²), and bounds of the sums of its rows' errors; without a cubic term in the second order."""
+    multipliers, size, ball = slab.taylor, len(whole.head), wide(radius)
+    share, weights, area = wide(multipliers.share), wide(multipliers.weights), ball * ball
+    turned = 0.5 * (wide(multipliers.turned) - wide(np.swapaxes(multipliers.turned, 1, 2)))
+    # In the second order the squares' tail pays for the terms of the third, too.
+    kept, kept_tail = 1.0 - share, 1.0 - share if term else 1.0 - 2.0 * share
+    rest = Range(grown(whole.rest + squares.rest / share))
+    q = ((rest * Range(weights[None, :])).sum(1) / Range(weights)).hi
+    q = up(q + term.floor) if term else q
+    lam, along = wide(from_lower(multipliers.lam)), wide(from_lower(slab.along))
+    # |d|², which is known to 2 P + 16 roundings, divides twice.
+    found = _Rounded(size + size * size, 8 * size + 64)
+
+    def both(x: Wide, y: Wide, factor: Wide) -> tuple[Wide, Wide]:
+        return x + factor * y, np.abs(x) + abs(factor) * np.abs(y)
+
+    def mean(x: Wide) -> Wide:
+        return 0.5 * (x + x.T)
+
+    first, rows, axis = slice(0, size), slice(size, None), changes.axis
+    (head, sizes), outer = both(whole.head, squares.head, kept), grown(changes.across**2 / area)
+    head, sizes = mean(head) - outer * lam - np.diag(q + wide(claim)), mean(sizes) + outer * np.abs(lam)
+    onto = zeros((size, size))
+    if axis is not None:
+        outer, onto = grown(changes.along**2 / area), wide(axis)[:, None] * wide(axis) / changes.square.hi
+        head, sizes = head - outer * along, sizes + outer * np.abs(along)
+    found.put(first, first, head, sizes + np.diag(q + abs(wide(claim))))
+    half, sizes = both(whole.half, squares.half, kept)
+    into, sizes = (ball * x.reshape(size * size, size) for x in (half + turned, sizes + np.abs(turned)))
+    found.put(rows, first, into, sizes)
+    found.put(first, rows, into.T, sizes.T)
+    for k in range(size):
+        one, other = (_symmetric_rows(form.tail, k) for form in (whole, squares))
+        tail, sizes = both(one, other, kept_tail)
+        straight = np.zeros(size)
+        straight[k] = 1.0
+        tail = area * tail + _spread(straight - onto[k], lam)
+        sizes = area * sizes + _spread(straight + np.abs(onto[k]), np.abs(lam))
+        if axis is not None:
+            share_of_axis = onto[k] / changes.square.hi
+            tail, sizes = tail + _spread(share_of_axis, along), sizes + _spread(np.abs(share_of_axis), np.abs(along))
+        here, blur = slice(size + k * size, size + (k + 1) * size), None
+        if term:
+            own, bent = slice(k * size, (k + 1) * size), 0.5 * term.tau * area
+            tail, sizes = tail - bent * term.squared[own], sizes + bent * np.abs(term.squared[own])
+            blur = bent * term.blur[own]
+        found.put(here, rows, tail, sizes, blur)
+    return found.matrix, grown(found.error)
+
+
+def _symmetric_rows(tail: npt.NDArray[np.floating], k: int) -> Wide:
+    """The rows (k, a) of the symmetric part of F_kalb, a matrix of P² columns (l, b)."""
+    size = len(tail)
+    found: Wide = 0.5 * (tail[k].astype(np.longdouble) + tail[:, :, k].transpose(2, 0, 1)).reshape(size, -1)
+    return found
+
+
+def _spread(row: Wide, matrix: Wide) -> Wide:
+    """The rows of the Kronecker product that are made of a row of the left matrix."""
+    found: Wide = (matrix[:, None, :] * row[:, None]).reshape(len(matrix), -1)
+    return found
