@@ -81,7 +81,7 @@ class Lifted:
             return
         square = float(d @ d)
         ratios = np.array([room.across, room.along]) / radius
-        self.narrow = min(1.0, float(np.sqrt(_NARROW * room.along / room.across))) if narrow is None else narrow
+        self.narrow = 1.0 if found.cubic is None else narrow or min(1.0, float(np.sqrt(_NARROW * room.along / room.across)))
         along = np.outer(d, d) / square
         self.gram = None if found.cubic is None else _narrowed(found.cubic, d, 1.0 - self.narrow)
         self.cubic_terms += 16 * self.size + 128

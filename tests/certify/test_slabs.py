@@ -60,13 +60,15 @@ def _symmetric(rng: np.random.Generator, count: int, size: int, order: int) -> A
 
 def _orders(q: Forms, deltas: Array) -> list[Array]:
     """The terms of every order (count, n) for changes (count, P)."""
-    cube = q.third[:, triples(deltas.shape[1]).place]
-    return [
+    found = [
         np.broadcast_to(q.value, (len(deltas), len(q.value))),
         deltas @ q.first.T,
         np.einsum("nkl,ck,cl->cn", q.second, deltas, deltas) / 2.0,
-        np.einsum("nklm,ck,cl,cm->cn", cube, deltas, deltas, deltas, optimize=True) / 6.0,
     ]
+    if q.order == 2:
+        return found
+    cube = q.third[:, triples(deltas.shape[1]).place]
+    return [*found, np.einsum("nklm,ck,cl,cm->cn", cube, deltas, deltas, deltas, optimize=True) / 6.0]
 
 
 @pytest.mark.parametrize("along", [0.3, 0.02, 1e-6])
@@ -89,14 +91,16 @@ def test_terms_are_at_most_what_the_room_says_and_not_much_less(along: float) ->
     assert (q.sizes >= room.reach * q.lengths[1]).all()
 
 
-def test_products_and_compositions_of_forms_hold_what_they_must_in_a_slab() -> None:
+@pytest.mark.parametrize("order", [2, 3])
+def test_products_and_compositions_of_forms_hold_what_they_must_in_a_slab(order: int) -> None:
     rng = np.random.default_rng(1237)
     size, d = 4, _unit(rng, 4)
     at, room = triples(4), Room(0.31, d, 0.05, 0.3)
 
     def form() -> Forms:
         third = _symmetric(rng, 7, size, 3)[:, at.k, at.l, at.m]
-        return Forms((*(_symmetric(rng, 7, size, k) for k in range(3)), third), 0.01 * rng.uniform(size=7), room)
+        coefficients = (*(_symmetric(rng, 7, size, k) for k in range(3)), third)[: order + 1]
+        return Forms(coefficients, 0.01 * rng.uniform(size=7), room)
 
     p, q = form(), form()
     made = {"product": p * q, "composed": p.composed("tanh", 1.0, 1)}
@@ -116,8 +120,12 @@ def _slab(obj: ph.Objective, ball: ph.Ball, d: Array, low: float, high: float, s
     return found
 
 
+@pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize(("loss", "activation"), [("squared_error", "tanh"), ("logistic", "softplus"), ("cross_entropy", "gelu")])
-def test_a_slabs_bound_is_below_every_hessian_of_it(loss: str, activation: str) -> None:
+def test_a_slabs_bound_is_below_every_hessian_of_it(
+    loss: str, activation: str, order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyhess.certify.taylor_hessian._CUBIC_PARAMS", 0 if order == 2 else 40)
     widths = [1, 2, 1, 3] if loss == "cross_entropy" else [1, 2, 2, 1]
     obj = small_objective(1249, 6, widths, loss, activation)
     rng = np.random.default_rng(1259)
@@ -142,9 +150,9 @@ def test_the_form_with_two_multipliers_is_what_it_is_said_to_be() -> None:
     size, radius = obj.num_params, ball.radius
     d = _unit(rng, size)
     centre, room = _room(ball, d, 0.25, 0.5)
-    lifted = lifted_in(obj, centre, room, radius, GO_ON, np.ones(20), narrow=0.4)
-    wide = lifted_in(obj, centre, room, radius, GO_ON, np.ones(20), narrow=1.0)
-    assert lifted is not None and wide is not None
+    lifted = lifted_in(obj, centre, room, radius, 3, GO_ON, np.ones(20), narrow=0.4)
+    wide = lifted_in(obj, centre, room, radius, 3, GO_ON, np.ones(20), narrow=1.0)
+    assert lifted is not None and wide is not None and lifted.gram is not None and wide.gram is not None
     # Narrowing both places of delta x delta, and stretching delta by as much, leaves the cubic term as it is.
     onto = np.outer(d, d) / (d @ d)
     stretch = np.eye(size) - onto + onto / 0.4

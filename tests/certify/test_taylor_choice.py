@@ -1,0 +1,91 @@
+"""Looking for multipliers: values and gradients of what is minimised, and what cheap steps are good for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from pyhess._threads import blas_single_thread
+from pyhess.certify.intervals import gamma
+from pyhess.certify.taylor import lifted_in
+from pyhess.certify.taylor_choice import _Exactly, _Roughly, begun, maximised, promising, schur_complement
+from pyhess.certify.taylor_lifted import Lifted, State
+from pyhess.certify.taylor_room import Room
+
+from .conftest import trained_problem
+
+GO_ON = np.zeros(1, dtype=np.int32)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with blas_single_thread():
+        yield
+
+
+def _begin(order: int, *, slab: bool = False, widths: tuple[int, ...] = (1, 2, 1), radius: float = 0.1) -> tuple[Lifted, State]:
+    obj, theta = trained_problem(1291, list(widths))
+    room = Room(radius)
+    if slab:
+        d = np.random.default_rng(1297).standard_normal(theta.size)
+        room = Room(radius, d / np.linalg.norm(d) * (1.0 + gamma(64)), 0.25 * radius, 0.9 * radius)
+    lifted = lifted_in(obj, theta, room, radius, order, GO_ON, np.ones(obj.data.num_samples))
+    assert lifted is not None and lifted.order == order
+    state = promising(lifted, -np.inf)
+    assert state is not None
+    return lifted, state
+
+
+@pytest.mark.parametrize(("kind", "order", "slab"), [(_Exactly, 3, False), (_Exactly, 3, True), (_Roughly, 2, False)])
+def test_gradients_are_what_differences_say(kind: type[_Roughly], order: int, slab: bool) -> None:
+    form = kind(*_begin(order, slab=slab))
+    rng = np.random.default_rng(1301)
+    z = form.first() + 0.05 * rng.standard_normal(form.first().size)
+    smoothing = 0.1 * abs(form.value(z, 1.0)[0])
+    gradient = form.value(z, smoothing)[1]
+    errors = []
+    for step in (2e-3, 1e-3):
+        slopes = []
+        for direction in np.random.default_rng(1303).standard_normal((8, z.size)):
+            after, before = (form.value(z + side * step * direction, smoothing)[0] for side in (1.0, -1.0))
+            slopes.append((after - before) / (2.0 * step) - gradient @ direction)
+        errors.append(np.linalg.norm(slopes))
+    assert errors[1] < 1e-3 * np.linalg.norm(gradient) and 3.5 < errors[0] / errors[1] < 4.5
+
+
+def test_cheap_steps_promise_no_more_than_there_is() -> None:
+    lifted, state = _begin(2)
+    rough, exact = _Roughly(lifted, state), _Exactly(lifted, state)
+    rng = np.random.default_rng(1307)
+    for _ in range(5):
+        z = rough.first() + 0.1 * rng.standard_normal(rough.first().size)
+        # Minus the smallest eigenvalue, in single precision for the second.
+        assert rough.value(z, 1e-6)[0] >= exact.value(z, 1e-6)[0] - 1e-5 * abs(rough.value(z, 1e-6)[0])
+
+
+def test_cheap_steps_lead_to_where_expensive_ones_begin_better() -> None:
+    lifted, state = _begin(2, widths=(2, 3, 1), radius=0.05)
+
+    def least(at: State) -> float:
+        schur = schur_complement(lifted, at, at.lams)
+        assert schur is not None
+        return float(np.linalg.eigvalsh(schur)[0])
+
+    better = begun(lifted, state, GO_ON)
+    assert least(state) < 1.5 * least(better) < 0.0
+    assert least(maximised(lifted, better, 2, GO_ON)) >= least(better) > 1.5 * least(maximised(lifted, state, 2, GO_ON))
+
+
+def test_single_precision_is_good_enough_to_choose() -> None:
+    lifted, state = _begin(2)
+    z = _Exactly(lifted, state).first()
+    single, double = _Exactly(lifted, state), _Exactly(lifted, state)
+    assert single.fixed.dtype == np.float32
+    lifted.order = 3  # in double precision, the form being the same
+    double.fixed, double.work = double.fixed.astype(float), double.work.astype(float)
+    value, gradient = double.value(z, 0.1)
+    lifted.order = 2
+    other, slope = single.value(z, 0.1)
+    assert abs(other - value) < 1e-5 * abs(value) and np.linalg.norm(slope - gradient) < 1e-4 * np.linalg.norm(gradient)
