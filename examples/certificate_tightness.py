@@ -32,7 +32,11 @@ REAL = [
 ]
 
 
-TRAINED = [(widths, radius) for widths in ([3, 4, 1], [2, 3, 3, 1], [3, 3, 3, 1]) for radius in (0.001, 0.01, 0.1, 0.5)]
+TRAINED = [
+    (widths, radius)
+    for widths in ([3, 4, 1], [2, 3, 3, 1], [3, 3, 3, 1], [4, 8, 1], [2, 5, 5, 1])
+    for radius in (0.001, 0.01, 0.1, 0.5)
+]
 TRAINED_METHODS = ("moment", "centre", "blocks", "taylor", "slabs", "units", "cells")
 DEEP = [([2, *[3] * depth, 1], kind) for kind in ("box", "ball") for depth in (2, 3)]
 
