@@ -13,7 +13,6 @@ from ..errors import NumericalError
 from .slab_multipliers import SlabMultipliers
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
-from .third_multipliers import ThirdMultipliers
 from .unit_cover import AlikeSets, JointSets, UnitLeaves
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from ..regions import Region
 
 #: What the bounds that bring numbers along were proved with.
-Multipliers: TypeAlias = ThirdMultipliers | TaylorMultipliers | SlabMultipliers | JointSets | AlikeSets
+Multipliers: TypeAlias = TaylorMultipliers | SlabMultipliers | JointSets | AlikeSets
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class MethodResult:
     """One method's bound: ``psi_lower`` is -inf where it was cut short, ``cells`` the parts of the region it looked at.
 
     ``cover`` holds the boxes of a branch and bound method with their bounds, ``leaves`` the cells of one over a unit's weights;
-    ``multipliers`` what the bounds by Taylor polynomials, third derivatives and ellipsoids around a unit's changes were proved
-    with; they are None for other methods.
+    ``multipliers`` what the bounds by Taylor polynomials and ellipsoids around a unit's changes were proved with; they are None
+    for other methods.
     """
 
     psi_lower: float

@@ -19,9 +19,7 @@ from .portfolio import DENSE_PARAMS_MAX, Run
 from .subdivision import Progress
 from .texts import ROUNDING
 
-METHODS = (
-    "moment", "centre", "comparison", "deif", "blocks", "taylor", "third", "slabs", "units", "boxes", "cells", "full", "exact",
-)  # fmt: skip
+METHODS = ("moment", "centre", "comparison", "deif", "blocks", "taylor", "slabs", "units", "boxes", "cells", "full", "exact")
 #: Share of a time limit that the bounds of the whole region may use where branch and bound goes on from them.
 _ROOTS_SHARE = 0.5
 
@@ -50,12 +48,11 @@ def certify(
         at the centre minus a bound of its change; small networks, tight on small regions. ``"comparison"``, ``"deif"``: two
         eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"blocks"``: the residual part's
         block of one unit of a single hidden layer; any number of inputs. ``"taylor"``: the Hessian's Taylor polynomial of the
-        third order about a small ball's centre; up to 40 parameters, any depth. ``"third"``: the Hessian at a small ball's
-        centre and the third derivatives over it; small networks of any depth. ``"slabs"``: ``"taylor"``, then the same over slabs
-        of the ball across one direction. ``"units"``: branch and bound over the weights of one unit of a single hidden layer,
-        whatever the others do. ``"boxes"``: branch and bound over the parameters of a small network on a box. ``"cells"``:
-        branch and bound with the moment bound, for several hidden layers: over the parameters on a box, over the output biases
-        and the layers' shares of the radius in a ball.
+        third order about a small ball's centre, of the second above 40 parameters; up to 72, any depth. ``"slabs"``:
+        ``"taylor"``, then the same over slabs of the ball across one direction. ``"units"``: branch and bound over the weights of
+        one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the parameters of a small
+        network on a box. ``"cells"``: branch and bound with the moment bound, for several hidden layers: over the parameters on
+        a box, over the output biases and the layers' shares of the radius in a ball.
         ``"full"``: branch and bound to any accuracy for up to 6 parameters.
         ``"exact"``: the closed forms that two-layer linear networks have.
         ``"auto"``: the best of those whose cost is reasonable.

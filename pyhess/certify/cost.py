@@ -12,14 +12,11 @@ from .portfolio import _CELL_COST, _DENSE_COST, _DENSE_PARAMS, _MAX_CELLS, _SLAB
 from .schedule import _FEWEST, _MOST, _WORK
 from .taylor import step_work, taylor_knows
 from .taylor_hessian import taylor_work
-from .third import enclosure_work, third_knows
 from .unit_blocks import block_work
 from .units import unit_work, units_know
 
 #: Seconds of a multiplication with interval arithmetic around it, by method; measured on one core.
 _PER_MOMENT, _PER_DENSE, _PER_UNIT, _PER_BOX = 3e-8, 1.2e-9, 2.7e-9, 4e-8
-#: The same of third derivatives.
-_PER_THIRD = 2.5e-9
 #: The same of a Taylor polynomial, and of the steps towards its multipliers.
 _PER_TAYLOR, _PER_STEP = 1.3e-10, 2.5e-11
 #: The same of a unit's blocks, and seconds of the eigenvalues of all of one unit's matrices.
@@ -96,9 +93,6 @@ def certificate_seconds(
         # On small balls it is done once, on larger ones twice; slabs two at a time.
         times = 1.5 + (_SLABS / 2.0 if method == "slabs" else 0.0)
         seconds += times * (_PER_TAYLOR * taylor_work(net, num_samples) + _PER_STEP * step_work(net))
-    if ball and method in ("third", *(() if taylor else ("auto",))) and third_knows(net, num_samples, loss):
-        # Where the radii take too much, as on most balls, the enclosures are all.
-        seconds += _PER_THIRD * enclosure_work(net, num_samples)
     searches = [*(["units"] if units_know(net) else []), *boxes_know(net, num_samples, ball=ball)]
     searches += ["slabs"] if taylor and time_limit is not None else []  # else counted above
     searches += ["cells"] if cells_know(net, num_samples, ball=ball) else []

@@ -20,6 +20,7 @@ from ..objective import Objective
 from ..regions import region_from_dict
 from ..regions.convex import Convex
 from .certificate import Certificate, MethodResult
+from .certification import METHODS
 from .multiplier_files import multipliers_content, read_multipliers
 from .subdivision import Cover
 from .unit_cover import UnitLeaves
@@ -140,7 +141,7 @@ def _read(content: dict[str, Any]) -> StoredCertificate:
     exact_keys("the file", content, _ENTRIES)
     obj, data_check = objective_from(content["objective"])
     region = region_from_dict(content["region"], obj.net).bind(obj)
-    method, statement, rounding = (_text(content, name) for name in ("method", "statement", "rounding"))
+    method, statement, rounding = _method(content), _text(content, "statement"), _text(content, "rounding")
     psi_lower = _bound(content)
     sizes = [obj.num_params, *([_ball_size(obj)] if method == "cells" else [])]
     cover = None if content["cover"] is None else _read_cover(content["cover"], sizes)
@@ -175,6 +176,18 @@ def _read(content: dict[str, Any]) -> StoredCertificate:
         detail = f"that {region!r} lies in its enclosure was not re-checked: no file can hold its projection"
         checks.append(Check("region", Outcome.OPEN, detail))
     return StoredCertificate(str(content["pyhess_version"]), certificate, claim_of(certificate), tuple(checks))
+
+
+def _method(content: dict[str, Any]) -> str:
+    """The method that the claim is from. Of others the table has plain numbers, whatever their names."""
+    method, known = _text(content, "method"), (*METHODS, "linear", "none")
+    if method not in known:
+        raise InputError(
+            f"method is {shown(method)}, which this pyhess does not know; allowed are {', '.join(known)}. Older versions had "
+            "'third', whose place 'taylor' has taken: make such a certificate anew, with pyhess.certify or `pyhess "
+            "threshold --save-certificate`."
+        )
+    return method
 
 
 def _ball_size(obj: Objective) -> int:

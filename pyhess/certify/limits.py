@@ -12,13 +12,12 @@ import numpy.typing as npt
 from ..model import MLP
 from .dense import dense_work
 from .taylor_hessian import taylor_work
-from .third import enclosure_work
 
 #: Seconds of bounds with whole matrices at the least: per multiplication of the enclosures, and per P³ of the eigenvalues.
 _PER_MULTIPLICATION, _PER_CUBE = 4e-10, 4e-10
-#: The same of what comes before the first bound of a method for small balls: per multiplication of the Taylor polynomial, of the
-#: product of its third-order terms with themselves, and of the third derivatives.
-_PER_TAYLOR, _PER_GRAM, _PER_THIRD = 6e-11, 1e-11, 1.2e-9
+#: The same of what comes before the first bound by a Taylor polynomial: per multiplication of the polynomial, and of the product
+#: of its third-order terms with themselves.
+_PER_TAYLOR, _PER_GRAM = 6e-11, 1e-11
 #: What a flag is raised to when time is up; others raise it to one.
 _EXPIRED = 2
 
@@ -28,10 +27,8 @@ def dense_seconds(net: MLP, num_samples: int) -> float:
     return _PER_MULTIPLICATION * dense_work(net, num_samples) + _PER_CUBE * float(net.num_params) ** 3
 
 
-def local_seconds(name: str, net: MLP, num_samples: int) -> float:
-    """Seconds that a method for small balls takes at the least before it has a bound."""
-    if name == "third":
-        return _PER_THIRD * enclosure_work(net, num_samples)
+def taylor_seconds(net: MLP, num_samples: int) -> float:
+    """Seconds that the bound by a Taylor polynomial takes at the least before it has one."""
     return _PER_TAYLOR * taylor_work(net, num_samples) + _PER_GRAM * float(net.num_params) ** 7
 
 

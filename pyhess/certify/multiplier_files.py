@@ -15,7 +15,6 @@ from ..objective import Objective
 from .certificate import Multipliers
 from .slab_multipliers import Slab, SlabMultipliers
 from .taylor_multipliers import TaylorMultipliers
-from .third_multipliers import ThirdMultipliers
 from .unit_cover import AlikeSets, JointSets
 
 FloatArray = npt.NDArray[np.float64]
@@ -41,7 +40,6 @@ def read_multipliers(content: Any, method: str, obj: Objective, layout: int) -> 
     InputError, InputTypeError
         If they are none for the problem.
     """
-    size = obj.num_params
     if method == "units":
         return _read_sets(content, obj)
     if method == "slabs":
@@ -50,8 +48,7 @@ def read_multipliers(content: Any, method: str, obj: Objective, layout: int) -> 
         if isinstance(content, dict) and layout < _KEPT_SINCE:
             content = {"lowered": np.zeros(_lowered_shape(obj)), "kept": np.ones(obj.data.num_samples), **content}
         return _read_taylor("multipliers", content, obj)
-    shapes = {"lam": (size, size), "weights": (size,), "halves": (size,) * 3}
-    return ThirdMultipliers(**_arrays("multipliers", exact_keys("multipliers", content, shapes), shapes))
+    raise InputTypeError(f"multipliers is {shown(content)}; allowed is none for the method {method!r}.")
 
 
 def _arrays(name: str, fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FloatArray]:

@@ -24,7 +24,7 @@ from .boxes import (
 )
 from .certificate import Certificate, MethodResult
 from .dense import dense_cost
-from .limits import dense_seconds, local_seconds, raised_after
+from .limits import dense_seconds, raised_after, taylor_seconds
 from .linear_networks import exact_linear
 from .propagate import BallCells, whole_cell
 from .schedule import Portfolio, goal_of
@@ -32,14 +32,11 @@ from .slabs import SlabSearch
 from .subdivision import Limits, Progress
 from .taylor import TaylorBound, taylor_bound, taylor_knows
 from .texts import ROUNDING, WHAT, does_not_apply
-from .third import third_bound, third_knows
 from .unit_blocks import blocks_cost
 from .units import UnitSearch, unit_bound_applies, unit_work
 from .whole_bounds import Bound, WholeBounds
 
 _DENSE, _SEARCHES = ("centre", "comparison", "deif"), ("slabs", "units", "boxes", "cells", "full")
-#: Methods for small balls; the first that knows the problem is tried.
-_LOCAL = ("taylor", "third")
 
 #: ``auto`` computes the bounds that need whole matrices up to this many parameters and multiplications …
 _DENSE_PARAMS, _DENSE_COST = 2000, 6e10
@@ -90,7 +87,7 @@ class Run:
             return
         bounds: dict[str, Bound] = {}
         first = "taylor" if method == "slabs" else method
-        if (first == "blocks" and self.obj.net.num_layers != 2) or (first in _LOCAL and not self._knows(first)):
+        if (first == "blocks" and self.obj.net.num_layers != 2) or (first == "taylor" and not self._taylor_knows()):
             raise does_not_apply(method)
         names = [first] if method != "auto" else self._auto()
         makers = WholeBounds(self.obj, self.region, self.stop).makers
@@ -98,13 +95,12 @@ class Run:
             if name in _DENSE and method == "auto" and not self._in_time(self._dense_seconds, deadline):
                 continue
             self._record(name, lambda name=name: self._whole(name, makers[name], bounds))  # type: ignore[misc]
-        for name in (name for name in names if name in _LOCAL):
-            if method != "auto" or self._in_time(local_seconds(name, self.obj.net, self.obj.data.num_samples), deadline):
-                self._local(name)
+        if "taylor" in names and (method != "auto" or self._in_time(self._taylor_seconds, deadline)):
+            self._record_taylor()
         if isinstance(self.region, Ball) and bounds:
             best = max(bounds, key=lambda name: self.table[name].psi_lower)
-            local = max((self.table[name].psi_lower for name in _LOCAL if name in self.table), default=-math.inf)
-            if not local > self.table[best].psi_lower / _CELLS_GAIN:
+            taylor = self.table["taylor"].psi_lower if "taylor" in self.table else -math.inf
+            if not taylor > self.table[best].psi_lower / _CELLS_GAIN:
                 self._record(best, lambda: self._over_cells(best, bounds[best]))
 
     def _in_time(self, seconds: float, deadline: float) -> bool:
@@ -116,14 +112,14 @@ class Run:
     def _auto(self) -> list[str]:
         """The bounds of the whole region that are cheap enough."""
         blocks = self.obj.net.num_layers == 2 and blocks_cost(self.whole, self.obj.data.num_samples) <= _DENSE_COST
-        local = [name for name in _LOCAL if self._knows(name)][:1]
-        return ["moment", *(["blocks"] if blocks else []), *(_DENSE if self._dense_is_cheap() else ()), *local]
+        dense, taylor = _DENSE if self._dense_is_cheap() else (), ["taylor"] if self._taylor_knows() else []
+        return ["moment", *(["blocks"] if blocks else []), *dense, *taylor]
 
     def searches(self) -> list[str]:
         """The branch and bound methods that apply."""
         if "exact" in self.table:
             return []
-        names = ["slabs"] if self._knows("taylor") else []
+        names = ["slabs"] if self._taylor_knows() else []
         names += ["units"] if self._has_powers and unit_bound_applies(self.obj, self.region) else []
         names += ["full"] if full_applies(self.obj) else []
         names += ["cells"] if cells_apply(self.obj, self.region) else []
@@ -287,34 +283,31 @@ class Run:
         make = BallCells(net, region)
         return worst_over_ball(lambda radii: bound(make(radii)), net.num_layers, region.radius, max_cells)
 
-    def _knows(self, local: str) -> bool:
-        """Whether a method for small balls is for this problem."""
-        net, samples = self.obj.net, self.obj.data.num_samples
-        knows = taylor_knows(net, samples) if local == "taylor" else third_knows(net, samples, self.obj.loss)
+    def _taylor_knows(self) -> bool:
+        """Whether the Taylor polynomial's bound is for this problem."""
+        knows = taylor_knows(self.obj.net, self.obj.data.num_samples)
         return isinstance(self.region, Ball) and self._has_powers and knows
 
-    def _local(self, name: str) -> None:
-        """A method for small balls, with the multipliers that prove its bound."""
+    def _record_taylor(self) -> None:
+        """The Taylor polynomial's bound, with the multipliers that prove it."""
         region, known = self.region, self._best()
-        before = self.table.get(name)
-        bound = {"taylor": taylor_bound, "third": third_bound}[name]
+        before = self.table.get("taylor")
         multipliers = None if before is None else before.multipliers
 
         def found() -> tuple[float, int] | None:
             nonlocal multipliers
             assert isinstance(region, Ball)
-            new = bound(self.obj, region, known, self.stop)
+            new = taylor_bound(self.obj, region, known, self.stop)
             if new is None:
                 return None
-            if isinstance(new, TaylorBound):
-                self._taylor = new
+            self._taylor = new
             if before is None or new.psi_lower > before.psi_lower:
                 multipliers = new.multipliers
             return new.psi_lower, 1
 
-        self._record(name, found)
-        if name in self.table:
-            self.table[name] = replace(self.table[name], multipliers=multipliers)
+        self._record("taylor", found)
+        if "taylor" in self.table:
+            self.table["taylor"] = replace(self.table["taylor"], multipliers=multipliers)
 
     @property
     def _moment_seconds(self) -> float:
@@ -324,6 +317,10 @@ class Run:
     @property
     def _dense_seconds(self) -> float:
         return dense_seconds(self.obj.net, self.obj.data.num_samples)
+
+    @property
+    def _taylor_seconds(self) -> float:
+        return taylor_seconds(self.obj.net, self.obj.data.num_samples)
 
     def _dense_is_cheap(self) -> bool:
         cost = dense_cost(self.whole, self.obj.data.num_samples)

@@ -8,8 +8,8 @@ and cut in two where none does:
     the recursion in the layers' norms, and over the cells of a branch and bound with it;
     the blocks of single hidden units, with the worst of every datum;
     the blocks of single hidden units, over cells of one unit's weights, for boxes those that the certificate brings along;
-    the Hessian at a ball's centre and third derivatives over the ball, with the multipliers that the certificate brings along;
-    the Hessian's Taylor polynomial about a ball's centre, or its slabs' centres, and its rest, with such multipliers;
+    the Hessian's Taylor polynomial about a ball's centre, or its slabs' centres, and its rest, with the multipliers that the
+    certificate brings along;
     the closed forms for two-layer linear networks.
 
 So what is checked is the number, not the way it was found. A search's cover is where the cutting starts.
@@ -41,20 +41,17 @@ from .reference_plan import arithmetics, check_seconds, estimated_seconds, has_s
 from .reference_slabs import prove_slabs
 from .reference_taylor import small_boxes
 from .reference_tests import Flags, not_below
-from .reference_third import prove_third
 from .reference_units import prove_units
 from .slab_multipliers import SlabMultipliers
 from .subdivision import Cover
 from .taylor_multipliers import TaylorMultipliers
-from .third_multipliers import ThirdMultipliers
 from .unit_cover import AlikeSets, JointSets, UnitLeaves
 
 #: What is proved may be this much less than what is claimed, relative to it.
 SLACK = 1e-9
 #: Methods with a proof here.
 METHODS = (
-    "linear", "exact", "moment", "centre", "comparison", "deif", "blocks", "third", "taylor", "slabs", "units", "boxes", "cells",
-    "full",
+    "linear", "exact", "moment", "centre", "comparison", "deif", "blocks", "taylor", "slabs", "units", "boxes", "cells", "full",
 )  # fmt: skip
 #: Parameters up to which whole matrices are written out.
 _DENSE_PARAMS = 200
@@ -114,8 +111,8 @@ def prove(
         The boxes of a branch and bound.
     leaves : UnitLeaves, optional
         The cells of one over a unit's weights.
-    multipliers : ThirdMultipliers, TaylorMultipliers, SlabMultipliers, JointSets or AlikeSets, optional
-        What the bound by third derivatives, those by Taylor polynomials, or that over a unit's weights was proved with.
+    multipliers : TaylorMultipliers, SlabMultipliers, JointSets or AlikeSets, optional
+        What the bounds by Taylor polynomials or that over a unit's weights were proved with.
     time_limit : float
         Seconds.
 
@@ -172,7 +169,7 @@ class _Check:
             return self._units(leaves, multipliers)
         if method == "blocks":
             return self._blocks()
-        if method in ("third", "taylor", "slabs"):
+        if method in ("taylor", "slabs"):
             return self._expanded(method, multipliers)
         if method == "cells":
             return self._cells(cover)
@@ -243,11 +240,6 @@ class _Check:
         region, problem, claim = self._region, self._problem, self._claim
         if not isinstance(region, Ball) or not self._obj.net.is_smooth:
             return False, f"the bound {method!r} is for balls and smooth activations"
-        if method == "third":
-            if problem.loss == "cross_entropy":
-                return False, "the bound by third derivatives is for the squared error and the logistic loss"
-            third = multipliers if isinstance(multipliers, ThirdMultipliers) else None
-            return prove_third(problem, region, claim, third, self._deadline)
         if method == "slabs":
             slabs = multipliers if isinstance(multipliers, SlabMultipliers) else None
             proved, detail, self.broken = prove_slabs(problem, region, claim, slabs, self._deadline)

@@ -13,8 +13,6 @@ from ..objective import Objective
 from ..regions import Ball, Region
 from .certificate import Multipliers
 from .reference_arithmetic import Doubles, using
-from .reference_hessian import Problem
-from .reference_third_tensor import third_seconds
 from .reference_unit_joint import ellipsoid_seconds
 from .reference_units import units_seconds
 from .subdivision import Cover
@@ -58,8 +56,6 @@ def check_seconds(obj: Objective, region: Region, method: str, cover: Cover | No
         sets = multipliers if isinstance(multipliers, JointSets | AlikeSets) else None
         seconds = 0.0 if sets is None else ellipsoid_seconds(sets, obj.net.widths[0] + int(obj.net.bias))
         return seconds + units_seconds(obj, leaves)
-    if method == "third":
-        return third_seconds(Problem.of(obj))
     if method in ("taylor", "slabs"):
         return np.inf  # which keeps it from Arb's arithmetic: the polynomials' arrays are too large
     if method == "cells":

@@ -15,9 +15,8 @@ WHAT = {
     "comparison": "comparison matrix of the residual part's interval enclosure",
     "deif": "middle of the residual part's interval enclosure less its scaled radius",
     "blocks": "middle of the residual part's block of one hidden unit less what each datum may change",
-    "taylor": "Taylor polynomial of the third order of the Hessian about the centre, less what it leaves out",
-    "slabs": "Taylor polynomials of the third order of the Hessian about the centres of slabs that cover the ball",
-    "third": "Hessian at the centre and enclosed third derivatives, the Gauss–Newton part kept",
+    "taylor": "Taylor polynomial of the Hessian about the centre, less what it leaves out",
+    "slabs": "Taylor polynomials of the Hessian about the centres of slabs that cover the ball",
     "units": "branch and bound over the weights of one hidden unit, whatever the others do",
     "exact": "closed form for a two-layer linear network",
     "boxes": "branch and bound over the parameters, comparison matrix of the residual part",
@@ -26,9 +25,8 @@ WHAT = {
 }
 _NEEDS = {
     "blocks": "it needs one hidden layer",
-    "taylor": "it needs a ball, smooth activations, and at most 40 parameters with few data",
-    "slabs": "it needs a ball, smooth activations, and at most 40 parameters with few data",
-    "third": "it needs a ball, smooth activations, the squared error or the logistic loss and a small network with few data",
+    "taylor": "it needs a ball, smooth activations, and at most 72 parameters with few data",
+    "slabs": "it needs a ball, smooth activations, and at most 72 parameters with few data",
     "units": "it needs one smooth hidden layer and few inputs and outputs",
     "boxes": "it needs a box and a network of at most 150 parameters with few data",
     "cells": "it needs several hidden layers and a network of at most 150 parameters, or a ball and at most 4 outputs",

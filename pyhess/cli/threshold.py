@@ -74,8 +74,8 @@ def _choose_loss(loss: str, data: Any, outputs: int) -> str:
     "--certificate", default="auto", show_default=True,
     type=click.Choice(
         [
-            "auto", "moment", "centre", "comparison", "deif", "blocks", "taylor", "third", "slabs", "units", "boxes", "cells",
-            "full", "exact", "none",
+            "auto", "moment", "centre", "comparison", "deif", "blocks", "taylor", "slabs", "units", "boxes", "cells", "full",
+            "exact", "none",
         ]
     ),
     help="Method of the upper end.",

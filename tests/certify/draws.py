@@ -68,10 +68,7 @@ def bounds_of(obj: ph.Objective, region: ph.Box | ph.Ball) -> dict[str, float]:
     """What every method that applies proves."""
     work = Certification(obj, region)
     certificate = work.proceed("auto").certificate() if obj.net.num_layers > 1 else ph.certify(obj, region)
-    found = {name: row.psi_lower for name, row in certificate.table.items()}
-    if "taylor" in found and obj.loss != "cross_entropy":  # which takes the place of this one
-        found["third"] = ph.certify(obj, region, "third").psi_lower
-    return found
+    return {name: row.psi_lower for name, row in certificate.table.items()}
 
 
 def lowest_eigenvalue(obj: ph.Objective, region: ph.Box | ph.Ball, rng: np.random.Generator) -> float:

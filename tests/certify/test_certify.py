@@ -311,7 +311,7 @@ def test_cancelling_keeps_what_is_proved() -> None:
 def test_radii_whose_powers_are_no_numbers(small: ph.Objective, activation: str, radius: float) -> None:
     obj = ph.Objective(ph.MLP([3, 2, 1], activation), small.data)
     found = certify(obj, ph.Ball(radius=radius))
-    assert {"moment", "blocks"} <= set(found.table) and not {"taylor", "third", "units", "exact"} & set(found.table)
+    assert {"moment", "blocks"} <= set(found.table) and not {"taylor", "units", "exact"} & set(found.table)
     lowest = np.linalg.eigvalsh(obj.hessian(np.zeros(obj.num_params)).to_dense())[0]
     assert found.psi_lower <= lowest + 1e-14
     assert found.psi_lower >= 1.0001 * lowest if radius < 1.0 else found.psi_lower < -1e100
@@ -330,6 +330,7 @@ def test_memory_is_not_promised(small: ph.Objective) -> None:
         ({"region": [-1, 1]}, InputTypeError, "Box"),
         ({"region": ph.Box(np.zeros(3), np.ones(3))}, InputError, "parameters"),
         ({"method": "momentum"}, InputError, "Did you mean 'moment'"),
+        ({"method": "third"}, InputError, "method='third' is not known; allowed: auto, moment, .* taylor"),
         ({"method": None}, InputTypeError, "method"),
         ({"psi_upper": "low"}, InputTypeError, "psi_upper is 'low'"),
         ({"psi_upper": np.zeros(3)}, InputTypeError, "psi_upper"),

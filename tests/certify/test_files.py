@@ -177,6 +177,20 @@ def test_damaged_files_are_named(entry: str, value: Any, text: str, tmp_path: Pa
         ph.load_certificate(tmp_path / "damaged.npz")
 
 
+def test_a_method_of_older_versions_is_no_method_of_the_claim_but_may_be_in_the_table(tmp_path: Path) -> None:
+    certificate = certify(problem([1, 2, 1]), ph.Ball(0.0, 0.4), "moment")
+    row = certificate.table["moment"]
+    best = replace(certificate, method="third", table={"third": row}).save(tmp_path / "best.npz")
+    for read in (ph.load_certificate, verify_file):
+        with pytest.raises(FileError, match=r"method is 'third', .* allowed are moment, .* make such a certificate anew"):
+            read(best)
+    # Beside the method of the claim it is a bound that was found, and nothing is proved from it.
+    other = replace(certificate, table={"third": replace(row, psi_lower=2.0 * row.psi_lower), "moment": row})
+    path = other.save(tmp_path / "other.npz")
+    assert same(ph.load_certificate(path), other) and ph.load_certificate(path).verify()
+    assert verify_file(path, time_limit=AMPLE).verdict == "verified"
+
+
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     obj = problem([1, 2, 1])
     certificate = certify(obj, ph.Box(-0.4, 0.4), "moment").save(tmp_path / "c.npz")

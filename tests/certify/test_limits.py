@@ -36,7 +36,7 @@ def test_bounds_of_small_balls_that_do_not_fit_into_the_time_are_left_out(monkey
     obj, ball = problem([2, 2, 1]), ph.Ball(radius=0.01)
     fits = Certification(obj, ball.bind(obj)).roots("auto", 1000.0)
     assert fits.certificate().table["taylor"].psi_lower > -np.inf and not fits.out_of_time
-    monkeypatch.setattr(portfolio, "local_seconds", lambda *_: 1001.0)
+    monkeypatch.setattr(portfolio, "taylor_seconds", lambda *_: 1001.0)
     late = Certification(obj, ball.bind(obj)).roots("auto", 1000.0)
     assert "taylor" not in late.certificate().table and late.out_of_time
     for again in (Certification(obj, ball.bind(obj)).roots("auto"), Certification(obj, ball.bind(obj)).roots("taylor", 1000.0)):

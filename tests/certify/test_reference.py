@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,20 @@ def test_identities_beyond_double_precision() -> None:
     assert (doubled.lo <= formula.hi).all() and (formula.lo <= doubled.hi).all()
     step = exact.softplus(Range(x)) - exact.softplus(Range(-x))
     assert (step.lo <= x).all() and (x <= step.hi).all()
+
+
+def test_products_of_ranges_hold_exact_products() -> None:
+    rng = np.random.default_rng(1117)
+    a, b = rng.standard_normal((2, 3, 5)), rng.standard_normal((5, 4))
+    da, db = 10.0 ** rng.uniform(-18, 0, a.shape), 10.0 ** rng.uniform(-18, 0, b.shape)
+    a[0, 0], da[0, 0] = 0.0, 0.0
+    found = exact.matmul(Range(wide(a - da), wide(a + da)), Range(wide(b - db), wide(b + db)))
+    for _ in range(10):
+        x, y = (np.where(rng.random(c.shape) < 0.5, c - d, c + d) for c, d in ((a, da), (b, db)))
+        for s, i, j in np.ndindex(2, 3, 4):
+            product = sum(Fraction(float(x[s, i, k])) * Fraction(float(y[k, j])) for k in range(5))
+            low, high = found.lo[s, i, j], found.hi[s, i, j]
+            assert Fraction(*low.as_integer_ratio()) <= product <= Fraction(*high.as_integer_ratio())
 
 
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "gelu", "identity"])
