@@ -92,7 +92,7 @@ def certificate_seconds(
     if taylor and method in ("auto", "taylor", "slabs"):
         # On small balls it is done once, on larger ones twice; slabs two at a time.
         times = 1.5 + (_SLABS / 2.0 if method == "slabs" else 0.0)
-        seconds += times * (_PER_TAYLOR * taylor_work(net, num_samples) + _PER_STEP * step_work(net))
+        seconds += times * (_PER_TAYLOR * taylor_work(net, num_samples) + _PER_STEP * step_work(net, num_samples))
     searches = [*(["units"] if units_know(net) else []), *boxes_know(net, num_samples, ball=ball)]
     searches += ["slabs"] if taylor and time_limit is not None else []  # else counted above
     searches += ["cells"] if cells_know(net, num_samples, ball=ball) else []

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from ..model import MLP
 from .dense import dense_work
-from .taylor_hessian import taylor_work
+from .taylor_hessian import taylor_order, taylor_work
 
 #: Seconds of bounds with whole matrices at the least: per multiplication of the enclosures, and per P³ of the eigenvalues.
 _PER_MULTIPLICATION, _PER_CUBE = 4e-10, 4e-10
-#: The same of what comes before the first bound by a Taylor polynomial: per multiplication of the polynomial, and of the product
-#: of its third-order terms with themselves.
-_PER_TAYLOR, _PER_GRAM = 6e-11, 1e-11
+#: The same of what comes before the first bound by a Taylor polynomial: per multiplication of the polynomial, of the product of its
+#: third-order terms with themselves, and per P⁶ of the steps without these.
+_PER_TAYLOR, _PER_GRAM, _PER_ROUND = 6e-11, 1e-11, 2e-10
 #: What a flag is raised to when time is up; others raise it to one.
 _EXPIRED = 2
 
@@ -29,7 +29,9 @@ def dense_seconds(net: MLP, num_samples: int) -> float:
 
 def taylor_seconds(net: MLP, num_samples: int) -> float:
     """Seconds that the bound by a Taylor polynomial takes at the least before it has one."""
-    return _PER_TAYLOR * taylor_work(net, num_samples) + _PER_GRAM * float(net.num_params) ** 7
+    size = float(net.num_params)
+    after = _PER_GRAM * size**7 if taylor_order(net, num_samples) == 3 else _PER_ROUND * size**6
+    return _PER_TAYLOR * taylor_work(net, num_samples) + after
 
 
 @contextmanager

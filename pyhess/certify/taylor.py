@@ -32,7 +32,7 @@ from .taylor_room import Room
 FloatArray = npt.NDArray[np.float64]
 
 #: Most parameters (the form has P + P² unknowns), and most multiplications for the polynomial.
-_MAX_PARAMS, _MAX_WORK = 72, 2e11
+_MAX_PARAMS, _MAX_WORK = 72, 3.5e11
 #: Rounds, in which eta, tau and the floors change, for polynomials of the second and the third order.
 _ROUNDS = {2: 4, 3: 10}
 #: Bounds that are so many times worse than a known one do not become better.
@@ -53,9 +53,9 @@ def taylor_knows(net: MLP, num_samples: int) -> bool:
     return net.num_params <= _MAX_PARAMS and taylor_work(net, num_samples) <= _MAX_WORK and net.is_smooth
 
 
-def step_work(net: MLP) -> float:
+def step_work(net: MLP, num_samples: int) -> float:
     """Multiplications of all steps, roughly."""
-    order = taylor_order(net)
+    order = taylor_order(net, num_samples)
     return sum(steps(net.num_params, order, turn)[0] for turn in range(_ROUNDS[order])) * one_step(net.num_params)
 
 
@@ -141,7 +141,7 @@ def _bound_with(
     start: State | None,
 ) -> Found | None:
     """The same with the squares of some data."""
-    lifted = lifted_in(obj, centre, room, radius, taylor_order(obj.net), cancelled, kept, -_BEYOND * known)
+    lifted = lifted_in(obj, centre, room, radius, taylor_order(obj.net, obj.data.num_samples), cancelled, kept, -_BEYOND * known)
     if cancelled[0]:
         return None
     if lifted is None:

@@ -18,7 +18,7 @@ from pyhess.certify.intervals import Interval
 from pyhess.certify.subdivision import Limits
 from pyhess.certify.taylor import taylor_bound, taylor_knows
 from pyhess.certify.taylor_forms import Forms
-from pyhess.certify.taylor_hessian import Expansion, Quadratic, taylor_hessian
+from pyhess.certify.taylor_hessian import Expansion, Quadratic, taylor_hessian, taylor_order
 from pyhess.certify.taylor_nodes import polynomial
 from pyhess.certify.taylor_room import Room
 from pyhess.certify.taylor_triples import triples
@@ -299,6 +299,8 @@ def test_it_says_where_it_does_not_apply() -> None:
     assert "taylor" not in certify(rough, ph.Ball(theta, 0.1)).table
     assert taylor_knows(ph.MLP([2, 2, 3]), 10)
     assert taylor_knows(ph.MLP([4, 8, 1]), 10)
+    orders = [taylor_order(ph.MLP([2, 4, 4, 1]), count) for count in (100, 200)]  # too many for the third order
+    assert orders == [3, 2] and taylor_order(ph.MLP([4, 8, 1]), 10) == 2
     wide = ph.MLP([4, 16, 1])
     assert not taylor_knows(wide, 10)
     data = ph.Dataset(np.ones((3, 4)), np.zeros(3))
