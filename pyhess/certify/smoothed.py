@@ -11,6 +11,10 @@ from scipy.optimize import minimize
 FloatArray = npt.NDArray[np.float64]
 
 
+#: A smoothing that changes nothing.
+_NONE = 1e-100
+
+
 class _CancelledError(Exception):
     """Raised inside the quasi-Newton method."""
 
@@ -24,7 +28,7 @@ def least_smoothed(
 ) -> FloatArray:
     """Where L-BFGS ends on value(z, smoothing), from the end for the smoothing before; or where it was when cancelled.
 
-    The smoothings are relative to the function's size where each begins.
+    The smoothings are relative to the function's size where each begins, without any smoothing.
     """
     z = start
 
@@ -36,7 +40,7 @@ def least_smoothed(
 
     options = {"maxiter": steps, "maxfun": steps, "ftol": 1e-7}
     for relative in smoothings:
-        size = abs(value(z, 1.0)[0])
+        size = abs(value(z, _NONE)[0])
         if not np.isfinite(size) or size == 0.0:
             break
         try:

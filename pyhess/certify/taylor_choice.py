@@ -22,9 +22,9 @@ FloatArray = npt.NDArray[np.float64]
 #: Steps at most of the first rounds, the last of them for all others, with the smoothing of the smallest eigenvalue, relative to
 #: it; and multiplications for all steps of one round, but for the fewest steps of polynomials of the second and the third order.
 #: Short rounds, as what changes between them counts for more.
-_STEPS, _STEP_WORK, _FEWEST = ((15, 0.05), (20, 0.02), (25, 0.01), (30, 0.005)), 3e10, {2: 20, 3: 10}
+_STEPS, _STEP_WORK, _FEWEST = ((15, 0.5), (20, 0.1), (25, 0.03), (30, 0.005)), 3e10, {2: 20, 3: 10}
 #: Steps and smoothings of cheap steps that go before where the others are expensive.
-_ROUGH_STEPS, _ROUGH_SMOOTHINGS = 150, (0.05, 0.02)
+_ROUGH_STEPS, _ROUGH_SMOOTHINGS = 150, (0.5, 0.05)
 #: Rounds towards weights to begin with; the least weight that is tried, relative to the largest, and the range of logarithms.
 _FIRST_ROUNDS, _FLOOR, _LOGARITHMS = 10, 0.3, 20.0
 #: Part of Lam that may be its floor in the next round.

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+import pyhess as ph
 from pyhess._threads import blas_single_thread
 from pyhess.certify.intervals import gamma
-from pyhess.certify.taylor import lifted_in
+from pyhess.certify.taylor import lifted_in, taylor_bound
 from pyhess.certify.taylor_choice import _Exactly, _Roughly, begun, maximised, promising, schur_complement
 from pyhess.certify.taylor_lifted import Lifted, State
 from pyhess.certify.taylor_room import Room
@@ -76,6 +77,18 @@ def test_cheap_steps_lead_to_where_expensive_ones_begin_better() -> None:
     better = begun(lifted, state, GO_ON)
     assert least(state) < 1.5 * least(better) < 0.0
     assert least(maximised(lifted, better, 2, GO_ON)) >= least(better) > 1.5 * least(maximised(lifted, state, 2, GO_ON))
+
+
+def test_small_eigenvalues_are_not_smoothed_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    obj, theta = trained_problem(1193, [2, 3, 1])
+    region = ph.Ball(theta, 1e-3).bind(obj)  # psi is -3e-4
+    witness = ph.search(obj, region, rng=1319, starts=8).psi_upper
+    found = taylor_bound(obj, region, -np.inf, GO_ON)
+    assert found is not None and 1.003 * witness < found.psi_lower <= witness < 0.0
+    # They are where the smoothing is relative to one.
+    monkeypatch.setattr("pyhess.certify.smoothed._NONE", 1.0)
+    other = taylor_bound(obj, region, -np.inf, GO_ON)
+    assert other is not None and other.psi_lower < 1.01 * witness
 
 
 def test_single_precision_is_good_enough_to_choose() -> None:
