@@ -15,8 +15,8 @@ from .taylor_hessian import taylor_order, taylor_work
 
 #: Seconds of bounds with whole matrices at the least: per multiplication of the enclosures, and per P³ of the eigenvalues.
 _PER_MULTIPLICATION, _PER_CUBE = 4e-10, 4e-10
-#: The same of what comes before the first bound by a Taylor polynomial: per multiplication of the polynomial, of the product of its
-#: third-order terms with themselves, and per P⁶ of the steps without these.
+#: The same of what comes before the first bound by a Taylor polynomial: per multiplication of the polynomial, of the product of
+#: its third-order terms with themselves, and per P⁶ of the steps without these.
 _PER_TAYLOR, _PER_GRAM, _PER_ROUND = 6e-11, 1e-11, 2e-10
 #: What a flag is raised to when time is up; others raise it to one.
 _EXPIRED = 2

@@ -37,7 +37,14 @@ def test_predicted_times_of_cells_are_right_within_a_small_factor(case: tuple[tu
 
 
 #: The same of ``"taylor"``, in a small ball.
-TAYLOR = {((2, 3, 3, 1), 20): 2.0, ((3, 3, 3, 1), 40): 2.8, ((4, 4, 3, 1), 30): 22.0, ((4, 8, 1), 40): 11.0, ((2, 4, 4, 1), 200): 6.5}
+TAYLOR = {
+    ((2, 3, 3, 1), 20): 2.0,
+    ((3, 3, 3, 1), 40): 2.8,
+    ((4, 4, 3, 1), 30): 22.0,
+    # With polynomials of the second order.
+    ((4, 8, 1), 40): 11.0,
+    ((2, 4, 4, 1), 200): 6.5,
+}
 
 
 @pytest.mark.parametrize("case", TAYLOR, ids=str)
