@@ -193,7 +193,7 @@ def test_a_python_loop_can_be_stopped(problem: Any) -> None:
     assert t.stats["interrupted"] and t.stats["seconds"]["total"] < 15.0
     assert t.witness is not None and t.witness.check()
     seen: list[dict[str, Any]] = []
-    ph.search(obj, region, rng=7, time_limit=0.8, progress=seen.append)
+    ph.search(obj, region, rng=7, time_limit=4.0, progress=seen.append)
     assert seen and {"stage", "done", "total", "psi_upper", "seconds"} <= set(seen[0])
 
 
