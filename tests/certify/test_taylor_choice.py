@@ -97,7 +97,8 @@ def test_single_precision_is_good_enough_to_choose() -> None:
     single, double = _Exactly(lifted, state), _Exactly(lifted, state)
     assert single.fixed.dtype == np.float32
     lifted.order = 3  # in double precision, the form being the same
-    double.fixed, double.work = double.fixed.astype(float), double.work.astype(float)
+    double.fixed = double.fixed.astype(float)
+    double.work = np.empty_like(double.fixed)
     value, gradient = double.value(z, 0.1)
     lifted.order = 2
     other, slope = single.value(z, 0.1)
