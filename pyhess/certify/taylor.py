@@ -22,7 +22,7 @@ from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball
 from .intervals import gamma
-from .taylor_choice import begun, fitting, maximised, one_step, promising, renewed, schur_complement, solved, steps
+from .taylor_choice import begun, fitting, least_form, maximised, one_step, promising, renewed, steps
 from .taylor_hessian import taylor_hessian, taylor_order, taylor_work
 from .taylor_lifted import Lifted, State
 from .taylor_multipliers import TaylorMultipliers
@@ -201,10 +201,10 @@ def _moment(found: Found) -> FloatArray | None:
     """The second moment of delta where the form is least, over eigenvectors of eigenvalues close to the smallest."""
     lifted, state = found.lifted, found.state
     assert lifted is not None and state is not None
-    schur, rest = schur_complement(lifted, state, state.lams), solved(lifted, state, state.lams)
-    if schur is None or rest is None:
+    least = least_form(lifted, state, state.lams)
+    if least is None:
         return None
-    values, vectors = np.linalg.eigh(schur)
+    values, vectors = np.linalg.eigh(least.schur)
     weights = np.exp((values[0] - values) / (_NEAR * abs(values[0]) + 1e-300))
-    by_delta = rest.reshape((lifted.size,) * 3) @ (vectors * np.sqrt(weights))
+    by_delta = least.rest.reshape((lifted.size,) * 3) @ (vectors * np.sqrt(weights))
     return np.asarray(np.tensordot(by_delta, by_delta, ((1, 2), (1, 2))))

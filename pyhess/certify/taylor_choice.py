@@ -7,7 +7,7 @@ with is proved by `taylor_proof`. So the large systems of polynomials of the sec
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -92,13 +92,13 @@ def renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> S
     """The same multipliers with the best eta of those that may be, a better tau, and floors of their shapes."""
     lams = state.lams
 
-    def tried(place: int) -> tuple[float, FloatArray | None]:
-        schur = schur_complement(lifted, replace(state, share=_SHARES[place]), lams)
-        return (-np.inf, None) if schur is None else (float(np.linalg.eigvalsh(schur)[0]), schur)
+    def tried(place: int) -> tuple[float, Least | None]:
+        found = least_form(lifted, replace(state, share=_SHARES[place]), lams)
+        return (-np.inf, None) if found is None else (float(np.linalg.eigvalsh(found.schur)[0]), found)
 
     # The bound is concave in eta; where the tail is not positive definite a smaller one may help.
     place = _SHARES.index(state.share)
-    best, schur = tried(place)
+    best, least = tried(place)
     for step in (-1, 1):
         while 0 <= place + step < len(_SHARES):
             if cancelled[0]:
@@ -106,11 +106,11 @@ def renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> S
             value, other = tried(place + step)
             if best > -np.inf and value <= best:
                 break
-            best, schur, place = value, other, place + step
+            best, least, place = value, other, place + step
     state = replace(state, share=_SHARES[place])
-    if schur is None:
+    if least is None:
         return state
-    taus = _taus(lifted, state, lams, schur)
+    taus = _taus(lifted, state.tau, least)
     # The least multiple of the multipliers that will do, and what they have beyond.
     values, vectors = np.linalg.eigh(lams)
     values = np.maximum(values, 1e-9 * values[:, -1:])[:, None]
@@ -123,38 +123,33 @@ def renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> S
     return replace(trial, floors=part * shaped, factors=np.sqrt(max(1e-3, 1.0 - part)) * roots)
 
 
-def _taus(lifted: Lifted, state: State, lams: FloatArray, schur: FloatArray) -> list[float | None]:
+def _taus(lifted: Lifted, now: float | None, least: Least) -> list[float | None]:
     """The best tau, and ones between the present and that; nothing to choose without a cubic term."""
-    now = state.tau
     if lifted.gram is None or now is None:
         return [None]
-    rest = solved(lifted, state, lams)
-    if rest is None:
-        return [now]
-    moved = rest @ np.linalg.eigh(schur)[1][:, 0]
+    moved = least.rest @ np.linalg.eigh(least.schur)[1][:, 0]
     turning = float(moved @ lifted.gram @ moved)
     ideal = lifted.pair / lifted.ball / np.sqrt(turning) if turning > 0.0 else now
     return [now * (ideal / now) ** power for power in (1.0, 0.5, 0.25, 0.0)]
 
 
-def solved(lifted: Lifted, state: State, lams: FloatArray) -> FloatArray | None:
-    """What the rest of z is to v where the form is least; None where there is no least."""
-    return _solution(lifted.tail(state) + lifted.spread(lams), _halves(lifted, state), lifted.order)
+@dataclass(frozen=True, eq=False)
+class Least:
+    """The form's least over the rest of z: as a form ``schur`` (P, P) in v, and reached at ``rest`` (P², P) times v."""
+
+    schur: FloatArray
+    rest: FloatArray
 
 
-def schur_complement(lifted: Lifted, state: State, lams: FloatArray) -> FloatArray | None:
-    """The form's least over the rest of z, as a form in v; None where there is none."""
-    rest = solved(lifted, state, lams)
+def least_form(lifted: Lifted, state: State, lams: FloatArray) -> Least | None:
+    """The form's least over the rest of z; None where there is none."""
+    size = lifted.size
+    halves = (lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size)
+    rest = _solution(lifted.tail(state) + lifted.spread(lams), halves, lifted.order)
     if rest is None:
         return None
-    schur = lifted.head(state) - lams.sum(axis=0) - _halves(lifted, state).T @ rest
-    return 0.5 * (schur + schur.T) if np.isfinite(schur).all() else None
-
-
-def _halves(lifted: Lifted, state: State) -> FloatArray:
-    """R U as a matrix (P², P)."""
-    size = lifted.size
-    return np.asarray((lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size))
+    schur = lifted.head(state) - lams.sum(axis=0) - halves.T @ rest
+    return Least(0.5 * (schur + schur.T), rest) if np.isfinite(schur).all() else None
 
 
 def _solution(tail: npt.NDArray[np.floating], halves: FloatArray, order: int) -> FloatArray | None:

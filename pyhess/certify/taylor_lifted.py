@@ -158,7 +158,9 @@ class Lifted:
     def tail(self, state: State | TaylorMultipliers) -> FloatArray:
         """R² times ``tail`` - tau M M'/2 as a matrix (P², P²)."""
         residual, squares = self.residual.tail, self.squares.tail
-        tail = (1.0 - (4 - self.order) * state.share) * squares
+        # Without the cubic term eta pays for the products of d1 and d2, too.
+        given_up = state.share if self.order == 3 else 2.0 * state.share
+        tail = (1.0 - given_up) * squares
         tail += residual
         if self.gram is not None and state.tau is not None:
             tail -= (0.5 * state.tau) * self.gram

@@ -11,7 +11,7 @@ import pyhess as ph
 from pyhess._threads import blas_single_thread
 from pyhess.certify.intervals import gamma
 from pyhess.certify.taylor import lifted_in, taylor_bound
-from pyhess.certify.taylor_choice import _Exactly, _Roughly, begun, maximised, promising, schur_complement
+from pyhess.certify.taylor_choice import _Exactly, _Roughly, begun, least_form, maximised, promising
 from pyhess.certify.taylor_lifted import Lifted, State
 from pyhess.certify.taylor_room import Room
 
@@ -70,9 +70,9 @@ def test_cheap_steps_lead_to_where_expensive_ones_begin_better() -> None:
     lifted, state = _begin(2, widths=(2, 3, 1), radius=0.05)
 
     def least(at: State) -> float:
-        schur = schur_complement(lifted, at, at.lams)
-        assert schur is not None
-        return float(np.linalg.eigvalsh(schur)[0])
+        found = least_form(lifted, at, at.lams)
+        assert found is not None
+        return float(np.linalg.eigvalsh(found.schur)[0])
 
     better = begun(lifted, state, GO_ON)
     assert least(state) < 1.5 * least(better) < 0.0
