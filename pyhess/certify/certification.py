@@ -48,11 +48,12 @@ def certify(
         at the centre minus a bound of its change; small networks, tight on small regions. ``"comparison"``, ``"deif"``: two
         eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"blocks"``: the residual part's
         block of one unit of a single hidden layer; any number of inputs. ``"taylor"``: the Hessian's Taylor polynomial of the
-        third order about a small ball's centre, of the second above 40 parameters; up to 72, any depth. ``"slabs"``:
-        ``"taylor"``, then the same over slabs of the ball across one direction. ``"units"``: branch and bound over the weights of
-        one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the parameters of a small
-        network on a box. ``"cells"``: branch and bound with the moment bound, for several hidden layers: over the parameters on
-        a box, over the output biases and the layers' shares of the radius in a ball.
+        third order about a small ball's centre, of the second above 40 parameters or with many data; up to 72 parameters, any
+        depth. ``"slabs"``: ``"taylor"``, then the same over slabs of the ball across one direction. ``"units"``: branch
+        and bound over the weights of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and
+        bound over the parameters of a small network on a box. ``"cells"``: branch and bound with the moment bound, for
+        several hidden layers: over the parameters on a box, over the output biases and the layers' shares of the radius
+        in a ball.
         ``"full"``: branch and bound to any accuracy for up to 6 parameters.
         ``"exact"``: the closed forms that two-layer linear networks have.
         ``"auto"``: the best of those whose cost is reasonable.
