@@ -25,6 +25,7 @@ from .intervals import gamma
 from .taylor_choice import begun, fitting, least_form, maximised, one_step, promising, renewed, steps
 from .taylor_hessian import taylor_hessian, taylor_order, taylor_work
 from .taylor_lifted import Lifted, State
+from .taylor_one_layer import has_unit_polynomials, unit_hessian
 from .taylor_multipliers import TaylorMultipliers
 from .taylor_proof import proved
 from .taylor_room import Room
@@ -149,10 +150,10 @@ def _bound_with(
     state = promising(lifted, known) if start is None else fitting(lifted, start, cancelled)
     if state is None:
         return Found(-np.inf)
-    if start is None and lifted.order == 2:
+    if start is None and (lifted.order == 2 or lifted.size > 80):
         state = begun(lifted, state, cancelled)
     best, idle = Found(-np.inf), 0
-    skipped, patience = _COLD if start is None and lifted.order == 3 else _WARM
+    skipped, patience = _COLD if start is None and lifted.order == 3 and lifted.size <= 80 else _WARM
     for turn in range(_ROUNDS[lifted.order]):
         if turn > 0:
             state = renewed(lifted, state, cancelled)
@@ -187,11 +188,14 @@ def lifted_in(
 
     None if cancelled, or where numbers overflow or what is left out has an eigenvalue above ``most``.
     """
-    found = taylor_hessian(obj.net, centre, room, obj.data, obj.targets, obj.loss, order, cancelled, most, kept)
+    if has_unit_polynomials(obj.net, obj.loss) and room.direction is None:
+        found = unit_hessian(obj.net, centre, room, obj.data, obj.targets, kept, cancelled)
+    else:
+        found = taylor_hessian(obj.net, centre, room, obj.data, obj.targets, obj.loss, order, cancelled, most, kept)
     if found is None:
         return None
     parts = [x for part in (found.residual, found.squares) for x in (part.head, part.half, part.tail, part.rest)]
-    if cancelled[0] or not all(np.isfinite(x).all() for x in (*parts, *(() if found.cubic is None else (found.cubic,)))):
+    if cancelled[0] or not all(np.isfinite(x).all() for x in parts):
         return None
     lifted = Lifted(found, room, radius, narrow)
     return lifted if lifted.gram is None or np.isfinite(lifted.gram).all() else None

@@ -25,6 +25,8 @@ FloatArray = npt.NDArray[np.float64]
 _STEPS, _STEP_WORK, _FEWEST = ((15, 0.5), (20, 0.1), (25, 0.03), (30, 0.005)), 3e10, {2: 20, 3: 10}
 #: Steps and smoothings of cheap steps that go before where the others are expensive.
 _ROUGH_STEPS, _ROUGH_SMOOTHINGS = 150, (0.5, 0.05)
+#: Rows of systems up to which they are solved in double precision.
+_DOUBLES = 1600
 #: Rounds towards weights to begin with; the least weight that is tried, relative to the largest, and the range of logarithms.
 _FIRST_ROUNDS, _FLOOR, _LOGARITHMS = 10, 0.3, 20.0
 #: Part of Lam that may be its floor in the next round.
@@ -44,8 +46,8 @@ def one_step(size: int) -> float:
     return 0.4 * float(size) ** 6 + 8.0 * float(size) ** 5
 
 
-def _weights(vector: FloatArray) -> FloatArray:
-    size = np.abs(vector)
+def _weights(lifted: Lifted, vector: FloatArray) -> FloatArray:
+    size = np.abs(vector) if lifted.places is None else lifted.places.sizes(vector)
     return np.maximum(size, _FLOOR * float(size.max()))
 
 
@@ -74,7 +76,7 @@ def promising(lifted: Lifted, known: float) -> State | None:
             if not np.isfinite(tail).all():
                 return None
             return replace(state, floors=lifted.least_multiple(tail, identities) * identities)
-        state = replace(state, weights=_weights(vectors[:, 0]))
+        state = replace(state, weights=_weights(lifted, vectors[:, 0]))
     return None
 
 
@@ -145,16 +147,16 @@ def least_form(lifted: Lifted, state: State, lams: FloatArray) -> Least | None:
     """The form's least over the rest of z; None where there is none."""
     size = lifted.size
     halves = (lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size)
-    rest = _solution(lifted.tail(state) + lifted.spread(lams), halves, lifted.order)
+    rest = _solution(lifted.tail(state) + lifted.spread(lams), halves)
     if rest is None:
         return None
     schur = lifted.head(state) - lams.sum(axis=0) - halves.T @ rest
     return Least(0.5 * (schur + schur.T), rest) if np.isfinite(schur).all() else None
 
 
-def _solution(tail: npt.NDArray[np.floating], halves: FloatArray, order: int) -> FloatArray | None:
+def _solution(tail: npt.NDArray[np.floating], halves: FloatArray) -> FloatArray | None:
     """The solution of a system, whose symmetric matrix may be lost; None if that is not positive definite."""
-    factorise, solve, kind = (spotrf, spotrs, np.float32) if order == 2 else (dpotrf, dpotrs, np.float64)
+    factorise, solve, kind = (spotrf, spotrs, np.float32) if len(tail) > _DOUBLES else (dpotrf, dpotrs, np.float64)
     root, failed = factorise(np.asarray(tail, dtype=kind).T, lower=1, clean=0, overwrite_a=1)
     return None if failed else np.asarray(solve(root, halves.astype(kind), lower=1)[0], dtype=np.float64)
 
@@ -186,7 +188,9 @@ class _Roughly:
     def __init__(self, lifted: Lifted, start: State) -> None:
         self.lifted, self.start = lifted, start
         self.size, self.count = lifted.size, len(lifted.most)
-        self.rest, self.half = lifted.rest(start.share), lifted.half(start.share)
+        self.rests, self.half = lifted.rests(start.share), lifted.half(start.share)
+        #: A parameter of every group of weights.
+        self.groups, self.ones = lifted.groups, np.unique(lifted.groups, return_index=True)[1]
         self.base = lifted.polynomial(start) - start.floors.sum(axis=0)
         self.unit = float(np.sqrt((start.factors**2).mean() * self.size))
         self.least = 1e-9 * self.unit**2
@@ -197,20 +201,20 @@ class _Roughly:
     def first(self) -> FloatArray:
         """Where the start is."""
         above = self.lifted.stretch @ self.start.turned[:, self.low, self.high] / self.scale
-        return np.concatenate([(self.start.factors / self.unit).ravel(), above.ravel(), np.log(self.start.weights)])
+        return np.concatenate([(self.start.factors / self.unit).ravel(), above.ravel(), np.log(self.start.weights[self.ones])])
 
     def split(self, z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """(factors of the multipliers, A, w)."""
         size = self.size
-        factors, above, logarithms = np.split(z, [self.count * size**2, -size])
+        factors, above, logarithms = np.split(z, [self.count * size**2, -len(self.ones)])
         turned = np.zeros((size, size, size))
         turned[:, self.low, self.high] = self.scale * (self.lifted.shrink @ above.reshape(size, -1))
-        weights = np.exp(np.clip(logarithms - logarithms.max(), -_LOGARITHMS, 0.0))
+        weights = np.exp(np.clip(logarithms - logarithms.max(), -_LOGARITHMS, 0.0))[self.groups]
         return self.unit * factors.reshape(self.count, size, size), turned - turned.transpose(0, 2, 1), weights
 
     def solution(self, lams: FloatArray, halves: FloatArray) -> FloatArray | None:
         """What the rest of z is to v."""
-        inverse = _solution(lams[0] + self.least * np.eye(self.size), np.eye(self.size), 3)
+        inverse = _solution(lams[0] + self.least * np.eye(self.size), np.eye(self.size))
         return None if inverse is None else np.matmul(inverse, halves.reshape((self.size,) * 3)).reshape(halves.shape)
 
     def value(self, z: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
@@ -218,13 +222,11 @@ class _Roughly:
         lifted, size, low, high = self.lifted, self.size, self.low, self.high
         factors, turned, weights = self.split(z)
         lams = factors @ factors.transpose(0, 2, 1)
-        shares = self.rest * (weights[None, :] / weights[:, None])
-        change = shares.sum(axis=1)
         halves = (self.half + lifted.ball * turned).reshape(size * size, size)
         rest = self.solution(lams, halves)
         if rest is None:
             return np.inf, np.zeros_like(z)
-        total = self.base - np.diag(change) - lams.sum(axis=0) - halves.T @ rest
+        total = self.base - self.rests.matrix(weights) - lams.sum(axis=0) - halves.T @ rest
         try:
             values, vectors = eigh(0.5 * (total + total.T))
         except (np.linalg.LinAlgError, ValueError):  # no convergence, or not finite
@@ -234,11 +236,10 @@ class _Roughly:
         by_delta = rest.reshape(size, size, size)
         moved = by_delta @ density
         into_lams = [density - np.tensordot(np.tensordot(part, moved, 1), by_delta, ((0, 2), (0, 2))) for part in self.parts]
-        at = np.diag(density)
         gradient = np.concatenate([
             *(self.unit * ((one + one.T) @ factor).ravel() for one, factor in zip(into_lams, factors, strict=True)),
             2.0 * lifted.ball * self.scale * (lifted.shrink @ (moved[:, low, high] - moved[:, high, low])).ravel(),
-            at @ shares - at * change,
+            np.bincount(self.groups, weights=self.rests.slopes(density, weights)),
         ])  # fmt: skip
         return float(smoothing * np.log(weight.sum()) - values[0]), gradient
 
@@ -250,7 +251,7 @@ class _Exactly(_Roughly):
         super().__init__(lifted, start)
         fixed = lifted.tail(start) + lifted.spread(start.floors)
         fixed[np.diag_indices(len(fixed))] += self.least
-        self.fixed = fixed.astype(np.float32) if lifted.order == 2 else fixed
+        self.fixed = fixed.astype(np.float32) if len(fixed) > _DOUBLES else fixed
         self.work = np.empty_like(self.fixed)
 
     def solution(self, lams: FloatArray, halves: FloatArray) -> FloatArray | None:
@@ -261,4 +262,4 @@ class _Exactly(_Roughly):
             tail[places, :, places, :] += lams[0]
         else:
             tail += np.tensordot(self.parts, lams, (0, 0)).transpose(0, 2, 1, 3)
-        return _solution(self.work, halves, self.lifted.order)
+        return _solution(self.work, halves)

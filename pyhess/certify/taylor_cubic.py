@@ -6,7 +6,8 @@ keeps the sum; z3 = (delta_l delta_l v_b, sqrt(2) delta_l delta_m v_b for l < m)
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,33 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Numbers of factors that are kept, so that they are multiplied together.
 _KEPT = 2**23
+
+
+class CubicMatrix(Protocol):
+    """M, as far as bounds need it."""
+
+    @property
+    def columns(self) -> int:
+        """At least as many as the entries of M M' sum over."""
+
+    def square(self) -> FloatArray:
+        """M M' (P², P²)."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenseCubic:
+    """M (P², P P (P + 1) / 2) as a whole."""
+
+    matrix: FloatArray
+
+    @property
+    def columns(self) -> int:
+        """As many as the entries of M M' sum over."""
+        return int(self.matrix.shape[1])
+
+    def square(self) -> FloatArray:
+        """M M' (P², P²)."""
+        return np.asarray(self.matrix @ self.matrix.T)
 
 
 class CubicForm:
@@ -81,14 +109,14 @@ class CubicForm:
             add_product(left, right, total)
         self._kept, self._numbers = {}, 0
 
-    def matrix(self) -> FloatArray:
+    def matrix(self) -> DenseCubic:
         """M (P², P P (P + 1) / 2), with the index (k, a) of delta x v first. The sums are lost."""
         size = len(self._whole)
         self._multiply()
         _share_out(self._shared, self._whole)
         _symmetrise(self._whole)
         _spread(self._whole, triples(size).place, np.where(self._low == self._high, 1.0, np.sqrt(2.0)) / 12.0, self._shared)
-        return self._shared.reshape(size * size, -1)
+        return DenseCubic(self._shared.reshape(size * size, -1))
 
 
 def add_product(left: FloatArray, right: FloatArray, total: FloatArray) -> None:

@@ -23,9 +23,10 @@ import numpy.typing as npt
 from ..data import Dataset
 from ..model import MLP
 from .intervals import TINY, gamma
-from .taylor_cubic import CubicForm, add_product
+from .taylor_cubic import CubicForm, CubicMatrix, add_product
 from .taylor_forms import Forms, Layers, rest_of_products, times
 from .taylor_losses import loss_forms
+from .taylor_rests import UnitPlaces, UnitRests
 from .taylor_room import Room
 from .taylor_triples import triples
 
@@ -84,12 +85,15 @@ class Expansion:
 
     residual: Quadratic
     squares: Quadratic
-    #: M of the third-order terms (delta x v)' M (delta x delta x v), (P², ·).
-    cubic: FloatArray | None
+    #: M of the third-order terms (delta x v)' M (delta x delta x v).
+    cubic: CubicMatrix | None
     #: What was taken off curved, of all hidden units in their order (n, H); the data's weights are in it.
     lowered: FloatArray
     #: Squared lengths of what the roots of every datum's squares leave out (n,), with the weights.
     left_out: FloatArray
+    #: With one hidden layer, what is left out besides the entries ``rest`` of both parts, and what that is about.
+    units: tuple[UnitRests, UnitRests] | None = None
+    places: UnitPlaces | None = None
 
 
 def taylor_hessian(

@@ -10,9 +10,11 @@ import numpy.typing as npt
 from scipy.linalg import eigvalsh
 from scipy.sparse.linalg import ArpackError, eigsh
 
-from .intervals import TINY, UNIT, gamma
+from .intervals import TINY, gamma
+from .taylor_cubic import DenseCubic
 from .taylor_hessian import Expansion
 from .taylor_multipliers import TaylorMultipliers
+from .taylor_rests import Rests, combined
 from .taylor_room import Room
 
 FloatArray = npt.NDArray[np.float64]
@@ -59,19 +61,24 @@ class Lifted:
         self.ball = radius
         self.lowered, self.left_out = found.lowered, found.left_out
         self.size = found.residual.head.shape[0]
+        residual, squares = (None, None) if found.units is None else found.units
+        self._rests = Rests(found.residual.rest, residual, found.places), Rests(found.squares.rest, squares, found.places)
+        #: One number for all weights that are the same.
+        self.groups = np.arange(self.size) if found.places is None else found.places.groups
+        self.places = found.places
         self.reach = room.reach
         # What `rounding` needs of the tails, which are large: only their symmetric parts are kept.
         parts = (found.residual, found.squares)
         self._seconds = [np.sqrt(np.einsum("kalb,kalb->ab", part.tail, part.tail)) for part in parts]
         self.residual, self.squares = (replace(part, tail=_square(part.tail)) for part in parts)
-        self.cubic_size = 0.0 if found.cubic is None else float(np.linalg.norm(found.cubic))
-        self.cubic_terms = 0 if found.cubic is None else found.cubic.shape[1]
+        self.cubic_terms = 0 if found.cubic is None else found.cubic.columns
         self.order = 2 if found.cubic is None else 3
         identity = np.eye(self.size)
         d = room.direction
         if d is None:
             self.narrow = 1.0
-            self.gram = None if found.cubic is None else found.cubic @ found.cubic.T
+            self.gram = None if found.cubic is None else found.cubic.square()
+            self.cubic_size = 0.0 if self.gram is None else float(np.sqrt(np.trace(self.gram))) * (1.0 + gamma(self.cubic_terms))
             #: The length of delta x delta, the columns along d counted with omega.
             self.pair = self.ball**2
             #: delta'P delta / R² is at most so much, for every multiplier's P.
@@ -83,7 +90,11 @@ class Lifted:
         ratios = np.array([room.across, room.along]) / radius
         self.narrow = 1.0 if found.cubic is None else narrow or min(1.0, float(np.sqrt(_NARROW * room.along / room.across)))
         along = np.outer(d, d) / square
-        self.gram = None if found.cubic is None else _narrowed(found.cubic, d, 1.0 - self.narrow)
+        self.gram, self.cubic_size = None, 0.0
+        if found.cubic is not None:
+            assert isinstance(found.cubic, DenseCubic)
+            self.gram = _narrowed(found.cubic.matrix, d, 1.0 - self.narrow)
+            self.cubic_size = float(np.linalg.norm(found.cubic.matrix))
         self.cubic_terms += 16 * self.size + 128
         self.pair = (room.across**2 + room.along**2 * square / self.narrow**2) * (1.0 + gamma(self.size + 16))
         self.most, self.parts = ratios**2 * (1.0 + gamma(8)), np.stack([identity - along, along / square])
@@ -125,10 +136,8 @@ class Lifted:
         return self.pair / self.ball / max(largest, least, 1e-250)
 
     def head(self, state: State | TaylorMultipliers) -> FloatArray:
-        """``head`` less diag(q) and what tau takes."""
-        head = self.polynomial(state)
-        head[np.diag_indices(self.size)] -= self.change(state)
-        return head
+        """``head`` less what the rests and tau take."""
+        return self.polynomial(state) - self.rests(state.share).matrix(state.weights)
 
     def polynomial(self, state: State | TaylorMultipliers) -> FloatArray:
         """``head`` less what tau takes."""
@@ -141,15 +150,9 @@ class Lifted:
         """chi² / (2 tau)."""
         return 0.0 if state.tau is None else 0.5 * self.pair**2 / state.tau
 
-    def rest(self, share: float) -> FloatArray:
-        """Entries of what is left out."""
-        return self.residual.rest + (1.0 / share) * (1.0 + 4.0 * UNIT) * self.squares.rest
-
-    def change(self, state: State | TaylorMultipliers) -> FloatArray:
-        """The diagonal q."""
-        weights = state.weights
-        applied = ((self.rest(state.share) @ weights) / weights) * (1.0 + gamma(self.size + 16)) + TINY
-        return np.asarray(applied)
+    def rests(self, share: float) -> Rests:
+        """What is left out."""
+        return combined(*self._rests, share)
 
     def half(self, share: float) -> FloatArray:
         """``half``, times R."""

@@ -37,7 +37,8 @@ def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
     # The parts were rounded, relative to sums of absolute terms.
     of_lams = float(np.abs(lams).sum(axis=2).max(axis=1).sum()) * (1.0 + gamma(size + 16))
     rounding = float(lifted.rounding(given).sum(axis=1).max()) + of_lams
-    rounding += float(np.sqrt((turned**2).sum())) + float(lifted.change(given).max())
+    rests = lifted.rests(given.share)
+    rounding += float(np.sqrt((turned**2).sum())) + float(np.abs(rests.matrix(given.weights)).sum(axis=1).max())
     projections = 0.0 if len(lams) == 1 else gamma(4 * size + 64) * of_lams
     # |z|² relative to |v|².
     lengths = (1.0 + (lifted.reach / lifted.ball) ** 2) * (1.0 + gamma(8))
@@ -55,6 +56,7 @@ def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
                 + 2.0 * UNIT * float(np.abs(np.diag(shifted)).max())
                 + gamma(16) * (rounding + abs(claim))
                 + projections
+                + rests.rounding(given.weights)
             )
             return float((claim - lengths * slack) - 4.0 * UNIT * abs(claim))
         margin = 8.0 * margin + 1e-15 * float(np.abs(whole).sum(axis=1).max())

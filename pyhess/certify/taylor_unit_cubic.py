@@ -1,0 +1,149 @@
+"""The third-order terms of networks with one hidden layer, unit by unit, and their matrix M with its square M M'.
+
+sum T_klmab delta_k delta_l delta_m v_a v_b has at most two units among the indices of a term: those of v are in unit j, and one, two
+or all of delta's in l (or one is an output's bias); or, from products of derivatives of an output, one of delta and one of v are
+in j, the other ones in l. With T averaged over all orders of k, l and m and both of a and b, M has rows (k, a) and columns
+(l, m, b). The columns with two units have rows with these alone, so M M' is a sum over pairs of units; and those with unit j alone
+have rows with at most one other.
+"""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class UnitCubic:
+    """Sums of products of local tensors, for H units of D parameters each, and output biases after them.
+
+    ``place`` (P,) says where the network's parameters are in that order.
+    """
+
+    def __init__(self, units: int, one: int, biases: int, place: npt.NDArray[np.int64]) -> None:
+        self.units, self.one, self.biases, self.place = units, one, biases, place
+        d, h = one, units
+        #: Delta three times, twice and once in another unit than v: at (l, …, j, …), v's indices last.
+        self._three = np.zeros((h, d, d, d, h, d, d))
+        self._two = np.zeros((h, d, d, h, d, d, d))
+        self._once = np.zeros((h * d + biases, h, d, d, d, d))
+        #: One of delta and one of v in j; the others in l.
+        self._crossed = np.zeros((h, d, d, h, d, d, d))
+        #: All in one unit.
+        self._same = np.zeros((h, d, d, d, d, d))
+
+    def add_forms(
+        self, r1: FloatArray, r2: FloatArray, r3: FloatArray, y0: FloatArray, y1: FloatArray, y2: FloatArray
+    ) -> None:
+        """The sum over rows of r3 y0 + r2 y1 + r1 y2, for r1 (rows, P), r2, r3 of the units and symmetric forms y of the units."""
+        self._three += np.tensordot(r3, y0, (0, 0))
+        self._two += np.tensordot(r2, y1, (0, 0))
+        self._once += np.tensordot(r1, y2, (0, 0))
+
+    def add_same(self, of_square: FloatArray, square: FloatArray, of_mixed: FloatArray, mixed: FloatArray) -> None:
+        """The sum of cubic forms (rows, H, D, D, D) times forms in v (rows, D, D)."""
+        self._same += np.tensordot(of_square, square, (0, 0)) + np.tensordot(of_mixed, mixed, (0, 0))
+
+    def add_squares(self, d1: FloatArray, d2: FloatArray) -> None:
+        """The sum of 2 (d1 . v) (d2 . v)."""
+        self._crossed += np.tensordot(2.0 * d1, d2, (0, 0))
+
+    @property
+    def columns(self) -> int:
+        """At least as many as M M' sums over."""
+        size = self.place.size
+        return size * size * (size + 1) // 2
+
+    def square(self) -> FloatArray:
+        """M M' (P², P²) in the network's order of the parameters."""
+        size = self.place.size
+        found = np.zeros((size,) * 4)
+        for j in range(self.units):
+            self._add_alone(j, found)
+            for l in range(j):  # noqa: E741 - as in the formulas
+                self._add_pair(j, l, found)
+        place = self.place
+        return found[np.ix_(place, place, place, place)].reshape(size * size, size * size)
+
+    def _all_in(self, j: int) -> FloatArray:
+        """T within a unit (k, l, m, a, b)."""
+        found = self._same[j] + self._three[j, :, :, :, j] + self._two[j, :, :, j].copy()
+        own = slice(j * self.one, (j + 1) * self.one)
+        found += self._once[own, j]
+        found += self._crossed[j, :, :, j].transpose(0, 2, 3, 1, 4)
+        mean = sum((found.transpose(*order, 3, 4) for order in permutations(range(3))), np.zeros_like(found)) / 6.0
+        mean = 0.5 * (mean + mean.swapaxes(3, 4))
+        return np.asarray(mean)
+
+    def _once_in(self, l: int, j: int) -> FloatArray:  # noqa: E741
+        """T for delta once in l, all else in j (k, l, m, a, b)."""
+        return self._once[l * self.one : (l + 1) * self.one, j] / 3.0
+
+    def _add_alone(self, j: int, found: FloatArray) -> None:
+        """The columns with indices in j alone, and those with an output's bias besides."""
+        d, size = self.one, self.place.size
+        others = [l for l in range(self.units) if l != j]  # noqa: E741
+        own = np.arange(j * d, (j + 1) * d)
+
+        def rows(k: npt.NDArray[np.int64], a: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+            return (k[:, None] * size + a).ravel()
+
+        # (k, a, l, m, b)
+        blocks = [self._all_in(j).transpose(0, 3, 1, 2, 4)]
+        at = [rows(own, own)]
+        for l in others:  # noqa: E741
+            other = np.arange(l * d, (l + 1) * d)
+            blocks += [self._once_in(l, j).transpose(0, 3, 1, 2, 4), self._crossed[l, :, :, j] / 6.0]
+            at += [rows(other, own), rows(other, other)]
+        if self.biases:
+            shifts = np.arange(self.units * d, size)
+            of_biases = self._once[self.units * d :, j] / 3.0
+            blocks.append(of_biases.transpose(0, 3, 1, 2, 4))
+            at.append(rows(shifts, own))
+            # The bias as one of the columns' indices of delta, in either place.
+            beside = of_biases.transpose(1, 3, 0, 2, 4).reshape(d * d, -1)
+            into = found[own[0] : own[-1] + 1, own[0] : own[-1] + 1, own[0] : own[-1] + 1, own[0] : own[-1] + 1]
+            into += 2.0 * (beside @ beside.T).reshape((d,) * 4)
+        matrix = np.concatenate([block.reshape(-1, d**3) for block in blocks])
+        where = np.concatenate(at)
+        found.reshape(size * size, -1)[np.ix_(where, where)] += matrix @ matrix.T
+
+    def _add_pair(self, j: int, l: int, found: FloatArray) -> None:  # noqa: E741
+        """The columns with indices in both of two units."""
+        d, pair = self.one, (j, l)
+        whole = np.zeros((2, d) * 5)  # at (k, a, l, m, b)
+        for units in product((0, 1), repeat=5):
+            k, a, p, q, b = units
+            if not p == q == b:
+                block = self._block(pair, (k, p, q), (a, b))
+                if block is not None:
+                    whole[k, :, a, :, p, :, q, :, b, :] = block.transpose(0, 3, 1, 2, 4)
+        matrix = whole.reshape((2 * d) ** 2, -1)
+        square = (matrix @ matrix.T).reshape((2, d) * 4)
+        for units in product((0, 1), repeat=4):
+            k, a, p, b = units
+            at = tuple(slice(pair[u] * d, (pair[u] + 1) * d) for u in units)
+            found[at] += square[k, :, a, :, p, :, b, :]
+
+    def _block(self, pair: tuple[int, int], delta: tuple[int, int, int], v: tuple[int, int]) -> FloatArray | None:
+        """T (k, l, m, a, b) for indices in these units of a pair, both among them."""
+        if v[0] == v[1]:
+            j, l = pair[v[0]], pair[1 - v[0]]  # noqa: E741
+            away = [at for at in range(3) if delta[at] != v[0]]
+            home = [at for at in range(3) if delta[at] == v[0]]
+            if len(away) == 3:
+                return self._three[l, :, :, :, j]
+            block = self._once_in(l, j) if len(away) == 1 else self._two[l, :, :, j] / 3.0
+            return block.transpose(*np.argsort([*away, *home]), 3, 4)
+        alone = [at for at in range(3) if delta.count(delta[at]) == 1]
+        if not alone:  # all of delta in one unit
+            return None
+        (once,) = alone
+        j, l = pair[delta[once]], pair[1 - delta[once]]  # noqa: E741
+        block = self._crossed[j, :, :, l].transpose(0, 2, 3, 1, 4) / 6.0  # one of delta, two, v in j, v in l
+        twice = [at for at in range(3) if at != once]
+        places = (3, 4) if v[0] == delta[once] else (4, 3)
+        return block.transpose(*np.argsort([once, *twice]), *places)
