@@ -28,7 +28,7 @@ from .errors import FileError
 AnyArray = npt.NDArray[Any]
 
 #: Version of the layout; files with a higher one are refused.
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 #: Largest array that a file may claim, in bytes.
 MAX_BYTES = 2**33
 #: Lists of more numbers than this are kept as arrays, outside the description.

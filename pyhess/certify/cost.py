@@ -10,8 +10,8 @@ from .dense import dense_work
 from .joint import pieces_of
 from .portfolio import _CELL_COST, _DENSE_COST, _DENSE_PARAMS, _MAX_CELLS, _SLABS, _UNIT_CELLS, _UNIT_WORK
 from .schedule import _FEWEST, _MOST, _WORK
-from .taylor import step_work, taylor_knows
-from .taylor_hessian import taylor_order, taylor_work
+from .taylor import step_work
+from .taylor_kinds import polynomial_kind, polynomial_work, slabs_know, taylor_knows
 from .unit_blocks import block_work
 from .units import unit_work, units_know
 
@@ -91,17 +91,19 @@ def certificate_seconds(
         work = 600.0 * num_samples * size + (300.0 * blocks if name == "blocks" else 0.0)
         work = 30.0 * dense if name in ("comparison", "deif") else work
         seconds += roots[name] * float(np.clip(0.5 * _CELL_COST / work, 4, 0.5 * _MAX_CELLS))
-    taylor = ball and taylor_knows(net, num_samples)
+    taylor = ball and taylor_knows(net, loss, num_samples)
     if taylor and method in ("auto", "taylor", "slabs"):
         # With polynomials of the third order it is done once on small balls, on larger ones twice; slabs two at a time. With
         # those of the second order steps count only by name: most balls are given up before.
-        cubic = taylor_order(net, num_samples) == 3
+        cubic = polynomial_kind(net, loss, num_samples) != "second"
         times = (1.5 if cubic else 1.0) + (_SLABS / 2.0 if method == "slabs" else 0.0)
         walks = cubic or method != "auto"
-        steps = _PER_STEP * step_work(net, num_samples) if walks else 0.0
-        seconds += times * (_PER_TAYLOR * taylor_work(net, num_samples) + steps)
+        steps = _PER_STEP * step_work(net, loss, num_samples) if walks else 0.0
+        seconds += times * (_PER_TAYLOR * polynomial_work(net, loss, num_samples) + steps)
     searches = [*(["units"] if units_know(net) else []), *boxes_know(net, num_samples, ball=ball)]
-    searches += ["slabs"] if taylor and time_limit is not None else []  # else counted above
+    searches += (
+        ["slabs"] if taylor and slabs_know(net, loss, num_samples) and time_limit is not None else []
+    )  # else counted above
     searches += ["cells"] if cells_know(net, num_samples, ball=ball) else []
     searches = [name for name in searches if method in ("auto", name)]
     if time_limit is not None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..model import MLP
 from .dense import dense_work
-from .taylor_hessian import taylor_order, taylor_work
+from .taylor_kinds import polynomial_kind, polynomial_work
 
 #: Seconds of bounds with whole matrices at the least: per multiplication of the enclosures, and per P³ of the eigenvalues.
 _PER_MULTIPLICATION, _PER_CUBE = 4e-10, 4e-10
@@ -27,11 +27,11 @@ def dense_seconds(net: MLP, num_samples: int) -> float:
     return _PER_MULTIPLICATION * dense_work(net, num_samples) + _PER_CUBE * float(net.num_params) ** 3
 
 
-def taylor_seconds(net: MLP, num_samples: int) -> float:
+def taylor_seconds(net: MLP, loss: str, num_samples: int) -> float:
     """Seconds that the bound by a Taylor polynomial takes at the least before it has one."""
     size = float(net.num_params)
-    after = _PER_GRAM * size**7 if taylor_order(net, num_samples) == 3 else _PER_ROUND * size**6
-    return _PER_TAYLOR * taylor_work(net, num_samples) + after
+    after = _PER_GRAM * size**7 if polynomial_kind(net, loss, num_samples) == "third" else _PER_ROUND * size**6
+    return _PER_TAYLOR * polynomial_work(net, loss, num_samples) + after
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from .unit_cover import AlikeSets, JointSets
 FloatArray = npt.NDArray[np.float64]
 
 #: The layout that two of the Taylor multipliers came with. Units that are alike came with the fifth, slabs with the sixth,
-#: polynomials of the second order, which have no tau, with the seventh.
-_KEPT_SINCE = 4
+#: polynomials of the second order, which have no tau, with the seventh, those by units with the eighth.
+_KEPT_SINCE, _UNITS_SINCE = 4, 8
 
 
 def multipliers_content(multipliers: Multipliers) -> dict[str, Any]:
@@ -43,11 +43,11 @@ def read_multipliers(content: Any, method: str, obj: Objective, layout: int) -> 
     if method == "units":
         return _read_sets(content, obj)
     if method == "slabs":
-        return _read_slabs(content, obj)
+        return _read_slabs(content, obj, layout)
     if method == "taylor":
         if isinstance(content, dict) and layout < _KEPT_SINCE:
             content = {"lowered": np.zeros(_lowered_shape(obj)), "kept": np.ones(obj.data.num_samples), **content}
-        return _read_taylor("multipliers", content, obj)
+        return _read_taylor("multipliers", content, obj, layout)
     raise InputTypeError(f"multipliers is {shown(content)}; allowed is none for the method {method!r}.")
 
 
@@ -65,7 +65,7 @@ def _lowered_shape(obj: Objective) -> tuple[int, int]:
     return obj.data.num_samples, sum(obj.net.widths[1:-1])
 
 
-def _read_slabs(content: Any, obj: Objective) -> SlabMultipliers:
+def _read_slabs(content: Any, obj: Objective, layout: int) -> SlabMultipliers:
     size = obj.num_params
     fields = exact_keys("multipliers", content, ("direction", "slabs"))
     direction = _arrays("multipliers", fields, {"direction": (size,)})["direction"]
@@ -82,11 +82,11 @@ def _read_slabs(content: Any, obj: Objective) -> SlabMultipliers:
         if not 0.0 < narrow <= 1.0:
             raise InputError(f"{name}.narrow is {narrow!r}; allowed are numbers above 0 and at most 1.")
         along = _arrays(name, entries, {"along": (size, size)})["along"]
-        slabs.append(Slab(low, high, along, narrow, _read_taylor(f"{name}.taylor", entries["taylor"], obj)))
+        slabs.append(Slab(low, high, along, narrow, _read_taylor(f"{name}.taylor", entries["taylor"], obj, layout, whole=False)))
     return SlabMultipliers(direction, tuple(slabs))
 
 
-def _read_taylor(name: str, content: Any, obj: Objective) -> TaylorMultipliers:
+def _read_taylor(name: str, content: Any, obj: Objective, layout: int, *, whole: bool = True) -> TaylorMultipliers:
     size, samples = obj.num_params, obj.data.num_samples
     shapes: dict[str, tuple[int, ...]] = {
         "lam": (size, size),
@@ -95,7 +95,9 @@ def _read_taylor(name: str, content: Any, obj: Objective) -> TaylorMultipliers:
         "lowered": _lowered_shape(obj),
         "kept": (samples,),
     }
-    fields = exact_keys(name, content, (*shapes, "share", "tau"))
+    if isinstance(content, dict) and layout < _UNITS_SINCE:
+        content = {"by_units": False, **content}
+    fields = exact_keys(name, content, (*shapes, "share", "tau", "by_units"))
     arrays = _arrays(name, fields, shapes)
     share, tau = finite_number(fields, "share"), None if fields["tau"] is None else finite_number(fields, "tau")
     if not 0.0 < share <= 1.0:
@@ -108,7 +110,13 @@ def _read_taylor(name: str, content: Any, obj: Objective) -> TaylorMultipliers:
         raise InputError(f"{name}.lowered has {arrays['lowered'].min()!r} as its least; allowed are numbers from 0 on.")
     if not ((arrays["kept"] >= 0.0) & (arrays["kept"] <= 1.0)).all():
         raise InputError(f"{name}.kept has {shown(arrays['kept'])}; allowed are numbers from 0 to 1.")
-    return TaylorMultipliers(**arrays, share=share, tau=tau)
+    by_units, may_be = fields["by_units"], whole and tau is not None and obj.net.num_layers == 2 and obj.loss == "squared_error"
+    if not isinstance(by_units, bool) or (by_units and not may_be):
+        raise InputError(
+            f"{name}.by_units is {shown(by_units)}; allowed is false, and true for a ball with a tau, one hidden layer and "
+            "squared error."
+        )
+    return TaylorMultipliers(**arrays, share=share, tau=tau, by_units=by_units)
 
 
 def _read_sets(content: Any, obj: Objective) -> JointSets | AlikeSets:

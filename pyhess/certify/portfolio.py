@@ -10,6 +10,7 @@ from time import monotonic, perf_counter
 import numpy as np
 import numpy.typing as npt
 
+from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball, Box
 from .allocation import worst_over_ball
@@ -30,7 +31,8 @@ from .propagate import BallCells, whole_cell
 from .schedule import Portfolio, goal_of
 from .slabs import SlabSearch
 from .subdivision import Limits, Progress
-from .taylor import TaylorBound, taylor_bound, taylor_knows
+from .taylor import TaylorBound, taylor_bound
+from .taylor_kinds import slabs_know, taylor_knows
 from .texts import ROUNDING, WHAT, does_not_apply
 from .unit_blocks import blocks_cost
 from .units import UnitSearch, unit_bound_applies, unit_work
@@ -87,7 +89,8 @@ class Run:
             return
         bounds: dict[str, Bound] = {}
         first = "taylor" if method == "slabs" else method
-        if (first == "blocks" and self.obj.net.num_layers != 2) or (first == "taylor" and not self._taylor_knows()):
+        applies = self.obj.net.num_layers == 2 if first == "blocks" else first == "taylor" and self._taylor_knows()
+        if (first in ("blocks", "taylor") and not applies) or (method == "slabs" and not self._taylor_knows(slabs_know)):
             raise does_not_apply(method)
         names = [first] if method != "auto" else self._auto()
         makers = WholeBounds(self.obj, self.region, self.stop).makers
@@ -119,7 +122,7 @@ class Run:
         """The branch and bound methods that apply."""
         if "exact" in self.table:
             return []
-        names = ["slabs"] if self._taylor_knows() else []
+        names = ["slabs"] if self._taylor_knows(slabs_know) else []
         names += ["units"] if self._has_powers and unit_bound_applies(self.obj, self.region) else []
         names += ["full"] if full_applies(self.obj) else []
         names += ["cells"] if cells_apply(self.obj, self.region) else []
@@ -283,10 +286,10 @@ class Run:
         make = BallCells(net, region)
         return worst_over_ball(lambda radii: bound(make(radii)), net.num_layers, region.radius, max_cells)
 
-    def _taylor_knows(self) -> bool:
-        """Whether the Taylor polynomial's bound is for this problem."""
-        knows = taylor_knows(self.obj.net, self.obj.data.num_samples)
-        return isinstance(self.region, Ball) and self._has_powers and knows
+    def _taylor_knows(self, knows: Callable[[MLP, str, int], bool] = taylor_knows) -> bool:
+        """Whether the Taylor polynomial's bound, or that over slabs, is for this problem."""
+        obj = self.obj
+        return isinstance(self.region, Ball) and self._has_powers and knows(obj.net, obj.loss, obj.data.num_samples)
 
     def _record_taylor(self) -> None:
         """The Taylor polynomial's bound, with the multipliers that prove it."""
@@ -320,7 +323,7 @@ class Run:
 
     @property
     def _taylor_seconds(self) -> float:
-        return taylor_seconds(self.obj.net, self.obj.data.num_samples)
+        return taylor_seconds(self.obj.net, self.obj.loss, self.obj.data.num_samples)
 
     def _dense_is_cheap(self) -> bool:
         cost = dense_cost(self.whole, self.obj.data.num_samples)

@@ -32,6 +32,7 @@ from .limits import raised_after
 from .slab_multipliers import Slab, SlabMultipliers
 from .subdivision import Limits, Progress
 from .taylor import TaylorBound, bound_in, lifted_in
+from .taylor_kinds import Kind
 from .taylor_lifted import State
 from .taylor_multipliers import TaylorMultipliers
 from .taylor_proof import proved
@@ -178,10 +179,9 @@ def slabs_again(obj: Objective, region: Ball, given: SlabMultipliers) -> float:
 
     def one(slab: Slab) -> float:
         centre, room = _room(region, d, slab.low, slab.high)
+        kind: Kind = "second" if slab.taylor.order == 2 else "third"
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-            lifted = lifted_in(
-                obj, centre, room, float(region.radius), slab.taylor.order, never, slab.taylor.kept, narrow=slab.narrow
-            )
+            lifted = lifted_in(obj, centre, room, float(region.radius), kind, never, slab.taylor.kept, narrow=slab.narrow)
             return -math.inf if lifted is None else proved(lifted, np.stack([slab.taylor.lam, slab.along]), slab.taylor)
 
     with ThreadPoolExecutor(num_workers(len(slabs))) as executor:

@@ -23,17 +23,16 @@ from ..objective import Objective
 from ..regions import Ball
 from .intervals import gamma
 from .taylor_choice import begun, fitting, least_form, maximised, one_step, promising, renewed, steps
-from .taylor_hessian import taylor_hessian, taylor_order, taylor_work
+from .taylor_hessian import taylor_hessian
+from .taylor_kinds import Kind, order_of, polynomial_kind
 from .taylor_lifted import Lifted, State
-from .taylor_one_layer import has_unit_polynomials, unit_hessian
 from .taylor_multipliers import TaylorMultipliers
+from .taylor_one_layer import unit_hessian
 from .taylor_proof import proved
 from .taylor_room import Room
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Most parameters (the form has P + P² unknowns), and most multiplications for the polynomial.
-_MAX_PARAMS, _MAX_WORK = 72, 3.5e11
 #: Rounds, in which eta, tau and the floors change, for polynomials of the second and the third order.
 _ROUNDS = {2: 4, 3: 10}
 #: Bounds that are so many times worse than a known one do not become better.
@@ -49,14 +48,9 @@ _WORTHWHILE, _COLD, _WARM = 0.005, (0, 2), (2, 1)
 _COSTLY_SHARE, _OUTLYING = 0.1, 3.0
 
 
-def taylor_knows(net: MLP, num_samples: int) -> bool:
-    """Whether this bound is for such balls: few parameters, smooth activations."""
-    return net.num_params <= _MAX_PARAMS and taylor_work(net, num_samples) <= _MAX_WORK and net.is_smooth
-
-
-def step_work(net: MLP, num_samples: int) -> float:
+def step_work(net: MLP, loss: str, num_samples: int) -> float:
     """Multiplications of all steps, roughly."""
-    order = taylor_order(net, num_samples)
+    order = order_of(polynomial_kind(net, loss, num_samples))
     return sum(steps(net.num_params, order, turn)[0] for turn in range(_ROUNDS[order])) * one_step(net.num_params)
 
 
@@ -142,7 +136,8 @@ def _bound_with(
     start: State | None,
 ) -> Found | None:
     """The same with the squares of some data."""
-    lifted = lifted_in(obj, centre, room, radius, taylor_order(obj.net, obj.data.num_samples), cancelled, kept, -_BEYOND * known)
+    kind = polynomial_kind(obj.net, obj.loss, obj.data.num_samples, whole=room.direction is None)
+    lifted = lifted_in(obj, centre, room, radius, kind, cancelled, kept, -_BEYOND * known)
     if cancelled[0]:
         return None
     if lifted is None:
@@ -150,10 +145,10 @@ def _bound_with(
     state = promising(lifted, known) if start is None else fitting(lifted, start, cancelled)
     if state is None:
         return Found(-np.inf)
-    if start is None and (lifted.order == 2 or lifted.size > 80):
+    if start is None and lifted.order == 2:
         state = begun(lifted, state, cancelled)
     best, idle = Found(-np.inf), 0
-    skipped, patience = _COLD if start is None and lifted.order == 3 and lifted.size <= 80 else _WARM
+    skipped, patience = _COLD if start is None and lifted.order == 3 else _WARM
     for turn in range(_ROUNDS[lifted.order]):
         if turn > 0:
             state = renewed(lifted, state, cancelled)
@@ -161,7 +156,9 @@ def _bound_with(
             break
         state = maximised(lifted, state, turn + skipped, cancelled)
         lams = state.lams / lifted.most[:, None, None]
-        multipliers = TaylorMultipliers(lams[0], state.turned, state.share, state.tau, state.weights, lifted.lowered, kept)
+        multipliers = TaylorMultipliers(
+            lams[0], state.turned, state.share, state.tau, state.weights, lifted.lowered, kept, by_units=kind == "units"
+        )
         value = proved(lifted, lams, multipliers)
         idle = 0 if value > best.psi_lower + _WORTHWHILE * abs(value) else idle + 1
         if value > best.psi_lower:
@@ -178,20 +175,20 @@ def lifted_in(
     centre: FloatArray,
     room: Room,
     radius: float,
-    order: int,
+    kind: Kind,
     cancelled: npt.NDArray[np.int32],
     kept: FloatArray,
     most: float = np.inf,
     narrow: float | None = None,
 ) -> Lifted | None:
-    """The form in z, from polynomials of an order.
+    """The form in z, from polynomials of a kind.
 
     None if cancelled, or where numbers overflow or what is left out has an eigenvalue above ``most``.
     """
-    if has_unit_polynomials(obj.net, obj.loss) and room.direction is None:
+    if kind == "units":
         found = unit_hessian(obj.net, centre, room, obj.data, obj.targets, kept, cancelled)
     else:
-        found = taylor_hessian(obj.net, centre, room, obj.data, obj.targets, obj.loss, order, cancelled, most, kept)
+        found = taylor_hessian(obj.net, centre, room, obj.data, obj.targets, obj.loss, order_of(kind), cancelled, most, kept)
     if found is None:
         return None
     parts = [x for part in (found.residual, found.squares) for x in (part.head, part.half, part.tail, part.rest)]

@@ -8,21 +8,25 @@ with is proved by `taylor_proof`. So the large systems of polynomials of the sec
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
+from scipy.linalg.blas import daxpy, saxpy
 from scipy.linalg.lapack import dpotrf, dpotrs, spotrf, spotrs
 
 from .smoothed import least_smoothed
 from .taylor_lifted import Lifted, State
 
 FloatArray = npt.NDArray[np.float64]
+#: In single or double precision.
+AnyFloats = npt.NDArray[Any]
 
 #: Steps at most of the first rounds, the last of them for all others, with the smoothing of the smallest eigenvalue, relative to
 #: it; and multiplications for all steps of one round, but for the fewest steps of polynomials of the second and the third order.
 #: Short rounds, as what changes between them counts for more.
-_STEPS, _STEP_WORK, _FEWEST = ((15, 0.5), (20, 0.1), (25, 0.03), (30, 0.005)), 3e10, {2: 20, 3: 10}
+_STEPS, _STEP_WORK, _FEWEST = ((15, 0.5), (20, 0.1), (25, 0.03), (30, 0.005)), 1.5e11, {2: 20, 3: 10}
 #: Steps and smoothings of cheap steps that go before where the others are expensive.
 _ROUGH_STEPS, _ROUGH_SMOOTHINGS = 150, (0.5, 0.05)
 #: Rows of systems up to which they are solved in double precision.
@@ -31,6 +35,8 @@ _DOUBLES = 1600
 _FIRST_ROUNDS, _FLOOR, _LOGARITHMS = 10, 0.3, 20.0
 #: Part of Lam that may be its floor in the next round.
 _CROWDED = 0.97
+#: No share is nearer to one while it is looked for.
+_LARGEST_SHARE = 0.999
 #: Shares of the squares that are given up for what their roots leave out: the first, and all that are tried.
 _FIRST_SHARE, _SHARES = 0.2, (1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 
@@ -94,22 +100,23 @@ def renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> S
     """The same multipliers with the best eta of those that may be, a better tau, and floors of their shapes."""
     lams = state.lams
 
-    def tried(place: int) -> tuple[float, Least | None]:
-        found = least_form(lifted, replace(state, share=_SHARES[place]), lams)
+    def tried(share: float) -> tuple[float, Least | None]:
+        found = least_form(lifted, replace(state, share=share), lams)
         return (-np.inf, None) if found is None else (float(np.linalg.eigvalsh(found.schur)[0]), found)
 
     # The bound is concave in eta; where the tail is not positive definite a smaller one may help.
-    place = _SHARES.index(state.share)
-    best, least = tried(place)
+    place = int(np.argmin(np.abs(np.log(np.array(_SHARES) / state.share))))
+    best, least = now = tried(state.share)
     for step in (-1, 1):
         while 0 <= place + step < len(_SHARES):
             if cancelled[0]:
                 return state
-            value, other = tried(place + step)
+            value, other = tried(_SHARES[place + step])
             if best > -np.inf and value <= best:
                 break
             best, least, place = value, other, place + step
-    state = replace(state, share=_SHARES[place])
+    if least is not now[1]:
+        state = replace(state, share=_SHARES[place])
     if least is None:
         return state
     taus = _taus(lifted, state.tau, least)
@@ -154,7 +161,7 @@ def least_form(lifted: Lifted, state: State, lams: FloatArray) -> Least | None:
     return Least(0.5 * (schur + schur.T), rest) if np.isfinite(schur).all() else None
 
 
-def _solution(tail: npt.NDArray[np.floating], halves: FloatArray) -> FloatArray | None:
+def _solution(tail: AnyFloats, halves: FloatArray) -> FloatArray | None:
     """The solution of a system, whose symmetric matrix may be lost; None if that is not positive definite."""
     factorise, solve, kind = (spotrf, spotrs, np.float32) if len(tail) > _DOUBLES else (dpotrf, dpotrs, np.float64)
     root, failed = factorise(np.asarray(tail, dtype=kind).T, lower=1, clean=0, overwrite_a=1)
@@ -174,9 +181,7 @@ def maximised(lifted: Lifted, start: State, turn: int, cancelled: npt.NDArray[np
 
 
 def _ascended(form: _Roughly, most: int, smoothing: float, cancelled: npt.NDArray[np.int32]) -> State:
-    z = least_smoothed(form.value, form.first(), (smoothing,), most, cancelled)
-    factors, turned, weights = form.split(z)
-    return replace(form.start, factors=factors, turned=turned, weights=weights)
+    return form.split(least_smoothed(form.value, form.first(), (smoothing,), most, cancelled))
 
 
 class _Roughly:
@@ -185,13 +190,14 @@ class _Roughly:
     It is positive semi-definite, so the value is no better than the form's. For a ball. A step has P⁴ multiplications.
     """
 
+    #: Numbers of z besides these.
+    more = 0
+
     def __init__(self, lifted: Lifted, start: State) -> None:
         self.lifted, self.start = lifted, start
         self.size, self.count = lifted.size, len(lifted.most)
-        self.rests, self.half = lifted.rests(start.share), lifted.half(start.share)
         #: A parameter of every group of weights.
-        self.groups, self.ones = lifted.groups, np.unique(lifted.groups, return_index=True)[1]
-        self.base = lifted.polynomial(start) - start.floors.sum(axis=0)
+        self.ones = np.unique(lifted.groups, return_index=True)[1]
         self.unit = float(np.sqrt((start.factors**2).mean() * self.size))
         self.least = 1e-9 * self.unit**2
         self.parts = lifted.parts / lifted.most[:, None, None]
@@ -203,30 +209,36 @@ class _Roughly:
         above = self.lifted.stretch @ self.start.turned[:, self.low, self.high] / self.scale
         return np.concatenate([(self.start.factors / self.unit).ravel(), above.ravel(), np.log(self.start.weights[self.ones])])
 
-    def split(self, z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """(factors of the multipliers, A, w)."""
-        size = self.size
-        factors, above, logarithms = np.split(z, [self.count * size**2, -len(self.ones)])
+    def split(self, z: FloatArray) -> State:
+        """The choice."""
+        size, groups = self.size, len(self.ones)
+        factors, above, logarithms, _ = np.split(z, np.cumsum([self.count * size**2, size * self.low.size, groups]))
         turned = np.zeros((size, size, size))
         turned[:, self.low, self.high] = self.scale * (self.lifted.shrink @ above.reshape(size, -1))
-        weights = np.exp(np.clip(logarithms - logarithms.max(), -_LOGARITHMS, 0.0))[self.groups]
-        return self.unit * factors.reshape(self.count, size, size), turned - turned.transpose(0, 2, 1), weights
+        weights = np.exp(np.clip(logarithms - logarithms.max(), -_LOGARITHMS, 0.0))[self.lifted.groups]
+        factors = self.unit * factors.reshape(self.count, size, size)
+        return replace(self.start, factors=factors, turned=turned - turned.transpose(0, 2, 1), weights=weights)
 
-    def solution(self, lams: FloatArray, halves: FloatArray) -> FloatArray | None:
-        """What the rest of z is to v."""
+    def solution(self, state: State, lams: FloatArray, halves: FloatArray) -> FloatArray | None:
+        """What the rest of z is to v, for the multipliers without their floors."""
         inverse = _solution(lams[0] + self.least * np.eye(self.size), np.eye(self.size))
         return None if inverse is None else np.matmul(inverse, halves.reshape((self.size,) * 3)).reshape(halves.shape)
+
+    def slopes(self, state: State, density: FloatArray, rest: FloatArray, moved: FloatArray) -> list[float]:
+        """Minus the derivatives of the eigenvalue in the numbers of z besides, with ``moved`` the rest times the density."""
+        return []
 
     def value(self, z: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
         """The value and its gradient."""
         lifted, size, low, high = self.lifted, self.size, self.low, self.high
-        factors, turned, weights = self.split(z)
+        state = self.split(z)
+        factors, weights, rests = state.factors, state.weights, lifted.rests(state.share)
         lams = factors @ factors.transpose(0, 2, 1)
-        halves = (self.half + lifted.ball * turned).reshape(size * size, size)
-        rest = self.solution(lams, halves)
+        halves = (lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size)
+        rest = self.solution(state, lams, halves)
         if rest is None:
             return np.inf, np.zeros_like(z)
-        total = self.base - self.rests.matrix(weights) - lams.sum(axis=0) - halves.T @ rest
+        total = lifted.polynomial(state) - rests.matrix(weights) - (lams + state.floors).sum(axis=0) - halves.T @ rest
         try:
             values, vectors = eigh(0.5 * (total + total.T))
         except (np.linalg.LinAlgError, ValueError):  # no convergence, or not finite
@@ -239,27 +251,69 @@ class _Roughly:
         gradient = np.concatenate([
             *(self.unit * ((one + one.T) @ factor).ravel() for one, factor in zip(into_lams, factors, strict=True)),
             2.0 * lifted.ball * self.scale * (lifted.shrink @ (moved[:, low, high] - moved[:, high, low])).ravel(),
-            np.bincount(self.groups, weights=self.rests.slopes(density, weights)),
+            np.bincount(lifted.groups, weights=rests.slopes(density, weights)),
+            self.slopes(state, density, rest, moved.reshape(rest.shape)),
         ])  # fmt: skip
         return float(smoothing * np.log(weight.sum()) - values[0]), gradient
 
 
 class _Exactly(_Roughly):
-    """The same with the tail, in a ball or a slab; a step has P⁶ multiplications."""
+    """The same with the tail, in a ball or a slab, and for log tau and the logit of eta besides; a step has P⁶ multiplications.
+
+    The bound is concave in all these, so they are looked for together.
+    """
 
     def __init__(self, lifted: Lifted, start: State) -> None:
         super().__init__(lifted, start)
-        fixed = lifted.tail(start) + lifted.spread(start.floors)
-        fixed[np.diag_indices(len(fixed))] += self.least
-        self.fixed = fixed.astype(np.float32) if len(fixed) > _DOUBLES else fixed
+        kind = np.float32 if self.size**2 > _DOUBLES else np.float64
+        area = lifted.ball**2
+        self.fixed: AnyFloats = (area * lifted.residual.tail).astype(kind)
+        #: What eta and tau take from it.
+        self.given_up: AnyFloats = (area * lifted.tail_share * lifted.squares.tail).astype(kind)
+        self.gram: AnyFloats | None = None if lifted.gram is None else (0.5 * area * lifted.gram).astype(kind)
         self.work = np.empty_like(self.fixed)
+        self.more = 1 if self.gram is None else 2
+        #: For steps in these that are as long as in the multipliers.
+        self.pace = 0.5 * float(np.sqrt(self.size))
 
-    def solution(self, lams: FloatArray, halves: FloatArray) -> FloatArray | None:
+    def first(self) -> FloatArray:
+        """Where the start is."""
+        share = min(self.start.share, _LARGEST_SHARE)
+        numbers = [np.log(share / (1.0 - share)), *([] if self.start.tau is None else [np.log(self.start.tau)])]
+        return np.concatenate([super().first(), self.pace * np.array(numbers)])
+
+    def split(self, z: FloatArray) -> State:
+        """The choice."""
+        logit, *logarithm = np.clip(z[z.size - self.more :] / self.pace, -300.0, 300.0)
+        tau = float(np.exp(logarithm[0])) if logarithm else None
+        return replace(super().split(z), share=float(1.0 / (1.0 + np.exp(-logit))), tau=tau)
+
+    def solution(self, state: State, lams: FloatArray, halves: FloatArray) -> FloatArray | None:
         """What the rest of z is to v."""
         np.copyto(self.work, self.fixed)
+        self._add(1.0 / self.lifted.tail_share - state.share, self.given_up)
+        if self.gram is not None and state.tau is not None:
+            self._add(-state.tau, self.gram)
+        lams = lams + state.floors + self.least * np.eye(self.size)
         tail, places = self.work.reshape((self.size,) * 4), np.arange(self.size)
         if self.count == 1:
-            tail[places, :, places, :] += lams[0]
+            tail[places, :, places, :] += lams[0].astype(self.work.dtype)
         else:
             tail += np.tensordot(self.parts, lams, (0, 0)).transpose(0, 2, 1, 3)
         return _solution(self.work, halves)
+
+    def _add(self, factor: float, matrix: AnyFloats) -> None:
+        add = saxpy if self.work.dtype == np.float32 else daxpy
+        add(matrix.ravel(), self.work.ravel(), a=factor)
+
+    def slopes(self, state: State, density: FloatArray, rest: FloatArray, moved: FloatArray) -> list[float]:
+        """The derivatives in the logit of eta, and in log tau."""
+        lifted, share = self.lifted, state.share
+        narrow, onto = rest.astype(self.work.dtype), moved.astype(self.work.dtype)
+        head = float((density * (lifted.squares.head - lifted.squares_rests.matrix(state.weights) / share**2)).sum())
+        half = lifted.ball * float((lifted.squares.half.reshape(moved.shape) * moved).sum())
+        tail = float(np.vdot(self.given_up @ narrow, onto))
+        found = [(head - 2.0 * half + tail) * share * (1.0 - share)]
+        if self.gram is not None and state.tau is not None:
+            found.append(-lifted.cubic(state) + state.tau * float(np.vdot(self.gram @ narrow, onto)))
+        return [x / self.pace for x in found]

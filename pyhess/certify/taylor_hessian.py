@@ -32,25 +32,14 @@ from .taylor_triples import triples
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Parameters and multiplications up to which polynomials are of the third order.
-_CUBIC_PARAMS, _CUBIC_WORK = 40, 2e11
 #: Numbers in the highest derivatives of one layer's Jacobian, for a block of data.
 _BLOCK_NUMBERS = 2**24
 #: Products that one datum has in an entry of the third order; all are added up in one sum, which rounds so often.
 _CUBIC_TERMS = 8
 
 
-def taylor_work(net: MLP, num_samples: int) -> float:
+def dense_polynomial_work(net: MLP, num_samples: int, order: int) -> float:
     """Multiplications of `taylor_hessian`, roughly."""
-    return _work(net, num_samples, taylor_order(net, num_samples))
-
-
-def taylor_order(net: MLP, num_samples: int) -> int:
-    """The order of the polynomials, 2 or 3, for such sizes."""
-    return 3 if net.num_params <= _CUBIC_PARAMS and _work(net, num_samples, 3) <= _CUBIC_WORK else 2
-
-
-def _work(net: MLP, num_samples: int, order: int) -> float:
     return 3.0 * float(num_samples) * sum(net.widths[1:]) * float(net.num_params) ** (2 + order)
 
 

@@ -73,6 +73,8 @@ class Lifted:
         self.residual, self.squares = (replace(part, tail=_square(part.tail)) for part in parts)
         self.cubic_terms = 0 if found.cubic is None else found.cubic.columns
         self.order = 2 if found.cubic is None else 3
+        #: Of the squares' tail eta takes so many times itself: without the cubic term it pays for the products of d1 and d2, too.
+        self.tail_share = 1.0 if self.order == 3 else 2.0
         identity = np.eye(self.size)
         d = room.direction
         if d is None:
@@ -150,6 +152,11 @@ class Lifted:
         """chi² / (2 tau)."""
         return 0.0 if state.tau is None else 0.5 * self.pair**2 / state.tau
 
+    @property
+    def squares_rests(self) -> Rests:
+        """What the roots of the squares leave out, which 1/eta multiplies."""
+        return self._rests[1]
+
     def rests(self, share: float) -> Rests:
         """What is left out."""
         return combined(*self._rests, share)
@@ -161,9 +168,7 @@ class Lifted:
     def tail(self, state: State | TaylorMultipliers) -> FloatArray:
         """R² times ``tail`` - tau M M'/2 as a matrix (P², P²)."""
         residual, squares = self.residual.tail, self.squares.tail
-        # Without the cubic term eta pays for the products of d1 and d2, too.
-        given_up = state.share if self.order == 3 else 2.0 * state.share
-        tail = (1.0 - given_up) * squares
+        tail = (1.0 - self.tail_share * state.share) * squares
         tail += residual
         if self.gram is not None and state.tau is not None:
             tail -= (0.5 * state.tau) * self.gram

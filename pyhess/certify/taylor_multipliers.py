@@ -30,6 +30,9 @@ class TaylorMultipliers:
         What is taken off dL/da phi'' of every datum and hidden unit, with the data's weights.
     kept : (n,) array
         The parts of the data's squares that count, from 0 to 1.
+    by_units : bool
+        Whether the polynomials are those of one hidden layer's units, of the third order. What they leave out is then bounded
+        with the weights of the output weights v_kj, and with that of every unit's first number for its sigma_ij.
     """
 
     lam: FloatArray
@@ -39,6 +42,7 @@ class TaylorMultipliers:
     weights: FloatArray
     lowered: FloatArray
     kept: FloatArray
+    by_units: bool = False
 
     @property
     def order(self) -> int:

@@ -1,39 +1,30 @@
 """Third-order polynomials of networks with one hidden layer and squared error, unit by unit: what `taylor_hessian` makes for any.
 
-With t = X_i . delta_w for the weights and the bias w of unit j, X_i = κ₁ (x_i, 1), and b = delta V_kj, the residual r_ik, the
-factors Q = κ₂ (V + b) phi'' and G = κ₂ phi' of
+The residual r_ik, the factors Q = κ₂ (V + b) phi'' and G = κ₂ phi' of
 
     sum_ik m_i [ (J_ik . v)² + r_ik sum_j (Q_ikj sigma² + 2 G_ij sigma nu) ],    sigma = X_i . v_w,  nu = v_Vkj,
 
-and J are polynomials in (t, b), or sums of such over the units. So every term has at most two units among its indices, and takes a
-small product of matrices (`taylor_unit_cubic`). What is left out is bounded unit by unit, too: as the squares of the units'
-parts R_j of the radius add up to R² at most, sums of |b||t|³, of |t|³ and of |b| t² over units are no larger than those of one.
-Dense polynomials of the third order take P⁵ multiplications for every datum and unit.
+and J are the polynomials of `taylor_unit_forms`, or sums of such over the units. So every term has at most two units among its
+indices, and takes a small product of matrices (`taylor_unit_cubic`). Dense polynomials of the third order take P⁵ multiplications
+for every datum and unit. As in `taylor_hessian` curved = m r Q less its rest takes the place of curved.
 """
 
 from __future__ import annotations
-
-import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Dataset
 from ..model import MLP
-from .intervals import TINY, UNIT, gamma
+from .intervals import TINY, gamma
 from .taylor_hessian import Expansion, Quadratic
-from .taylor_nodes import polynomial
 from .taylor_rests import UnitPlaces, UnitRests
 from .taylor_room import Room
 from .taylor_unit_cubic import UnitCubic
+from .taylor_unit_forms import UnitForms, UnitLayout
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Largest |b| |t|³ and |b| t² on the unit disc, rounded up.
-_CUBED, _SQUARED = 3.0 * math.sqrt(3.0) / 16.0 * (1.0 + 1e-15), 2.0 / (3.0 * math.sqrt(3.0)) * (1.0 + 1e-15)
-#: Parts that a unit may have of the radius, with bounds for each.
-_SHARES = 32
 #: Most numbers in a local tensor of a block of data, and in the coefficients of two units.
 _BLOCK_NUMBERS, _PAIR_NUMBERS = 2**23, 2**23
 _ROOM = 1.0 + gamma(64)
@@ -49,7 +40,7 @@ def unit_size(net: MLP) -> int:
     return net.widths[0] + int(net.layer_slices[0][1] is not None) + net.widths[2]
 
 
-def unit_work(net: MLP, num_samples: int) -> float:
+def unit_polynomial_work(net: MLP, num_samples: int) -> float:
     """Multiplications of `unit_hessian`, roughly."""
     size, one, units = float(net.num_params), float(unit_size(net)), float(net.widths[1])
     rows = float(num_samples * net.widths[2])
@@ -57,10 +48,16 @@ def unit_work(net: MLP, num_samples: int) -> float:
 
 
 def unit_hessian(
-    net: MLP, centre: FloatArray, room: Room, data: Dataset, targets: FloatArray, kept: FloatArray, cancelled: npt.NDArray[np.int32]
+    net: MLP,
+    centre: FloatArray,
+    room: Room,
+    data: Dataset,
+    targets: FloatArray,
+    kept: FloatArray,
+    cancelled: npt.NDArray[np.int32],
 ) -> Expansion | None:
     """The Taylor polynomial for changes in a ball, as `taylor_hessian`; None if cancelled."""
-    layout = _Layout(net)
+    layout = UnitLayout(net)
     sums = _Sums(layout, room.reach, data.num_samples * net.widths[2])
     rows = max(1, _BLOCK_NUMBERS // (net.widths[1] * layout.one**4 * net.widths[2]))
     lowered, left_out = [], []
@@ -68,208 +65,19 @@ def unit_hessian(
         if cancelled[0]:
             return None
         part = slice(begin, begin + rows)
-        local = _Local(net, layout, centre, room.reach, data.X[part], targets[part])
-        taken, gone = sums.add(local, np.repeat(data.normalized_weights[part], layout.outputs), np.repeat(kept[part], layout.outputs))
+        local = UnitForms(net, layout, centre, room.reach, data.X[part], targets[part])
+        taken, gone = sums.add(
+            local, np.repeat(data.normalized_weights[part], layout.outputs), np.repeat(kept[part], layout.outputs)
+        )
         lowered.append(taken.reshape(-1, layout.outputs, layout.units).sum(axis=1) * (1.0 + gamma(layout.outputs + 4)))
         left_out.append(gone.reshape(-1, layout.outputs).sum(axis=1))
     return sums.expansion(np.concatenate(lowered), np.concatenate(left_out))
 
 
-class _Layout:
-    """The parameters unit by unit: (w_j, b_j, V_kj for all k) for every j, and then the output biases."""
-
-    def __init__(self, net: MLP) -> None:
-        (first, bias), (second, output) = net.layer_slices
-        inputs, self.units, self.outputs = net.widths
-        parts = [np.arange(first.start, first.stop).reshape(self.units, inputs)]
-        if bias is not None:
-            parts.append(np.arange(bias.start, bias.stop)[:, None])
-        self.entering = inputs + len(parts) - 1
-        parts.append(np.arange(second.start, second.stop).reshape(self.outputs, self.units).T)
-        blocks = np.concatenate(parts, axis=1)
-        self.one = blocks.shape[1]
-        self.biases = 0 if output is None else self.outputs
-        order = blocks.ravel() if output is None else np.concatenate([blocks.ravel(), np.arange(output.start, output.stop)])
-        self.size = order.size
-        #: Where a parameter is in that order.
-        self.place = np.argsort(order)
-
-    def unit(self, j: int) -> slice:
-        """The places of a unit's parameters."""
-        return slice(j * self.one, (j + 1) * self.one)
-
-
-@dataclass(frozen=True, eq=False)
-class _Scalars:
-    """Polynomials (n, H) in t: coefficients of t⁰ to t³, and what they leave out for |t| <= R |X|."""
-
-    of: list[FloatArray]
-    rest: FloatArray
-
-    def repeated(self, outputs: int) -> _Scalars:
-        """For every output."""
-        return _Scalars([np.repeat(x, outputs, axis=0) for x in self.of], np.repeat(self.rest, outputs, axis=0))
-
-
-@dataclass(frozen=True, eq=False)
-class _Sizes:
-    """Bounds of a form's terms by order, and of what it leaves out; and of the sum of its coefficients' absolute terms."""
-
-    terms: list[FloatArray]
-    rest: FloatArray
-    rough: FloatArray
-
-    @staticmethod
-    def of(terms: list[FloatArray], rest: FloatArray, rough: FloatArray) -> _Sizes:
-        """With what the coefficients were rounded by in the rest."""
-        return _Sizes([x * _ROOM for x in terms], (rest + gamma(64) * rough) * _ROOM + TINY, rough * _ROOM + TINY)
-
-
-@dataclass(frozen=True, eq=False)
-class _Shared:
-    """A sum of forms over the units, seen by each of them (rows, H): the terms of all others, and its own.
-
-    ``whole`` has the sizes of the sum (rows, 1).
-    """
-
-    others: list[FloatArray]
-    own: list[FloatArray]
-    whole: _Sizes
-
-    def times(self, unit: _Sizes) -> FloatArray:
-        """What products with forms of the units leave out beyond the third order.
-
-        Where the unit has the part s of the radius, the others together have c, s² + c² <= 1: their terms of order x are at most
-        c^x of the largest, and those of the unit s^x. s² is between two of some numbers, c² less than one less the smaller.
-        """
-        q1, q2, q3 = unit.terms[1:]
-        found = np.zeros_like(q1)
-        for at in range(_SHARES):
-            s, c = math.sqrt((at + 1) / _SHARES), math.sqrt(1.0 - at / _SHARES)
-            r1, r2, r3 = (c**x * p + s**x * q for x, p, q in zip((1, 2, 3), self.others, self.own, strict=True))
-            u1, u2, u3 = s * q1, s**2 * q2, s**3 * q3
-            found = np.maximum(found, r1 * u3 + r2 * (u2 + u3) + r3 * (u1 + u2 + u3))
-        p, q = self.whole, unit
-        found = found + p.rest * (sum(q.terms) + q.rest) + sum(p.terms) * q.rest
-        return np.asarray(found * _ROOM + TINY)
-
-
-class _Local:
-    """The polynomials of a block of data, one row for every datum and output.
-
-    A polynomial in t and b of one output is a sum of products of X, which is t's gradient, and e, which is that of b.
-    """
-
-    def __init__(self, net: MLP, layout: _Layout, centre: FloatArray, radius: float, x: FloatArray, y: FloatArray) -> None:
-        (first, bias), (second, output) = net.layer_slices
-        inner, outer = (float(scale) for scale in net.layer_scales)
-        outputs, units, count = layout.outputs, layout.units, len(x)
-        entering = inner * x if bias is None else inner * np.concatenate([x, np.ones((count, 1))], axis=1)
-        weights = centre[first].reshape(units, -1)
-        weights = weights if bias is None else np.concatenate([weights, centre[bias][:, None]], axis=1)
-        s = entering @ weights.T
-        length = np.sqrt((entering**2).sum(axis=1, keepdims=True)) * _ROOM
-        # The entries of X, s and t are rounded.
-        off = gamma(layout.entering + 16) * (np.abs(entering) @ np.abs(weights).T + radius * length) + TINY
-        width = radius * length * _ROOM + off
-
-        def scalars(order: int) -> _Scalars:
-            of, error = polynomial(net.activations[0], net.betas[0], order, s, width, 3)
-            slope = np.abs(of[1]) + width * (2.0 * np.abs(of[2]) + 3.0 * width * np.abs(of[3]))
-            return _Scalars(of, (error + off * slope) * _ROOM).repeated(outputs)
-
-        f, g, h = (scalars(order) for order in range(3))
-        v = np.tile(centre[second].reshape(outputs, units), (count, 1))
-        level = np.zeros(outputs) if output is None else outer * centre[output]
-        long = np.repeat(length, outputs, axis=0)
-        rho = radius * long * _ROOM
-        self.radius, self.outer = radius, outer
-        self.f, self.g, self.h, self.v = f, g, h, v
-        self.x = np.zeros((count * outputs, layout.one))
-        self.x[:, : layout.entering] = np.repeat(entering, outputs, axis=0)
-        self.e = np.zeros((count * outputs, layout.one))
-        self.e[:, layout.entering :] = np.tile(np.eye(outputs), (count, 1))
-        self.residual = outer * (v * f.of[0]).sum(axis=1) + np.tile(level, count) - y.ravel()
-        size = np.abs(v)
-        reach = size + radius
-
-        def powers(of: list[FloatArray]) -> FloatArray:
-            return np.abs(of[0]) + rho * (np.abs(of[1]) + rho * (np.abs(of[2]) + rho * np.abs(of[3])))
-
-        def of_unit(p: _Scalars) -> _Sizes:
-            """Of κ (V + b) p."""
-            terms = [size * np.abs(p.of[0]), *self._terms(p.of, long, rho)]
-            rest = reach * p.rest + _CUBED * radius * rho**3 * np.abs(p.of[3])
-            return _Sizes.of([outer * x for x in terms], outer * rest, outer * (reach * powers(p.of) + rest))
-
-        #: Q, G, and what J's factor of X is.
-        self.q, self.d = of_unit(h), of_unit(g)
-        self.slope = _Sizes.of(
-            [outer * np.abs(x) * rho**power for power, x in enumerate(g.of)], outer * g.rest, outer * (powers(g.of) + g.rest)
-        )
-        self.value_rough = outer * (powers(f.of) + f.rest) * _ROOM
-        #: J's terms of the third order, and what it leaves out, as the factor of X and of e; the coefficients are rounded.
-        self.bent = self.d.terms[3], outer * rho**3 * np.abs(f.of[3]) * _ROOM
-        self.gone = self.d.rest, (outer * f.rest + gamma(64) * self.value_rough) * _ROOM + TINY
-        own = [outer * x * _ROOM for x in self._terms(f.of, long, rho)]
-        squares = own[0] ** 2
-        shift = float(layout.biases > 0) * outer * radius
-        total = (squares.sum(axis=1, keepdims=True) + shift**2) * (1.0 + gamma(units + 16))
-        others = [np.sqrt(np.maximum(total - squares * (1.0 - gamma(4)), 0.0)) * _ROOM, *(_largest_of_others(x) for x in own[1:])]
-        rest = (size * f.rest).sum(axis=1) + radius * np.sqrt((f.rest**2).sum(axis=1))
-        rest = rest + _CUBED * radius * rho[:, 0] ** 3 * np.abs(f.of[3]).max(axis=1)
-        rough = outer * ((reach * powers(f.of)).sum(axis=1) + rest) + np.tile(np.abs(level), count) + shift + np.abs(y.ravel())
-        rough = rough * (1.0 + gamma(units + 64))
-        terms = [np.abs(self.residual)[:, None], np.sqrt(total), *(x.max(axis=1, keepdims=True) for x in own[1:])]
-        rest = outer * rest * (1.0 + gamma(units + 16)) + gamma(units + 64) * rough
-        self.r = _Shared(others, own, _Sizes.of(terms, rest[:, None], rough[:, None]))
-
-    def _terms(self, of: list[FloatArray], long: FloatArray, rho: FloatArray) -> list[FloatArray]:
-        """Largest V p_1 t + b p_0, V p_2 t² + p_1 b t and V p_3 t³ + p_2 b t², by their absolute values."""
-        radius, v = self.radius, self.v
-        twice = np.abs(v * of[2]) * long**2
-        return [
-            radius * np.sqrt((v * of[1] * long) ** 2 + of[0] ** 2),
-            0.5 * radius**2 * (twice + np.sqrt(twice**2 + (of[1] * long) ** 2)) * _ROOM,
-            np.abs(v * of[3]) * rho**3 + _SQUARED * radius * rho**2 * np.abs(of[2]),
-        ]
-
-    def along(self, numbers: FloatArray, *vectors: FloatArray) -> FloatArray:
-        """The products numbers_rj u_a v_b … (rows, H, D, D, …)."""
-        found, letters = numbers[..., None] * vectors[0][:, None], "abcdf"
-        for at in range(1, len(vectors)):
-            known = letters[:at]
-            found = np.einsum(f"rj{known},r{letters[at]}->rj{known}{letters[at]}", found, vectors[at])
-        return found
-
-    def forms(self, of: list[FloatArray]) -> list[FloatArray]:
-        """The tensors of orders 1 to 3 of κ (V + b) p: (rows, H, D), symmetric (rows, H, D, D), and (rows, H, D, D, D)."""
-        x, e, v = self.x, self.e, self.outer * self.v
-        p0, p1, p2 = (self.outer * p for p in of[:3])
-        second = self.along(v * of[2], x, x)
-        mixed = self.along(0.5 * p1, x, e)
-        third = self.along(v * of[3], x, x, x)
-        bent = self.along(p2 / 3.0, x, x, e)
-        second += mixed + mixed.swapaxes(2, 3)
-        third += bent + bent.swapaxes(3, 4) + bent.swapaxes(2, 4)
-        return [self.along(v * of[1], x) + self.along(p0, e), second, third]
-
-
-def _largest_of_others(x: FloatArray) -> FloatArray:
-    """The largest of a row's other numbers, at least zero."""
-    found = np.zeros_like(x)
-    if x.shape[1] > 1:
-        where = np.argmax(x, axis=1)
-        second = np.partition(x, -2, axis=1)[:, -2]
-        found[:] = x.max(axis=1, keepdims=True)
-        found[np.arange(len(x)), where] = second
-    return found
-
-
 class _Sums:
     """Sums over blocks of data, in the layout's order of the parameters."""
 
-    def __init__(self, layout: _Layout, radius: float, rows: int) -> None:
+    def __init__(self, layout: UnitLayout, radius: float, rows: int) -> None:
         size = layout.size
         self.layout, self.radius = layout, radius
         self.residual, self.squares = Quadratic.zero(size), Quadratic.zero(size)
@@ -288,9 +96,9 @@ class _Sums:
         self.rounding = gamma(rows + 1024)
         self.rows = rows
 
-    def add(self, local: _Local, mass: FloatArray, kept: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def add(self, local: UnitForms, mass: FloatArray, kept: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Add a block of data; what was taken off m r Q (rows, H), and squared lengths of what J leaves out (rows,)."""
-        layout, residual = self.layout, self.residual
+        layout = self.layout
         rows, units, one, size = len(mass), layout.units, layout.one, layout.size
         x, e, outer, f, g, h = local.x, local.e, local.outer, local.f, local.g, local.h
         r = mass * local.residual
@@ -314,14 +122,16 @@ class _Sums:
         def in_v(of_square: FloatArray, of_mixed: FloatArray, mixed: FloatArray) -> FloatArray:
             flat = of_square.reshape(rows, units, -1, 1) * square.reshape(rows, 1, 1, -1)
             flat += of_mixed.reshape(rows, units, -1, 1) * mixed.reshape(rows, 1, 1, -1)
-            return flat.reshape(*of_square.shape, one, one)
+            return np.asarray(flat.reshape(*of_square.shape, one, one))
 
         slopes = [s0, local.along(s1, x), local.along(s2, x, x)]
         z0, z1 = in_v(q0, slopes[0], ordered), in_v(q1, slopes[1], ordered)
         self._add_value(r, z0, z1, in_v(q2, slopes[2], ordered), r1, r2)
         y0, y1, y2 = (in_v(q, slope, both) for q, slope in zip((q0, q1, q2), slopes, strict=True))
         self.cubic.add_forms(r1, r2, r3, y0, y1, y2)
-        self.cubic.add_same(r[:, None, None, None, None] * q3, square, r[:, None, None, None, None] * local.along(s3, x, x, x), both)
+        self.cubic.add_same(
+            r[:, None, None, None, None] * q3, square, r[:, None, None, None, None] * local.along(s3, x, x, x), both
+        )
         # Squares.
         d = local.forms(g.of)
         values = [outer * p for p in f.of]
@@ -335,9 +145,7 @@ class _Sums:
         self._add_squares(weight, d0, d1, d2)
         return self._add_rests(local, mass, weight)
 
-    def _add_value(
-        self, r: FloatArray, z0: FloatArray, z1: FloatArray, z2: FloatArray, r1: FloatArray, r2: FloatArray
-    ) -> None:
+    def _add_value(self, r: FloatArray, z0: FloatArray, z1: FloatArray, z2: FloatArray, r1: FloatArray, r2: FloatArray) -> None:
         """The residual part up to the second order: r (z0 + z1 + z2) with r = r0 + r1 + r2."""
         layout, total = self.layout, self.residual
         units = layout.units
@@ -374,7 +182,7 @@ class _Sums:
                 squares.tail[own, own, other, other] += crossed[j, :, :, m]
         self.cubic.add_squares(heavy_first, d2)
 
-    def _add_rests(self, local: _Local, mass: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _add_rests(self, local: UnitForms, mass: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
         layout, residual = self.layout, self.residual
         rows, entering, one = len(mass), layout.entering, layout.one
         r, rough_r = local.r, local.r.whole.rough
@@ -411,7 +219,7 @@ class _Sums:
         whole = (slope**2 * (x**2).sum(axis=1)[:, None] + value**2).sum(axis=1)
         return taken, weight[:, 0] * whole
 
-    def _add_pairs(self, local: _Local, some: slice, k: int, weight: FloatArray, squared: FloatArray) -> None:
+    def _add_pairs(self, local: UnitForms, some: slice, k: int, weight: FloatArray, squared: FloatArray) -> None:
         """The squares of what the derivative of an output leaves out: e = sum_q (s_j³ b_q + g_q) |x_q|.
 
         As the s_j³ of all units add up to one at most, (sum s_j³ b_q |x_q|)² is no more than the sum of the units' own squares.

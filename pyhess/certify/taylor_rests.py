@@ -1,8 +1,8 @@
 """Forms in v that bound what the Hessian's polynomials leave out, as sums of squares with weights that may be any.
 
-For entries N and weights w > 0, |v|'N|v| <= sum_a q_a v_a² with q = N w / w, as 2 |v_a||v_b| <= (w_b / w_a) v_a² + (w_a / w_b) v_b².
-With one hidden layer a datum's share is a form in few functions x_q of v: sigma_ij = X_i . v for the numbers of unit j that come before
-the activation, and the output weights v_kj. Sums of e_q e_q' |x_q||x_q'| and of e |x_q||x_q'| over the data are bounded in the same way,
+For entries N and weights w > 0, |v|'N|v| <= sum_a q_a v_a² with q = N w / w, as 2 |v_a||v_b| <= (w_b/w_a) v_a² + (w_a/w_b) v_b².
+With one hidden layer a datum's share is a form in few functions x_q of v: sigma_ij = X_i . v for the weights and the bias of unit
+j, and the output weights v_kj. Sums of e_qq' |x_q||x_q'| over the data are bounded in the same way,
 
     sum_qq' e_qq' |x_q||x_q'| <= sum_q (sum_q' e_qq' w_q') / w_q x_q²,
 
@@ -33,7 +33,7 @@ class UnitRests:
     leaving: FloatArray
 
     def plus(self, other: UnitRests, factor: float) -> UnitRests:
-        """This and a multiple of another."""
+        """With a multiple of another."""
         return UnitRests(self.entering + factor * other.entering, self.leaving + factor * other.leaving)
 
 

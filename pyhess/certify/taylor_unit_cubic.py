@@ -1,10 +1,10 @@
 """The third-order terms of networks with one hidden layer, unit by unit, and their matrix M with its square M M'.
 
-sum T_klmab delta_k delta_l delta_m v_a v_b has at most two units among the indices of a term: those of v are in unit j, and one, two
-or all of delta's in l (or one is an output's bias); or, from products of derivatives of an output, one of delta and one of v are
-in j, the other ones in l. With T averaged over all orders of k, l and m and both of a and b, M has rows (k, a) and columns
-(l, m, b). The columns with two units have rows with these alone, so M M' is a sum over pairs of units; and those with unit j alone
-have rows with at most one other.
+sum T_klmab delta_k delta_l delta_m v_a v_b has at most two units among the indices of a term: those of v are in unit j, and one,
+two or all of delta's in l (or one is an output's bias); or, from products of derivatives of an output, one of delta and one of v
+are in j, the other ones in l. With T averaged over all orders of k, l and m and both of a and b, M has rows (k, a) and columns
+(l, m, b). The columns with two units have rows with these alone, so M M' is a sum over pairs of units; and those with unit j
+alone have rows with at most one other.
 """
 
 from __future__ import annotations
@@ -35,10 +35,8 @@ class UnitCubic:
         #: All in one unit.
         self._same = np.zeros((h, d, d, d, d, d))
 
-    def add_forms(
-        self, r1: FloatArray, r2: FloatArray, r3: FloatArray, y0: FloatArray, y1: FloatArray, y2: FloatArray
-    ) -> None:
-        """The sum over rows of r3 y0 + r2 y1 + r1 y2, for r1 (rows, P), r2, r3 of the units and symmetric forms y of the units."""
+    def add_forms(self, r1: FloatArray, r2: FloatArray, r3: FloatArray, y0: FloatArray, y1: FloatArray, y2: FloatArray) -> None:
+        """The sum over rows of r3 y0 + r2 y1 + r1 y2, for r1 (rows, P), r2 and r3 of the units, and their symmetric forms y."""
         self._three += np.tensordot(r3, y0, (0, 0))
         self._two += np.tensordot(r2, y1, (0, 0))
         self._once += np.tensordot(r1, y2, (0, 0))

@@ -16,9 +16,11 @@ from pyhess.certify.boxes import full_subdivision
 from pyhess.certify.higher_ranges import derivative_bound, derivative_points
 from pyhess.certify.intervals import Interval
 from pyhess.certify.subdivision import Limits
-from pyhess.certify.taylor import taylor_bound, taylor_knows
+from pyhess.certify.taylor import taylor_bound
+from pyhess.certify.taylor_cubic import DenseCubic
 from pyhess.certify.taylor_forms import Forms
-from pyhess.certify.taylor_hessian import Expansion, Quadratic, taylor_hessian, taylor_order
+from pyhess.certify.taylor_hessian import Expansion, Quadratic, taylor_hessian
+from pyhess.certify.taylor_kinds import polynomial_kind, slabs_know, taylor_knows
 from pyhess.certify.taylor_nodes import polynomial
 from pyhess.certify.taylor_room import Room
 from pyhess.certify.taylor_triples import triples
@@ -79,7 +81,8 @@ def _cubic(found: Expansion, delta: np.ndarray, v: np.ndarray) -> float:
     low, high = np.triu_indices(delta.size)
     pairs = delta[low] * delta[high] * np.where(low == high, 1.0, np.sqrt(2.0))
     assert abs(np.linalg.norm(pairs) - np.linalg.norm(delta) ** 2) <= 1e-14
-    return float(np.outer(delta, v).ravel() @ found.cubic @ np.outer(v, pairs).ravel())
+    assert isinstance(found.cubic, DenseCubic)
+    return float(np.outer(delta, v).ravel() @ found.cubic.matrix @ np.outer(v, pairs).ravel())
 
 
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "gelu", "identity"])
@@ -209,7 +212,7 @@ def test_the_polynomial_is_taylors_where_the_outputs_do_not_move(case: Any, orde
 @pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("case", CASES)
 def test_the_bound_is_below_every_hessian_of_the_ball(case: Any, order: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyhess.certify.taylor_hessian._CUBIC_PARAMS", 0 if order == 2 else 40)
+    monkeypatch.setattr("pyhess.certify.taylor.polynomial_kind", lambda *_, **__: "second" if order == 2 else "third")
     obj = _problem(*case)
     rng = np.random.default_rng(1129)
     for radius in (1e-9, 1e-3, 0.1):
@@ -297,11 +300,15 @@ def test_it_says_where_it_does_not_apply() -> None:
     with pytest.raises(ph.InputError, match="smooth activations"):
         certify(rough, ph.Ball(theta, 0.1), "taylor")
     assert "taylor" not in certify(rough, ph.Ball(theta, 0.1)).table
-    assert taylor_knows(ph.MLP([2, 2, 3]), 10)
-    assert taylor_knows(ph.MLP([4, 8, 1]), 10)
-    orders = [taylor_order(ph.MLP([2, 4, 4, 1]), count) for count in (100, 200)]  # too many for the third order
-    assert orders == [3, 2] and taylor_order(ph.MLP([4, 8, 1]), 10) == 2
+    for loss in ("squared_error", "cross_entropy"):
+        assert taylor_knows(ph.MLP([2, 2, 3]), loss, 10) and taylor_knows(ph.MLP([4, 8, 1]), loss, 10)
+    kinds = [polynomial_kind(ph.MLP([2, 4, 4, 1]), "squared_error", count) for count in (100, 200)]
+    assert kinds == ["third", "second"]  # too many for dense derivatives of the third order
+    kinds = [polynomial_kind(ph.MLP([4, 8, 1]), loss, 10) for loss in ("squared_error", "logistic")]
+    assert kinds == ["units", "second"] and polynomial_kind(ph.MLP([4, 8, 1]), "squared_error", 10, whole=False) == "second"
+    assert polynomial_kind(ph.MLP([20, 3, 1]), "squared_error", 10) == "second"  # too many numbers in one unit
+    assert slabs_know(ph.MLP([3, 4, 1]), "squared_error", 10) and not slabs_know(ph.MLP([4, 8, 1]), "squared_error", 10)
     wide = ph.MLP([4, 16, 1])
-    assert not taylor_knows(wide, 10)
+    assert not taylor_knows(wide, "squared_error", 10)
     data = ph.Dataset(np.ones((3, 4)), np.zeros(3))
     assert "taylor" not in certify(ph.Objective(wide, data), ph.Ball(0.0, 1e-3)).table
