@@ -125,7 +125,7 @@ def _slab(obj: ph.Objective, ball: ph.Ball, d: Array, low: float, high: float, s
 def test_a_slabs_bound_is_below_every_hessian_of_it(
     loss: str, activation: str, order: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyhess.certify.taylor_hessian._CUBIC_PARAMS", 0 if order == 2 else 40)
+    monkeypatch.setattr("pyhess.certify.taylor.polynomial_kind", lambda *_, **__: "second" if order == 2 else "third")
     widths = [1, 2, 1, 3] if loss == "cross_entropy" else [1, 2, 2, 1]
     obj = small_objective(1249, 6, widths, loss, activation)
     rng = np.random.default_rng(1259)
@@ -150,8 +150,8 @@ def test_the_form_with_two_multipliers_is_what_it_is_said_to_be() -> None:
     size, radius = obj.num_params, ball.radius
     d = _unit(rng, size)
     centre, room = _room(ball, d, 0.25, 0.5)
-    lifted = lifted_in(obj, centre, room, radius, 3, GO_ON, np.ones(20), narrow=0.4)
-    wide = lifted_in(obj, centre, room, radius, 3, GO_ON, np.ones(20), narrow=1.0)
+    lifted = lifted_in(obj, centre, room, radius, "third", GO_ON, np.ones(20), narrow=0.4)
+    wide = lifted_in(obj, centre, room, radius, "third", GO_ON, np.ones(20), narrow=1.0)
     assert lifted is not None and wide is not None and lifted.gram is not None and wide.gram is not None
     # Narrowing both places of delta x delta, and stretching delta by as much, leaves the cubic term as it is.
     onto = np.outer(d, d) / (d @ d)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("long_doubles")
 @pytest.fixture(autouse=True)
 def _second_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Certificates of small networks are of the second order too."""
-    monkeypatch.setattr("pyhess.certify.taylor_hessian._CUBIC_PARAMS", 1)
+    monkeypatch.setattr("pyhess.certify.taylor.polynomial_kind", lambda *_, **__: "second")
 
 
 def _trained(radius: float, widths: tuple[int, ...] = (2, 2, 1)) -> Certificate:
@@ -87,7 +87,7 @@ def test_verified_from_the_file_alone_and_what_is_tampered_with_is_not(tmp_path:
     path = certificate.save(tmp_path / "c.npz")
     with np.load(path) as content:
         described = json.loads(str(content["description"]))
-    assert described["multipliers"]["tau"] is None and described["schema_version"] == 7
+    assert described["multipliers"]["tau"] is None and described["schema_version"] == 8
     again, multipliers = (x.table["taylor"].multipliers for x in (ph.load_certificate(path), certificate))
     assert isinstance(again, TaylorMultipliers) and again.tau is None and again.order == 2
     assert isinstance(multipliers, TaylorMultipliers)

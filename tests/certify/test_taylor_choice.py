@@ -12,6 +12,7 @@ from pyhess._threads import blas_single_thread
 from pyhess.certify.intervals import gamma
 from pyhess.certify.taylor import lifted_in, taylor_bound
 from pyhess.certify.taylor_choice import _Exactly, _Roughly, begun, least_form, maximised, promising
+from pyhess.certify.taylor_kinds import Kind, order_of
 from pyhess.certify.taylor_lifted import Lifted, State
 from pyhess.certify.taylor_room import Room
 
@@ -26,22 +27,33 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-def _begin(order: int, *, slab: bool = False, widths: tuple[int, ...] = (1, 2, 1), radius: float = 0.1) -> tuple[Lifted, State]:
+def _begin(kind: Kind, *, slab: bool = False, widths: tuple[int, ...] = (1, 2, 1), radius: float = 0.1) -> tuple[Lifted, State]:
     obj, theta = trained_problem(1291, list(widths))
     room = Room(radius)
     if slab:
         d = np.random.default_rng(1297).standard_normal(theta.size)
         room = Room(radius, d / np.linalg.norm(d) * (1.0 + gamma(64)), 0.25 * radius, 0.9 * radius)
-    lifted = lifted_in(obj, theta, room, radius, order, GO_ON, np.ones(obj.data.num_samples))
-    assert lifted is not None and lifted.order == order
+    lifted = lifted_in(obj, theta, room, radius, kind, GO_ON, np.ones(obj.data.num_samples))
+    assert lifted is not None and lifted.order == order_of(kind)
     state = promising(lifted, -np.inf)
     assert state is not None
     return lifted, state
 
 
-@pytest.mark.parametrize(("kind", "order", "slab"), [(_Exactly, 3, False), (_Exactly, 3, True), (_Roughly, 2, False)])
-def test_gradients_are_what_differences_say(kind: type[_Roughly], order: int, slab: bool) -> None:
-    form = kind(*_begin(order, slab=slab))
+@pytest.mark.parametrize(
+    ("kind", "of", "slab"),
+    [
+        (_Exactly, "units", False),
+        (_Exactly, "third", False),
+        (_Exactly, "third", True),
+        (_Exactly, "second", False),
+        (_Roughly, "second", False),
+        (_Roughly, "units", False),
+    ],
+)
+def test_gradients_are_what_differences_say(kind: type[_Roughly], of: Kind, slab: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyhess.certify.taylor_choice._DOUBLES", 2000)
+    form = kind(*_begin(of, slab=slab))
     rng = np.random.default_rng(1301)
     z = form.first() + 0.05 * rng.standard_normal(form.first().size)
     smoothing = 0.1 * abs(form.value(z, 1.0)[0])
@@ -57,7 +69,7 @@ def test_gradients_are_what_differences_say(kind: type[_Roughly], order: int, sl
 
 
 def test_cheap_steps_promise_no_more_than_there_is() -> None:
-    lifted, state = _begin(2)
+    lifted, state = _begin("second")
     rough, exact = _Roughly(lifted, state), _Exactly(lifted, state)
     rng = np.random.default_rng(1307)
     for _ in range(5):
@@ -67,7 +79,7 @@ def test_cheap_steps_promise_no_more_than_there_is() -> None:
 
 
 def test_cheap_steps_lead_to_where_expensive_ones_begin_better() -> None:
-    lifted, state = _begin(2, widths=(2, 3, 1), radius=0.05)
+    lifted, state = _begin("second", widths=(2, 3, 1), radius=0.05)
 
     def least(at: State) -> float:
         found = least_form(lifted, at, at.lams)
@@ -91,15 +103,14 @@ def test_small_eigenvalues_are_not_smoothed_away(monkeypatch: pytest.MonkeyPatch
     assert other is not None and other.psi_lower < 1.01 * witness
 
 
-def test_single_precision_is_good_enough_to_choose() -> None:
-    lifted, state = _begin(2)
-    z = _Exactly(lifted, state).first()
-    single, double = _Exactly(lifted, state), _Exactly(lifted, state)
-    assert single.fixed.dtype == np.float32
-    lifted.order = 3  # in double precision, the form being the same
-    double.fixed = double.fixed.astype(float)
-    double.work = np.empty_like(double.fixed)
+@pytest.mark.parametrize("kind", ["second", "units"])
+def test_single_precision_is_good_enough_to_choose(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    lifted, state = _begin(kind)
+    double = _Exactly(lifted, state)
+    z = double.first()
     value, gradient = double.value(z, 0.1)
-    lifted.order = 2
+    monkeypatch.setattr("pyhess.certify.taylor_choice._DOUBLES", 0)
+    single = _Exactly(lifted, state)
+    assert single.work.dtype == np.float32 and double.work.dtype == np.float64
     other, slope = single.value(z, 0.1)
     assert abs(other - value) < 1e-5 * abs(value) and np.linalg.norm(slope - gradient) < 1e-4 * np.linalg.norm(gradient)

@@ -157,7 +157,7 @@ def test_the_description_beside_it_is_that_of_the_archive(saved: tuple[Witness, 
     with np.load(path) as content:
         assert str(content["description"]) == text
     described = json.loads(text)
-    assert described["kind"] == "witness" and described["schema_version"] == 7
+    assert described["kind"] == "witness" and described["schema_version"] == 8
     assert repr(witness.lam_lower) in described["text"]["claim"]
     assert "2-3-1 tanh" in described["text"]["network"] and "seven" in described["text"]["data"]
     assert described["objective"]["data"]["content_hash"] == witness.obj.data.content_hash
