@@ -56,7 +56,7 @@ class Sizes:
 
     def left_out(self, other: Sizes) -> Wide:
         """What the product leaves out beyond the third order."""
-        (p0, p1, p2, p3), (q0, q1, q2, q3) = self.of, other.of
+        (p0, p1, p2, p3), (_, q1, q2, q3) = self.of, other.of
         rest = self.off * other.all + (p0 + p1 + p2 + p3) * other.off
         return grown(rest + p1 * q3 + p2 * (q2 + q3) + p3 * (q1 + q2 + q3))
 
@@ -75,11 +75,8 @@ class Series:
 
     def fixed(self, rho: Wide) -> Sizes:
         """Of the series (n, H)."""
-        power = (1.0, rho, rho * rho, rho * rho * rho)
-        of = tuple(
-            grown(np.abs(c) * x[..., None] if k else np.abs(c)) for k, (c, x) in enumerate(zip(self.c, power, strict=True))
-        )
-        return Sizes((of[0], of[1], of[2], of[3]), self.off)
+        size, at = grown(np.abs(self.c)), rho[:, None]
+        return Sizes((size[0], grown(size[1] * at), grown(size[2] * at**2), grown(size[3] * at**3)), self.off)
 
     def moving(self, weights: Wide, radius: Wide, length: Wide) -> Sizes:
         """Of (V + b) times the series (n, K, H), for V (K, H)."""
@@ -140,24 +137,22 @@ class OneLayer:
         move = grown(radius * length[:, None] + blurred)
         phi = partial(activations, problem.activations[0], problem.betas[0])
         far = Range.about(s, move)
-        series = []
-        for order in range(3):
-            found, off = expanded(phi, order, s, move, far, 3)
-            series.append(_scaled(found, off, move, blurred, k2, blur2))
+        value, slope, bend = (_scaled(*expanded(phi, order, s, move, far, 3), move, blurred, k2, blur2) for order in range(3))
         weights, ends, y = centre[places[:, data.shape[1] :]].T, centre[biases], problem.y[some]
-        terms, sums = series[0].c[0] @ weights.T, np.abs(series[0].c[0]) @ np.abs(weights.T)
+        terms, sums = value.c[0] @ weights.T, np.abs(value.c[0]) @ np.abs(weights.T)
         residual, sums = terms - y, sums + np.abs(y)
         blurred = blur2 * radius
         if problem.bias:
             residual, sums, blurred = residual + k2 * ends, sums + np.abs(k2 * ends), blurred + blur2 * np.abs(ends)
-        sizes = _residual_sizes(series[0], weights, radius, length, k2 if problem.bias else 0.0 * k2)
+        sizes = _residual_sizes(value, weights, radius, length, k2 if problem.bias else 0.0 * k2)
         sizes = Sizes((grown(np.abs(residual)), *sizes.of[1:]), grown(sizes.off + UNIT * (units + 8) * sums + blurred))
         mass, off = middle_and_radius(problem.mass[some])
         part = np.maximum(down(kept * np.maximum(problem.mass.lo[some], wide(0.0))), wide(0.0))
         apart = np.where(mass > 0.0, off / np.where(mass > 0.0, mass, 1.0), 0.0).max()
         unsure = grown(8.0 * (blur / k1 + blur2 / k2 + apart))
         return OneLayer(
-            places, biases, problem.num_params, x, length, weights, k2, radius, *series, residual, sizes, mass, part, unsure
+            places, biases, problem.num_params, x, length, weights, k2, radius, value, slope, bend, residual, sizes, mass, part,
+            unsure,
         )  # fmt: skip
 
     @property
@@ -254,7 +249,8 @@ class Rows:
     def slope(self, unit: int, order: int) -> Numbers:
         """The unit's part of df . v: (S, D, …, D), v last."""
         moving = _times(self._moving(self._layer.slope, unit, order), self._x[1])
-        return moving + _times(self._fixed(self._layer.value, unit, order), self._e)
+        moving += _times(self._fixed(self._layer.value, unit, order), self._e)
+        return moving
 
     def bend(self, unit: int, order: int) -> list[tuple[Numbers, Numbers]]:
         """The unit's (V + b) phi'' σ² + 2 phi' nu σ: products of (S, D, …) and (S, D, D), of v alone, nu before σ."""
@@ -267,29 +263,34 @@ class Rows:
     def full_bend(self, unit: int, order: int) -> Numbers:
         """The same multiplied out (S, D, …, D, D)."""
         (p, q), (r, s) = self.bend(unit, order)
-        return _times(p, q) + _times(r, s)
+        found = _times(p, q)
+        found += _times(r, s)
+        return found
 
     def _numbers(self, series: Series, unit: int, order: int, more: int) -> Numbers:
-        found = series.c[order, self._datum, unit].astype(self._dtype)
+        found: Numbers = series.c[order, self._datum, unit].astype(self._dtype)
         return found.reshape(-1, *(1,) * more)
 
     def _fixed(self, series: Series, unit: int, order: int) -> Numbers:
         if order == 3:
             return _times(self._numbers(series, unit, order, 2) * self._x[2], self._x[1])
-        return self._numbers(series, unit, order, order) * self._x[order]
+        found: Numbers = self._numbers(series, unit, order, order) * self._x[order]
+        return found
 
     def _moving(self, series: Series, unit: int, order: int) -> Numbers:
         weights = self._layer.weights[self._output, unit].astype(self._dtype)
-        found = weights.reshape(-1, *(1,) * order) * self._fixed(series, unit, order)
+        found: Numbers = weights.reshape(-1, *(1,) * order) * self._fixed(series, unit, order)
         if order == 0:
             return found
         below = (self._e, 0.5 * self._both, self._triple / 3.0)[order - 1]
-        return found + self._numbers(series, unit, order - 1, order) * below
+        found += self._numbers(series, unit, order - 1, order) * below
+        return found
 
 
 def _times(p: Numbers, q: Numbers) -> Numbers:
     """All products of the numbers of p and q (S, …), for each of S."""
-    return p.reshape(*p.shape, *(1,) * (q.ndim - 1)) * q.reshape(len(q), *(1,) * (p.ndim - 1), *q.shape[1:])
+    found: Numbers = p.reshape(*p.shape, *(1,) * (q.ndim - 1)) * q.reshape(len(q), *(1,) * (p.ndim - 1), *q.shape[1:])
+    return found
 
 
 def summed(p: Numbers, q: Numbers) -> Numbers:

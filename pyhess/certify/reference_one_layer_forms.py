@@ -1,7 +1,7 @@
 """The Hessian of a network with one hidden layer as a cubic polynomial, without what is zero in it, for checking certificates.
 
-The forms are those of `reference_cubic_hessian`, in the same order of factors. With the unit's `Rows`: S1, S2, S3 its part of the
-residual's orders, U0 to U3 its (V + b) phi'' σ² + 2 phi' nu σ, Z0, Z1, Z2 its part of df . v, r0, r1 and d0 = sum Z0 of all units,
+The forms are those of `reference_cubic_hessian`, in the same order of factors. With the unit's `Rows`: S1, S2 and S3 its part of
+the residual's orders, U0 to U3 its (V + b) phi'' σ² + 2 phi' nu σ, Z0 to Z2 its part of df . v, and r0, r1 and d0 of all units,
 
     head = r0 U0 - lowered X X',   half = (r1 U0 + r0 U1) / 2,   tail = sum S2 U0 + r1 U1 + r0 U2 + 2 d0 Z2,
     squares: d0 d0', Z1 d0' and sum Z1 Z1',
@@ -19,9 +19,9 @@ from time import monotonic
 import numpy as np
 import numpy.typing as npt
 
-from .reference_changes import DOUBLE, LEAST, Changes, Numbers, grown
+from .reference_changes import DOUBLE, LEAST, Changes, grown
 from .reference_hessian import Problem
-from .reference_interval import UNIT, Range, Wide, wide, zeros
+from .reference_interval import UNIT, Wide, wide, zeros
 from .reference_one_layer import OneLayer, Rows, summed
 
 FloatArray = npt.NDArray[np.float64]
@@ -33,7 +33,7 @@ _NUMBERS = 2**23
 
 @dataclass(eq=False)
 class BlockForm:
-    """Head, half, rest and tail of a form, all that `whole_matrix` needs, the tail in blocks (places of k, a, l and b, numbers)."""
+    """What `whole_matrix` needs of a form, the tail in blocks: the places of k, a, l and b, and the numbers."""
 
     head: Wide
     half: Wide

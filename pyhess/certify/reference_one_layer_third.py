@@ -10,7 +10,7 @@ for x != y, with delta's indices to the left and v's to the right of the bar, an
     (xxx|yy)  S3^x E U0^y,    (xxy|yy)  S2^x E U1^y / 3,    (xyy|yy)  S1^x E U2^y / 3,    (xxy|xy)  Z2^x Z1^y / 3,
     (cxx|xx)  κ E U2^x / 3,
 
-and none else but those of one unit alone. M M' is summed over the columns (l, m, b), in which no more than two units occur either.
+and none else but those of one unit alone. M M' is summed over the columns (l, m, b), with no more than two units in them, either.
 """
 
 from __future__ import annotations
@@ -29,8 +29,30 @@ from .reference_one_layer import OneLayer, Rows, summed
 
 FloatArray = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
+#: Seconds per datum and unit, per number of the local tensors, and per product of doubles and of long doubles, for estimates.
+_UNIT_SECONDS, _STEP_SECONDS, _PRODUCT_SECONDS, _LONG_SECONDS = 6e-5, 3e-9, 4e-11, 1.2e-9
 #: Rows of M, their places among all P², and the numbers (rows, columns).
 Part = tuple[list[Places], list[FloatArray]]
+
+
+def tensor_numbers(problem: Problem) -> float:
+    """Numbers of a `ThirdOrder`."""
+    units, width, size = _measures(problem)
+    return 3.0 * units**2 * width**5 + size * units * width**4
+
+
+def one_layer_seconds(problem: Problem) -> float:
+    """Time, roughly, that the forms and the product take."""
+    (units, width, size), rows = _measures(problem), float(len(problem.x) * problem.widths[2])
+    steps = _UNIT_SECONDS + _STEP_SECONDS * (6.0 * width**4 + 30.0 * width**3) + 3.0 * _LONG_SECONDS * size * width**2
+    sums = 5.0 * units**2 * width**5 + 2.0 * size * units * width**4
+    pairs = 20.5 * units * (units - 1.0) * width**7 + units**3 * width**7
+    return rows * (units * steps + _PRODUCT_SECONDS * sums) + _PRODUCT_SECONDS * pairs
+
+
+def _measures(problem: Problem) -> tuple[float, float, float]:
+    inputs, units, outputs = problem.widths
+    return float(units), float(inputs + int(problem.bias) + outputs), float(problem.num_params)
 
 
 class ThirdOrder:
@@ -41,10 +63,8 @@ class ThirdOrder:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self.units = problem.widths[1]
-        self.size = problem.num_params
-        self.width = problem.widths[0] + int(problem.bias) + problem.widths[2]
-        h, d = (self.units,), (self.width,)
+        units, width, size = (int(x) for x in _measures(problem))
+        self.units, self.size, h, d = units, size, (units,), (width,)
         self.three = np.zeros(h + 3 * d + h + 2 * d)
         self.two, self.mixed = (np.zeros(h + 2 * d + h + 3 * d) for _ in range(2))
         self.one = np.zeros((self.size, *h, *4 * d))
@@ -94,7 +114,8 @@ class ThirdOrder:
 
     def _rows(self, x: int, y: int) -> Places:
         """The rows (k, a) of two units."""
-        return (self.places[x][:, None] * self.size + self.places[y]).ravel()
+        found: Places = (self.places[x][:, None] * self.size + self.places[y]).ravel()
+        return found
 
     def _of_one(self, x: int) -> Part:
         """The columns (l, m, b) of the unit x."""
