@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .reference_changes import Changes, Numbers, euclidean, grown
+from .reference_changes import SHORTEST, Changes, Numbers, euclidean, grown
 from .reference_hessian import Problem
 from .reference_interval import UNIT, Range, Wide, down, middle_and_radius, up, wide
 from .reference_nodes import expanded
@@ -83,8 +83,8 @@ class Series:
         c0, c1, c2, c3 = np.abs(self.c)[:, :, None]
         v, x, r = np.abs(weights), length[:, None, None], radius
         rho, bent = r * x, v * c2 * x * x
-        one = r * np.sqrt((v * c1 * x) ** 2 + c0 * c0)
-        two = 0.5 * r * r * (bent + np.sqrt(bent * bent + (c1 * x) ** 2))
+        one = r * (np.sqrt((v * c1 * x) ** 2 + c0 * c0) + SHORTEST)
+        two = 0.5 * r * r * (bent + np.sqrt(bent * bent + (c1 * x) ** 2) + SHORTEST)
         three = v * c3 * rho**3 + _SQUARE * c2 * r * rho**2
         off = (v + r) * self.off[:, None] + _CUBE * r * rho**3 * c3
         return Sizes((grown(v * c0), grown(one), grown(two), grown(three)), grown(off))
@@ -128,7 +128,7 @@ class OneLayer:
             data = np.concatenate([data, wide(np.ones((len(data), 1)))], axis=1)
         (k1, blur), (k2, blur2) = (middle_and_radius(kappa) for kappa in problem.scale)
         x = k1 * data
-        length = euclidean(x)
+        length = euclidean(x) + SHORTEST
         own = centre[places[:, : data.shape[1]]]
         s = x @ own.T
         # What s is off by, t included, for all |delta| <= R.
@@ -192,8 +192,12 @@ def _residual_sizes(value: Series, weights: Wide, radius: Wide, length: Wide, ka
     c0, c1, _, c3 = np.abs(value.c)[:, :, None]
     v, rho = np.abs(weights), radius * length[:, None]
     first = ((v * c1 * length[:, None, None]) ** 2 + c0 * c0).sum(axis=2)
-    one = radius * np.sqrt(first + kappa * kappa)
-    off = (v * value.off[:, None]).sum(axis=2) + radius * euclidean(value.off)[:, None] + _CUBE * radius * rho**3 * c3.max(axis=2)
+    one = radius * (np.sqrt(first + kappa * kappa) + SHORTEST)
+    off = (
+        (v * value.off[:, None]).sum(axis=2)
+        + radius * (euclidean(value.off) + SHORTEST)[:, None]
+        + _CUBE * radius * rho**3 * c3.max(axis=2)
+    )
     units = weights.shape[1]
     return Sizes((0.0 * one, grown(one, units), alone.of[2].max(axis=2), alone.of[3].max(axis=2)), grown(off, units))
 
@@ -214,9 +218,7 @@ class Rows:
         x, e = (np.zeros((self.count, self.width), dtype) for _ in range(2))
         x[:, :inputs] = layer.x[self._datum]
         e[np.arange(self.count), inputs + self._output] = 1.0
-        self._x, self._e = [np.ones(self.count, dtype), x], e
-        for _ in range(2):
-            self._x.append(_times(self._x[-1], x))
+        self._x, self._e = (np.ones(self.count, dtype), x, _times(x, x)), e
         both = _times(x, e)
         self._both = both + both.swapaxes(1, 2)
         triple = _times(self._x[2], e)

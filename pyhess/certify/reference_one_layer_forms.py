@@ -98,7 +98,7 @@ def one_layer_forms(
     count, reach = len(problem.x) * problem.widths[2], changes.reach
     rest = grown(whole.rest, count) + (UNIT * (2 * count + 512) + unsure) * grown(coarse, count)
     rest = rest + DOUBLE * (2 * count + 512) * (grown(blur, count) + LEAST * reach * reach * (1.0 + reach))
-    whole.rest, squares.rest = grown(0.5 * (rest + rest.T)), grown(squares.rest, count)
+    whole.rest, squares.rest = grown(0.5 * (rest + rest.T)), grown((1.0 + unsure) * squares.rest, count)
     return whole, squares
 
 
@@ -129,7 +129,7 @@ def _add_rests(layer: OneLayer, lowered: Wide, whole: Wide, squares: Wide, coars
         off = grown((mass * r.left_out(curved)).sum(axis=1), len(ends))
         # Only what the numbers taken off do not cover.
         less = lowered[:, unit]
-        beyond = np.where(off > less, grown(np.maximum(off - less, wide(0.0)) + UNIT * off), wide(0.0))
+        beyond = np.where(off <= less, wide(0.0), grown(np.maximum(off - less, wide(0.0)) + UNIT * off))
         sizes = np.abs(less) + (mass * r.all * curved.all).sum(axis=1)
         square = np.ix_(inputs, inputs)
         for into, numbers in ((whole, beyond), (coarse, sizes), (blur, (mass * r.highest(curved)).sum(axis=1))):

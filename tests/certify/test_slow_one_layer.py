@@ -16,7 +16,7 @@ from pyhess.certify.reference_cubic_matrix import CubicTerm, cubic_term
 from pyhess.certify.reference_cubic_ways import MOST_PARAMS, ways
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
-from pyhess.certify.reference_one_layer import OneLayer
+from pyhess.certify.reference_one_layer import OneLayer, Sizes
 from pyhess.certify.reference_one_layer_forms import BlockForm, one_layer_forms
 from pyhess.certify.reference_one_layer_third import ThirdOrder, one_layer_term
 from pyhess.certify.reference_ranges import activation
@@ -167,6 +167,19 @@ def test_rests_are_of_the_next_order(case: Case) -> None:
     for form, half, least in zip(wider, narrower, (15.5, 62.0), strict=True):
         ratios = (form.rest / half.rest)[half.rest > 1e-2 * half.rest.max()]
         assert ratios.min() >= least and ratios.max() <= 2.0 * least
+
+
+def test_products_leave_out_all_beyond_the_third_order() -> None:
+    rng = np.random.default_rng(2437)
+    p, q = (Sizes(tuple(wide(rng.uniform(0.1, 1.0, (4, 7)))), wide(rng.uniform(0.1, 1.0, 7))) for _ in range(2))
+    orders = [sum(p.of[a] * q.of[order - a] for a in range(4) if 0 <= order - a < 4) for order in range(7)]
+    everything = (sum(p.of) + p.off) * (sum(q.of) + q.off)
+    for given, expected in (
+        (p.all * q.all, everything),
+        (p.left_out(q), everything - sum(orders[:4])),
+        (p.highest(q), orders[2] + orders[3]),
+    ):
+        assert (given >= expected * (1.0 - 1e-17)).all() and (given <= expected * (1.0 + 1e-15)).all()
 
 
 def test_sizes_of_one_unit_are_reached_and_those_of_several_hold() -> None:
