@@ -119,13 +119,89 @@ def test_the_forms_are_those_of_any_network(case: Case) -> None:
         assert other_term is not None and term.floor == other_term.floor
         off = np.abs(term.squared - other_term.squared)
         assert (off <= 1e-13 * np.abs(other_term.squared).max()).all()
-        assert 0.0 < term.blur.max() <= 1e-12 * np.abs(term.squared).max()
+        lengths = np.sqrt(np.diag(term.squared))
+        assert (term.blur >= 2.0**-48 * np.outer(lengths, lengths)).all()
+        assert term.blur.max() <= 1e-12 * np.abs(term.squared).max()
         # Neither is always the smaller one, as the sizes are bounded in other ways.
         if radius > 1e-6:
             for form, other in zip(found, expected, strict=True):
                 assert np.array_equal(*(x.rest > 1e-9 * x.rest.max() for x in (form, other)))
                 ratio = float(form.rest.sum() / other.rest.sum())
                 assert 0.3 < ratio < 1.5, (radius, ratio)
+
+
+def _rests(obj: ph.Objective, layer: OneLayer, radius: float, lowered: Array, kept: Array) -> tuple[Array, Array]:
+    """Those of the residual part and of the squares, from the formulas, one entry after the other."""
+    size, mass = obj.num_params, obj.data.normalized_weights
+    whole, squares = np.zeros((size, size)), np.zeros((size, size))
+    kappa, weights = float(layer.kappa), np.asarray(layer.weights, dtype=np.float64)
+    cube, square = 3.0 * np.sqrt(3.0) / 16.0, 2.0 / (3.0 * np.sqrt(3.0))
+    for i, x in enumerate(np.asarray(layer.x, dtype=np.float64)):
+        long = float(np.linalg.norm(x))
+        f, g, h = (np.abs(series.c[:, i]).astype(np.float64) for series in (layer.value, layer.slope, layer.bend))
+        ef, eg, eh = (series.off[i].astype(np.float64) for series in (layer.value, layer.slope, layer.bend))
+        rho, beyond = radius * long, np.zeros(len(ef))
+        for k, v in enumerate(np.abs(weights)):
+            r0 = abs(float(layer.residual[i, k]))
+            r1 = radius * np.sqrt(((v * f[1] * long) ** 2 + f[0] ** 2).sum() + kappa**2 * len(layer.biases[:1]))
+            bent = v * f[2] * long**2
+            r2 = (radius**2 / 2.0 * (bent + np.sqrt(bent**2 + (f[1] * long) ** 2))).max()
+            r3 = (v * f[3] * rho**3 + square * f[2] * radius * rho**2).max()
+            off = (v * ef).sum() + radius * np.linalg.norm(ef) + cube * radius * rho**3 * f[3].max()
+            root = np.zeros(size)
+            for j, places in enumerate(layer.places):
+                at, end = places[: len(x)], places[len(x) + k]
+                a, b = v[j] * h[2, j] * long**2, h[1, j] * long
+                moving = (
+                    v[j] * h[0, j],
+                    radius * np.hypot(v[j] * h[1, j] * long, h[0, j]),
+                    radius**2 / 2.0 * (a + np.hypot(a, b)),
+                    v[j] * h[3, j] * rho**3 + square * h[2, j] * radius * rho**2,
+                    (v[j] + radius) * eh[j] + cube * radius * rho**3 * h[3, j],
+                )
+                fixed = (*(g[p, j] * rho**p for p in range(4)), eg[j])
+                lost = []
+                for q0, q1, q2, q3, e in (moving, fixed):
+                    beyond_third = r1 * q3 + r2 * (q2 + q3) + r3 * (q1 + q2 + q3)
+                    lost.append(mass[i] * (beyond_third + off * (q0 + q1 + q2 + q3 + e) + (r0 + r1 + r2 + r3) * e))
+                beyond[j] += lost[0]
+                whole[at, end] += lost[1] * np.abs(x)
+                whole[end, at] += lost[1] * np.abs(x)
+                d3 = v[j] * g[3, j] * rho**3 + square * g[2, j] * radius * rho**2
+                root[at] = (d3 + (v[j] + radius) * eg[j] + cube * radius * rho**3 * g[3, j]) * np.abs(x)
+                root[end] = f[3, j] * rho**3 + ef[j]
+            squares += mass[i] * kept[i] * np.outer(root, root)
+        for j, places in enumerate(layer.places):
+            at = places[: len(x)]
+            whole[np.ix_(at, at)] += max(0.0, beyond[j] - lowered[i, j]) * np.outer(np.abs(x), np.abs(x))
+    return whole, squares
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rests_are_those_of_the_formulas_and_what_is_rounded(case: Case) -> None:
+    obj = _problem(case)
+    rng = np.random.default_rng(2441)
+    centre, radius = 0.7 * rng.standard_normal(obj.num_params), 1.0
+    layer = OneLayer.of(Problem.of(obj), wide(centre), Changes.ball(radius), slice(0, 5), wide(np.ones(5)))
+    kept = rng.uniform(0.1, 1.0, 5)
+    whole = _rests(obj, layer, radius, np.zeros((5, obj.net.widths[1])), kept)[0]
+    for share in (0.0, 0.7, 3.0):
+        lowered = share * rng.uniform(0.3, 1.0, (5, obj.net.widths[1])) * whole.max()
+        *found, _ = _by_units(obj, centre, radius, lowered, kept)
+        for form, expected in zip(found, _rests(obj, layer, radius, lowered, kept), strict=True):
+            room = 1e-10 * expected.max()
+            assert (form.rest >= (1.0 - 1e-13) * expected).all()
+            assert (form.rest <= (1.0 + 1e-12) * expected + room).all(), share
+    # All but the tail is rounded in long doubles, that and the third order in doubles.
+    whole_form, squares, _ = _by_units(obj, centre, 1e-9, np.zeros_like(lowered), kept)
+    unit = float(np.finfo(np.longdouble).eps)
+    assert (whole_form.rest >= 256.0 * unit * np.abs(symmetric(whole_form.head))).all()
+    assert (whole_form.rest >= 256.0 * unit * np.abs(squares.head)).all()
+    whole_form, squares, _ = _by_units(obj, centre, radius, np.zeros_like(lowered), kept)
+    size = obj.num_params
+    for form in (whole_form, squares):
+        tail = np.abs(_tail(form)).reshape((size,) * 4).max(axis=(0, 2))
+        assert (whole_form.rest >= 2.0**-46 * radius**2 * np.maximum(tail, tail.T) / 2.0).all()
 
 
 @pytest.mark.parametrize("radius", [0.3, 2.0])
