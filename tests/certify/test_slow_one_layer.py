@@ -186,7 +186,7 @@ def test_rests_are_those_of_the_formulas_and_what_is_rounded(case: Case) -> None
     kept = rng.uniform(0.1, 1.0, 5)
     whole = _rests(obj, layer, radius, np.zeros((5, obj.net.widths[1])), kept)[0]
     for share in (0.0, 0.7, 3.0):
-        lowered = share * rng.uniform(0.3, 1.0, (5, obj.net.widths[1])) * whole.max()
+        lowered = share * 10.0 ** rng.uniform(-2.0, 0.0, (5, obj.net.widths[1])) * whole.max()
         *found, _ = _by_units(obj, centre, radius, lowered, kept)
         for form, expected in zip(found, _rests(obj, layer, radius, lowered, kept), strict=True):
             room = 1e-10 * expected.max()
