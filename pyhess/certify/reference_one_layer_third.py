@@ -30,7 +30,7 @@ from .reference_one_layer import OneLayer, Rows, summed
 FloatArray = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 #: Seconds per datum and unit, per number of the local tensors, and per product of doubles and of long doubles, for estimates.
-_UNIT_SECONDS, _STEP_SECONDS, _PRODUCT_SECONDS, _LONG_SECONDS = 6e-5, 3e-9, 4e-11, 1.2e-9
+_UNIT_SECONDS, _STEP_SECONDS, _PRODUCT_SECONDS, _LONG_SECONDS = 7e-4, 3e-9, 4e-11, 1.2e-9
 #: Rows of M, their places among all P², and the numbers (rows, columns).
 Part = tuple[list[Places], list[FloatArray]]
 
