@@ -177,6 +177,12 @@ class Form:
         for part in steps(len(self.third), self.rest.size):
             self.third[part] = 0.5 * (self.third[part] + self.third[part].swapaxes(1, 2))
 
+    def tail_rows(self, k: int) -> Wide:
+        """The rows (k, a) of the symmetric part of F_kalb, a matrix of P² columns (l, b)."""
+        size = len(self.tail)
+        found: Wide = 0.5 * (self.tail[k].astype(np.longdouble) + self.tail[:, :, k].transpose(2, 0, 1)).reshape(size, -1)
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class _Flat:

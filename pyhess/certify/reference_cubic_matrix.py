@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import monotonic
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from .reference_changes import DOUBLE, Changes, grown
+from .reference_changes import DOUBLE, Changes, Numbers, grown
 from .reference_cubic_hessian import Form
 from .reference_interval import UNIT, Range, Wide, up, wide, zeros
 from .reference_triples import triples
@@ -20,18 +21,56 @@ from .slab_multipliers import Slab
 FloatArray = npt.NDArray[np.float64]
 
 #: What a product of doubles may lose that is too small for them, times the most there are in a sum.
-_LOST = 1e-315
+LOST = 1e-315
+
+
+class Matrices(Protocol):
+    """What counts here of a `Form`."""
+
+    head: Wide
+    half: Wide
+    rest: Wide
+
+    def tail_rows(self, k: int) -> Wide:
+        """The rows (k, a) of the symmetric part of F_kalb, a matrix of P² columns (l, b)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class CubicTerm:
     """What the terms of the third order are bounded by: -tau/2 |M^'u|² - floor |v|²."""
 
-    #: M^ M^' (P², P²), and bounds of its entries' errors.
-    squared: Wide
-    blur: Wide
+    #: M^ M^' (P², P²), and its entries' errors in the products of these lengths (P²,).
+    squared: Numbers
+    lengths: Wide
+    rounding: float
     tau: Wide
     floor: Wide
+    #: Where the whole matrix may be written, over M^ M^' in its place.
+    room: FloatArray | None = None
+
+    @property
+    def blur(self) -> Wide:
+        """Bounds of the errors of all entries."""
+        return self.blur_of(slice(None))
+
+    def blur_of(self, rows: slice) -> Wide:
+        """Those of some rows."""
+        return grown(self.rounding * self.lengths[rows, None] * self.lengths) + LOST
+
+
+def bounded_by(
+    squared: Numbers,
+    lengths: Wide,
+    rounding: float,
+    changes: Changes,
+    tau: float,
+    room: FloatArray | None = None,
+    omega: Range | None = None,
+) -> CubicTerm:
+    """With that M^ M^', and omega² where the changes have an axis."""
+    chi = changes.stretched(Range(wide(1.0)) if omega is None else omega)
+    return CubicTerm(squared, lengths, rounding, wide(tau), grown(chi * chi / (2.0 * wide(tau))), room)
 
 
 def cubic_term(form: Form, changes: Changes, narrow: float, tau: float, deadline: float) -> CubicTerm | None:
@@ -57,7 +96,7 @@ def cubic_term(form: Form, changes: Changes, narrow: float, tau: float, deadline
     # Every entry is at most the product of its rows' lengths, and so are the sums of absolute values. Those of t and t_k are no
     # longer but for |d|, and count at most twice and once.
     rounding = float(DOUBLE) * (size * size + size + 64)
-    lengths = np.sqrt(np.diag(total).astype(np.longdouble) * (1.0 + 2.0 * rounding) + _LOST)
+    lengths = np.sqrt(np.diag(total).astype(np.longdouble) * (1.0 + 2.0 * rounding) + LOST)
     found, omega = total.astype(np.longdouble), Range(wide(1.0))
     if axis is not None:
         twice = np.einsum("l,kalb->kab", axis, once).reshape(size * size, size)
@@ -65,9 +104,7 @@ def cubic_term(form: Form, changes: Changes, narrow: float, tau: float, deadline
         found = found - 2.0 * less * wide(flat @ flat.T) + less * less * wide(twice @ twice.T)
         rounding *= 4.0
         omega = omega - Range(less) * changes.square
-    chi = changes.stretched(omega)
-    blur = grown(rounding * lengths[:, None] * lengths) + _LOST
-    return CubicTerm(found, blur, wide(tau), grown(chi * chi / (2.0 * wide(tau))))
+    return bounded_by(found, lengths, rounding, changes, tau, omega=omega)
 
 
 def from_lower(matrix: FloatArray) -> FloatArray:
@@ -79,8 +116,8 @@ def from_lower(matrix: FloatArray) -> FloatArray:
 class _Rounded:
     """A matrix in doubles, and for its rows the sums of what its entries may be off by."""
 
-    def __init__(self, count: int, roundings: int) -> None:
-        self.matrix, self.error = np.zeros((count, count)), zeros(count)
+    def __init__(self, count: int, roundings: int, room: FloatArray | None = None) -> None:
+        self.matrix, self.error = np.zeros((count, count)) if room is None else room, zeros(count)
         self._unit = roundings * UNIT
 
     def put(self, rows: slice, columns: slice, exact: Wide, sizes: Wide, blur: Wide | None = None) -> None:
@@ -92,7 +129,7 @@ class _Rounded:
 
 
 def whole_matrix(
-    whole: Form, squares: Form, term: CubicTerm | None, changes: Changes, radius: float, claim: float, slab: Slab
+    whole: Matrices, squares: Matrices, term: CubicTerm | None, changes: Changes, radius: float, claim: float, slab: Slab
 ) -> tuple[FloatArray, Wide]:
     """The matrix (P + P², P + P²), and bounds of the sums of its rows' errors; without a cubic term in the second order."""
     multipliers, size, ball = slab.taylor, len(whole.head), wide(radius)
@@ -105,7 +142,7 @@ def whole_matrix(
     q = up(q + term.floor) if term else q
     lam, along = wide(from_lower(multipliers.lam)), wide(from_lower(slab.along))
     # |d|², which is known to 2 P + 16 roundings, divides twice.
-    found = _Rounded(size + size * size, 8 * size + 64)
+    found = _Rounded(size + size * size, 8 * size + 64, term.room if term else None)
 
     def both(x: Wide, y: Wide, factor: Wide) -> tuple[Wide, Wide]:
         return x + factor * y, np.abs(x) + abs(factor) * np.abs(y)
@@ -126,7 +163,7 @@ def whole_matrix(
     found.put(rows, first, into, sizes)
     found.put(first, rows, into.T, sizes.T)
     for k in range(size):
-        one, other = (_symmetric_rows(form.tail, k) for form in (whole, squares))
+        one, other = (form.tail_rows(k) for form in (whole, squares))
         tail, sizes = both(one, other, kept_tail)
         straight = np.zeros(size)
         straight[k] = 1.0
@@ -138,17 +175,11 @@ def whole_matrix(
         here, blur = slice(size + k * size, size + (k + 1) * size), None
         if term:
             own, bent = slice(k * size, (k + 1) * size), 0.5 * term.tau * area
-            tail, sizes = tail - bent * term.squared[own], sizes + bent * np.abs(term.squared[own])
-            blur = bent * term.blur[own]
+            squared = wide(term.squared[own])
+            tail, sizes = tail - bent * squared, sizes + bent * np.abs(squared)
+            blur = bent * term.blur_of(own)
         found.put(here, rows, tail, sizes, blur)
     return found.matrix, grown(found.error)
-
-
-def _symmetric_rows(tail: npt.NDArray[np.floating], k: int) -> Wide:
-    """The rows (k, a) of the symmetric part of F_kalb, a matrix of P² columns (l, b)."""
-    size = len(tail)
-    found: Wide = 0.5 * (tail[k].astype(np.longdouble) + tail[:, :, k].transpose(2, 0, 1)).reshape(size, -1)
-    return found
 
 
 def _spread(row: Wide, matrix: Wide) -> Wide:

@@ -1,8 +1,8 @@
 """The bound by the Hessian's Taylor polynomial over a ball or a slab of it, proved anew from the multipliers of a certificate.
 
-With the polynomial and its rest of `reference_cubic_hessian`, which takes the file's numbers off, for delta = s d + y of
-`reference_changes` with |s| <= h, |y| <= rho, z = (v, delta x v / R), K = dd'/|d|², M the matrix T_klm,ab of P² rows (k, a) and
-P³ columns (l, m, b), any Lam, S >= 0, antisymmetric A_k, w > 0, 0 < eta <= 1, tau > 0 and 0 < omega <= 1,
+With the polynomial and its rest of `reference_cubic_hessian` or `reference_one_layer_forms`, which take the file's numbers off,
+for delta = s d + y of `reference_changes` with |s| <= h, |y| <= rho, z = (v, delta x v / R), K = dd'/|d|², M the matrix T_klm,ab
+of P² rows (k, a) and P³ columns (l, m, b), any Lam, S >= 0, antisymmetric A_k, w > 0, 0 < eta <= 1, tau > 0 and 0 < omega <= 1,
 
     v'(H(theta) - claim)v >= z' [ top - claim,  R U' ;  R U,  R² (tail - tau/2 M^ M^') + (I - K) x Lam + K/|d|² x S ] z,
     top = head - diag(q) - rho²/R² Lam - h²/R² S - chi²/(2 tau),    chi = rho² + h²|d|²/omega²,
@@ -28,11 +28,12 @@ from time import monotonic
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.lapack import dpotrf
 
 from ..regions import Ball
 from .reference_changes import DOUBLE, Changes, grown
-from .reference_cubic_hessian import cubic_hessian, cubic_hessian_seconds
-from .reference_cubic_matrix import cubic_term, from_lower, whole_matrix
+from .reference_cubic_matrix import from_lower, whole_matrix
+from .reference_cubic_ways import ways
 from .reference_hessian import Problem
 from .reference_interval import UNIT, Range, Wide, wide
 from .slab_multipliers import Slab
@@ -40,23 +41,10 @@ from .taylor_multipliers import TaylorMultipliers
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Parameters whose coefficients fit into memory, by the polynomials' order: P⁵ / 6 and P⁴, with a matrix of P² rows.
-_MOST_PARAMS = {2: 72, 3: 40}
-#: Seconds per product of T with itself, per number of the whole matrix, and per product of its factorisation, for estimates.
-_PRODUCT_SECONDS, _NUMBER_SECONDS, _FACTOR_SECONDS = 1e-10, 1.5e-7, 5e-11
 
-
-def cubic_seconds(problem: Problem, order: int) -> float:
-    """Time that `why_not_proved` takes, roughly, with polynomials of an order."""
-    size = float(problem.num_params)
-    rows, products = size + size**2, size**7 / 4.0 if order == 3 else 0.0
-    matrix = _NUMBER_SECONDS * rows**2 + _FACTOR_SECONDS * rows**3 / 3.0
-    return cubic_hessian_seconds(problem, order) + _PRODUCT_SECONDS * products + matrix
-
-
-def too_large(problem: Problem, order: int, seconds: float, deadline: float) -> str | None:
-    """Why a check that would take so long is not begun."""
-    left, size, most = deadline - monotonic(), problem.num_params, _MOST_PARAMS[order]
+def too_large(problem: Problem, most: int, seconds: float, deadline: float) -> str | None:
+    """Why a check that would take so long, or is for so many parameters at most, is not begun."""
+    left, size = deadline - monotonic(), problem.num_params
     if seconds <= left and size <= most:
         return None
     return (
@@ -77,7 +65,8 @@ def prove_cubic(
     if multipliers is None:
         return False, "the file does not bring the multipliers along"
     order = multipliers.order
-    why = too_large(problem, order, cubic_seconds(problem, order), deadline)
+    way = ways(problem, order, axis=False)[0]
+    why = too_large(problem, way.most, way.seconds, deadline)
     if why is None:
         whole = Slab(-1.0, 1.0, np.zeros((0, 0)), 1.0, multipliers)
         radius = float(region.radius)
@@ -109,18 +98,18 @@ def why_not_proved(
     kept = multipliers.kept
     if not ((kept >= 0.0) & (kept <= 1.0)).all():
         return "the multipliers keep parts of the squares that are not between none and all"
-    found = cubic_hessian(problem, centre, changes, wide(multipliers.lowered), wide(kept), order, deadline)
-    if found is None:
-        return "time ran out before the Taylor polynomial was enclosed"
-    term = None
-    if multipliers.tau is not None:
-        term = cubic_term(found[0], changes, slab.narrow, multipliers.tau, deadline)
-        if term is None:
-            return "time ran out before the cubic term was bounded"
-    matrix, error = whole_matrix(*found, term, changes, radius, claim, slab)
-    if not not_negative(matrix, size, error, (Range(changes.reach) / Range(wide(radius))).hi):
-        return "what the multipliers prove, written out anew, is less"
-    return None
+    why = "what the multipliers prove, written out anew, is less"
+    for number, way in enumerate(ways(problem, order, axis=changes.axis is not None)):
+        # What is begun first has been found to be in time.
+        if number and way.seconds > deadline - monotonic():
+            break
+        found = way.make(problem, centre, changes, slab, deadline)
+        if isinstance(found, str):
+            return why if number else found
+        matrix, error = whole_matrix(*found, changes, radius, claim, slab)
+        if not_negative(matrix, size, error, (Range(changes.reach) / Range(wide(radius))).hi):
+            return None
+    return why
 
 
 def not_negative(matrix: Wide | FloatArray, size: int, error: Wide | None = None, longest: float | Wide = 1.0) -> bool:
@@ -144,8 +133,5 @@ def not_negative(matrix: Wide | FloatArray, size: int, error: Wide | None = None
     sigma = 1.125 * (1.0 + float(longest) ** 2) * (below + norm + 2.0 * unit * float(diagonal.max())) + 1e-290
     places = np.arange(size)
     rounded[places, places] -= sigma
-    try:
-        np.linalg.cholesky(rounded)
-    except np.linalg.LinAlgError:
-        return False
-    return True
+    # In place, as there may be no room for another matrix; the transpose has the columns that LAPACK wants.
+    return int(dpotrf(rounded.T, overwrite_a=True, clean=False)[1]) == 0

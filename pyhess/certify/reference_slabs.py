@@ -17,7 +17,8 @@ import numpy as np
 
 from ..regions import Ball
 from .reference_changes import Changes
-from .reference_cubic_proof import cubic_seconds, order_named, too_large, why_not_proved
+from .reference_cubic_proof import order_named, too_large, why_not_proved
+from .reference_cubic_ways import MOST_PARAMS, cubic_seconds
 from .reference_hessian import Problem
 from .reference_interval import Range, Wide, length, middle_and_radius, wide
 from .slab_multipliers import Slab, SlabMultipliers
@@ -40,7 +41,7 @@ def prove_slabs(
     slabs = multipliers.slabs
     orders = [slab.taylor.order for slab in slabs]
     seconds = _SLAB_COST * sum(cubic_seconds(problem, order) for order in orders)
-    why = too_large(problem, max(orders), seconds, deadline)
+    why = too_large(problem, MOST_PARAMS[max(orders)], seconds, deadline)
     if why is not None:
         return False, f"{why}, for {len(slabs)} slabs", False
     for number, slab in enumerate(slabs, 1):

@@ -6,11 +6,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pytest
 
 import pyhess as ph
 from pyhess.certify.reference_changes import Changes
 from pyhess.certify.reference_cubic import Poly, weighted
 from pyhess.certify.reference_cubic_hessian import Form, cubic_hessian
+from pyhess.certify.reference_cubic_ways import ways
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_ranges import activation, activations
@@ -39,6 +41,18 @@ def problem(case: Case) -> ph.Objective:
         y = rng.dirichlet(np.ones(2), 3) if widths[-1] == 2 else np.array([2, 0, 1])
     data = ph.Dataset(rng.standard_normal((3, widths[0])), y, rng.uniform(0.5, 2.0, 3))
     return ph.Objective(ph.MLP(widths, names, beta=1.7, bias=bias, parametrization=parametrization), data, loss=loss)
+
+
+def only(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The polynomials are made in that way alone."""
+    monkeypatch.setattr(
+        "pyhess.certify.reference_cubic_proof.ways",
+        lambda *given, **named: [way for way in ways(*given, **named) if _name(way.make) == name],
+    )
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "func", function).__name__)
 
 
 def nothing_lowered(obj: ph.Objective) -> Array:

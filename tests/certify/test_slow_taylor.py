@@ -21,7 +21,7 @@ from pyhess.threshold import verify_file
 
 from .conftest import trained
 from .slow_slab_cases import own_multipliers
-from .slow_taylor_cases import CASES, Array, Case, problem
+from .slow_taylor_cases import CASES, Array, Case, only, problem
 
 pytestmark = pytest.mark.usefixtures("long_doubles")
 
@@ -64,7 +64,8 @@ def test_forms_that_are_not_negative() -> None:
 
 @pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("case", CASES)
-def test_what_the_multipliers_give_is_proved_and_no_more(case: Case, order: int) -> None:
+def test_what_the_multipliers_give_is_proved_and_no_more(case: Case, order: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "_whatever_the_network")
     obj = problem(case)
     rng = np.random.default_rng(2063)
     for radius in (1e-9, 0.05):

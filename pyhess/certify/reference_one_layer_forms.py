@@ -1,0 +1,206 @@
+"""The Hessian of a network with one hidden layer as a cubic polynomial, without what is zero in it, for checking certificates.
+
+The forms are those of `reference_cubic_hessian`, in the same order of factors. With the unit's `Rows`: S1, S2 and S3 its part of
+the residual's orders, U0 to U3 its (V + b) phi'' σ² + 2 phi' nu σ, Z0 to Z2 its part of df . v, and r0, r1 and d0 of all units,
+
+    head = r0 U0 - lowered X X',   half = (r1 U0 + r0 U1) / 2,   tail = sum S2 U0 + r1 U1 + r0 U2 + 2 d0 Z2,
+    squares: d0 d0', Z1 d0' and sum Z1 Z1',
+
+with the masses and summed over the data and outputs. A unit's factor bar phi'' of σ² is off by no more than the sum over the
+outputs; what ``lowered`` has beyond that is lost. The third order is left to `reference_one_layer_third`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import monotonic
+
+import numpy as np
+import numpy.typing as npt
+
+from .reference_changes import DOUBLE, LEAST, Changes, grown
+from .reference_hessian import Problem
+from .reference_interval import UNIT, Wide, wide, zeros
+from .reference_one_layer import OneLayer, Rows, summed
+
+FloatArray = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
+
+#: Numbers of the local tensors of some data at once.
+_NUMBERS = 2**23
+
+
+@dataclass(eq=False)
+class BlockForm:
+    """What `whole_matrix` needs of a form, the tail in blocks: the places of k, a, l and b, and the numbers."""
+
+    head: Wide
+    half: Wide
+    rest: Wide
+    blocks: list[tuple[tuple[Places, Places, Places, Places], FloatArray]] = field(default_factory=list)
+
+    @staticmethod
+    def zero(size: int) -> BlockForm:
+        """The zero matrix."""
+        return BlockForm(zeros((size, size)), zeros((size,) * 3), zeros((size, size)))
+
+    def tail_rows(self, k: int) -> Wide:
+        """The rows (k, a) of the symmetric part of F_kalb, a matrix of P² columns (l, b)."""
+        size = len(self.head)
+        found = np.zeros((size,) * 3)
+        for (one, a, other, b), numbers in self.blocks:
+            for at in np.flatnonzero(one == k):
+                found[np.ix_(a, other, b)] += 0.5 * numbers[at]
+            for at in np.flatnonzero(other == k):
+                found[np.ix_(b, one, a)] += 0.5 * numbers[:, :, at].transpose(2, 0, 1)
+        return wide(found.reshape(size, -1))
+
+
+def data_at_once(problem: Problem) -> int:
+    """Data that the tensors are made for together."""
+    _, units, outputs = problem.widths
+    width = problem.num_params // units
+    return max(1, _NUMBERS // (outputs * (units * width**3 + width**4)))
+
+
+def one_layer_forms(
+    problem: Problem,
+    centre: Wide,
+    changes: Changes,
+    lowered: Wide,
+    kept: Wide,
+    deadline: float,
+    also: Callable[[OneLayer, Rows], None],
+) -> tuple[BlockForm, BlockForm] | None:
+    """(R, G) as `cubic_hessian` has them, but for the third order; None if the deadline passes.
+
+    ``also`` is shown all data, some at a time.
+    """
+    size = problem.num_params
+    whole, squares, sums = BlockForm.zero(size), BlockForm.zero(size), None
+    coarse, blur, unsure, step = zeros((size, size)), zeros((size, size)), wide(0.0), data_at_once(problem)
+    for begin in range(0, len(problem.x), step):
+        if monotonic() > deadline:
+            return None
+        some = slice(begin, begin + step)
+        layer = OneLayer.of(problem, centre, changes, some, kept[some])
+        sums = sums or _Tail(layer)
+        _add_matrices(layer, layer.rows(np.longdouble), lowered[some], whole, squares)
+        _add_rests(layer, lowered[some], whole.rest, squares.rest, coarse, blur)
+        unsure = np.maximum(unsure, layer.unsure)
+        rows = layer.rows(np.float64)
+        sums.add(rows)
+        also(layer, rows)
+    assert sums is not None
+    sums.put(whole, squares)
+    # Sums over data and outputs, of what is made of some 64 numbers and factors.
+    count, reach = len(problem.x) * problem.widths[2], changes.reach
+    rest = grown(whole.rest, count) + (UNIT * (2 * count + 512) + unsure) * grown(coarse, count)
+    rest = rest + DOUBLE * (2 * count + 512) * (grown(blur, count) + LEAST * reach * reach * (1.0 + reach))
+    whole.rest, squares.rest = grown(0.5 * (rest + rest.T)), grown((1.0 + unsure) * squares.rest, count)
+    return whole, squares
+
+
+def _add_matrices(layer: OneLayer, rows: Rows, lowered: Wide, whole: BlockForm, squares: BlockForm) -> None:
+    """The head and the half."""
+    r0, r1, d0 = rows.residual, rows.residual_slope(), rows.root()
+    kept = rows.kept[:, None] * d0
+    squares.head += summed(kept, d0)
+    for unit, places in enumerate(layer.places):
+        block, inputs = np.ix_(places, places), places[: layer.x.shape[1]]
+        for of_delta, of_v in rows.bend(unit, 0):
+            numbers = (rows.mass * of_delta)[:, None, None] * of_v
+            whole.head[block] += np.tensordot(r0, numbers, (0, 0))
+            whole.half[np.ix_(np.arange(len(whole.half)), places, places)] += 0.5 * summed(r1, numbers)
+        for of_delta, of_v in rows.bend(unit, 1):
+            whole.half[np.ix_(places, places, places)] += 0.5 * summed((rows.mass * r0)[:, None] * of_delta, of_v)
+        whole.head[np.ix_(inputs, inputs)] -= summed(lowered[:, unit, None] * layer.x, layer.x)
+        squares.half[np.ix_(places, places, np.arange(len(d0[0])))] += summed(rows.slope(unit, 1), kept)
+
+
+def _add_rests(layer: OneLayer, lowered: Wide, whole: Wide, squares: Wide, coarse: Wide, blur: Wide) -> None:
+    """What the polynomials leave out, and what they are rounded relative to."""
+    r, mass, x = layer.sizes, layer.mass[:, None], np.abs(layer.x)
+    bend, slope = layer.bend.moving(layer.weights, layer.radius, layer.length), layer.slope.fixed(layer.rho)
+    for unit, places in enumerate(layer.places):
+        inputs, ends = places[: x.shape[1]], places[x.shape[1] :]
+        curved, mixed = bend[..., unit], slope[:, unit, None]
+        off = grown((mass * r.left_out(curved)).sum(axis=1), len(ends))
+        # Only what the numbers taken off do not cover.
+        less = lowered[:, unit]
+        beyond = np.where(off <= less, wide(0.0), grown(np.maximum(off - less, wide(0.0)) + UNIT * off))
+        sizes = np.abs(less) + (mass * r.all * curved.all).sum(axis=1)
+        square = np.ix_(inputs, inputs)
+        for into, numbers in ((whole, beyond), (coarse, sizes), (blur, (mass * r.highest(curved)).sum(axis=1))):
+            into[square] += summed(numbers[:, None] * x, x)
+        for into, numbers in ((whole, r.left_out(mixed)), (coarse, r.all * mixed.all), (blur, r.highest(mixed))):
+            part = summed(x, mass * numbers)
+            into[np.ix_(inputs, ends)] += part
+            into[np.ix_(ends, inputs)] += part.T
+    for one, two, three, off in _root_sizes(layer):
+        kept = layer.kept[:, None]
+        squares += summed(kept * off, off)
+        known = one + two + three
+        coarse += summed(kept * (known + off), known + off)
+        blur += summed(kept * two, two)
+        for p, q in ((one, three), (two, three)):
+            both = summed(kept * p, q)
+            blur += both + both.T
+
+
+def _root_sizes(layer: OneLayer) -> Iterator[list[Wide]]:
+    """For every output the sizes (n, P) of df's orders 0, 1 and 2, and of what is beyond."""
+    slope, value = layer.slope.moving(layer.weights, layer.radius, layer.length), layer.value.fixed(layer.rho)
+    x = np.abs(layer.x)[:, None]
+    for output in range(len(layer.weights)):
+        found = []
+        pairs = [*zip(slope.of[:3], value.of[:3], strict=True), (slope.of[3] + slope.off, value.of[3] + value.off)]
+        for order, (of_hidden, of_end) in enumerate(pairs):
+            size = zeros((len(x), layer.num_params))
+            size[:, layer.places[:, : x.shape[2]]] = of_hidden[:, output, :, None] * x
+            size[:, layer.places[:, x.shape[2] + output]] = of_end
+            if len(layer.biases) and order == 0:
+                size[:, layer.biases[output]] = layer.kappa
+            found.append(grown(size))
+        yield found
+
+
+class _Tail:
+    """The tail's sums, in doubles."""
+
+    def __init__(self, layer: OneLayer) -> None:
+        units, width = layer.places.shape
+        self._places, self._size = layer.places, layer.num_params
+        shape = (width,) * 2
+        #: S2 U0 and Z1 Z1' of two units, r1 U1 and d0 Z2 of all parameters and a unit, r0 U2.
+        self._pairs, self._squares = (np.zeros((units, *shape, units, *shape)) for _ in range(2))
+        self._slopes, self._roots = (np.zeros((self._size, units, width, *shape)) for _ in range(2))
+        self._own = np.zeros((units, *shape, *shape))
+
+    def add(self, rows: Rows) -> None:
+        """Some data."""
+        units, mass, kept = range(rows.units), rows.mass, rows.kept
+        bends = np.stack([rows.full_bend(unit, 0) for unit in units], axis=1)
+        slopes = np.stack([rows.slope(unit, 1) for unit in units], axis=1)
+        parts = np.stack([rows.residual_part(unit, 2) for unit in units], axis=1)
+        self._pairs += summed(mass[:, None, None, None] * parts, bends)
+        self._squares += summed(kept[:, None, None, None] * slopes, slopes)
+        r1, d0 = mass[:, None] * rows.residual_slope(), (2.0 * kept)[:, None] * rows.root()
+        for unit in units:
+            self._slopes[:, unit] += summed(r1, rows.full_bend(unit, 1))
+            self._roots[:, unit] += summed(d0, rows.slope(unit, 2))
+            for of_delta, of_v in rows.bend(unit, 2):
+                self._own[unit] += summed((mass * rows.residual)[:, None, None] * of_delta, of_v)
+
+    def put(self, whole: BlockForm, squares: BlockForm) -> None:
+        """The blocks, k, a, l and b in this order."""
+        everything = np.arange(self._size)
+        for unit, p in enumerate(self._places):
+            for other, q in enumerate(self._places):
+                # (k, l) of one and (a, b) of the other unit; (k, a) and (l, b).
+                whole.blocks.append(((p, q, p, q), self._pairs[unit, :, :, other].transpose(0, 2, 1, 3)))
+                squares.blocks.append(((p, p, q, q), self._squares[unit, :, :, other]))
+            whole.blocks.append(((everything, p, p, p), self._slopes[:, unit].transpose(0, 2, 1, 3)))
+            whole.blocks.append(((p, everything, p, p), self._roots[:, unit].transpose(1, 0, 2, 3)))
+            whole.blocks.append(((p, p, p, p), self._own[unit].transpose(0, 2, 1, 3)))
