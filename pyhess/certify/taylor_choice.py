@@ -8,20 +8,17 @@ with is proved by `taylor_proof`. So the large systems of polynomials of the sec
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
 from scipy.linalg.blas import daxpy, saxpy
-from scipy.linalg.lapack import dpotrf, dpotrs, spotrf, spotrs
 
 from .smoothed import least_smoothed
 from .taylor_lifted import Lifted, State
+from .taylor_systems import AnyFloats, precision, solution
 
 FloatArray = npt.NDArray[np.float64]
-#: In single or double precision.
-AnyFloats = npt.NDArray[Any]
 
 #: Steps at most of the first rounds, the last of them for all others, with the smoothing of the smallest eigenvalue, relative to
 #: it; and multiplications for all steps of one round, but for the fewest steps of polynomials of the second and the third order.
@@ -29,8 +26,6 @@ AnyFloats = npt.NDArray[Any]
 _STEPS, _STEP_WORK, _FEWEST = ((15, 0.5), (20, 0.1), (25, 0.03), (30, 0.005)), 1.5e11, {2: 20, 3: 10}
 #: Steps and smoothings of cheap steps that go before where the others are expensive.
 _ROUGH_STEPS, _ROUGH_SMOOTHINGS = 150, (0.5, 0.05)
-#: Rows of systems up to which they are solved in double precision.
-_DOUBLES = 1600
 #: Rounds towards weights to begin with; the least weight that is tried, relative to the largest, and the range of logarithms.
 _FIRST_ROUNDS, _FLOOR, _LOGARITHMS = 10, 0.3, 20.0
 #: Part of Lam that may be its floor in the next round.
@@ -154,18 +149,11 @@ def least_form(lifted: Lifted, state: State, lams: FloatArray) -> Least | None:
     """The form's least over the rest of z; None where there is none."""
     size = lifted.size
     halves = (lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size)
-    rest = _solution(lifted.tail(state) + lifted.spread(lams), halves)
+    rest = solution(lifted.tail(state) + lifted.spread(lams), halves)
     if rest is None:
         return None
     schur = lifted.head(state) - lams.sum(axis=0) - halves.T @ rest
     return Least(0.5 * (schur + schur.T), rest) if np.isfinite(schur).all() else None
-
-
-def _solution(tail: AnyFloats, halves: FloatArray) -> FloatArray | None:
-    """The solution of a system, whose symmetric matrix may be lost; None if that is not positive definite."""
-    factorise, solve, kind = (spotrf, spotrs, np.float32) if len(tail) > _DOUBLES else (dpotrf, dpotrs, np.float64)
-    root, failed = factorise(np.asarray(tail, dtype=kind).T, lower=1, clean=0, overwrite_a=1)
-    return None if failed else np.asarray(solve(root, halves.astype(kind), lower=1)[0], dtype=np.float64)
 
 
 def begun(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> State:
@@ -221,7 +209,7 @@ class _Roughly:
 
     def solution(self, state: State, lams: FloatArray, halves: FloatArray) -> FloatArray | None:
         """What the rest of z is to v, for the multipliers without their floors."""
-        inverse = _solution(lams[0] + self.least * np.eye(self.size), np.eye(self.size))
+        inverse = solution(lams[0] + self.least * np.eye(self.size), np.eye(self.size))
         return None if inverse is None else np.matmul(inverse, halves.reshape((self.size,) * 3)).reshape(halves.shape)
 
     def slopes(self, state: State, density: FloatArray, rest: FloatArray, moved: FloatArray) -> list[float]:
@@ -265,7 +253,7 @@ class _Exactly(_Roughly):
 
     def __init__(self, lifted: Lifted, start: State) -> None:
         super().__init__(lifted, start)
-        kind = np.float32 if self.size**2 > _DOUBLES else np.float64
+        kind = precision(self.size**2)
         area = lifted.ball**2
         self.fixed: AnyFloats = (area * lifted.residual.tail).astype(kind)
         #: What eta and tau take from it.
@@ -300,7 +288,7 @@ class _Exactly(_Roughly):
             tail[places, :, places, :] += lams[0].astype(self.work.dtype)
         else:
             tail += np.tensordot(self.parts, lams, (0, 0)).transpose(0, 2, 1, 3)
-        return _solution(self.work, halves)
+        return solution(self.work, halves)
 
     def _add(self, factor: float, matrix: AnyFloats) -> None:
         add = saxpy if self.work.dtype == np.float32 else daxpy

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigvalsh
 from scipy.sparse.linalg import ArpackError, eigsh
 
+from .._jit import serial
 from .intervals import TINY, gamma
 from .taylor_cubic import DenseCubic
 from .taylor_hessian import Expansion
@@ -209,9 +211,23 @@ def extreme(matrix: FloatArray, which: str) -> float:
 
 
 def _square(tail: FloatArray) -> FloatArray:
+    """The symmetric part as a matrix; the tail may be lost."""
     size = tail.shape[0]
-    matrix = tail.reshape(size * size, size * size)
-    return 0.5 * (matrix + matrix.T)
+    matrix = np.ascontiguousarray(tail.reshape(size * size, size * size))
+    _symmetrise(matrix)
+    return matrix
+
+
+@serial
+def _symmetrise(matrix: Any) -> None:
+    size, step = matrix.shape[0], 64  # blocks, as columns are far apart
+    for first in range(0, size, step):
+        for second in range(0, first + step, step):
+            for i in range(first, min(first + step, size)):
+                for j in range(second, min(second + step, i)):
+                    mean = 0.5 * (matrix[i, j] + matrix[j, i])
+                    matrix[i, j] = mean
+                    matrix[j, i] = mean
 
 
 def _narrowed(cubic: FloatArray, d: FloatArray, less: float) -> FloatArray:

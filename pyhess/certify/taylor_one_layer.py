@@ -26,7 +26,7 @@ from .taylor_unit_forms import UnitForms, UnitLayout
 FloatArray = npt.NDArray[np.float64]
 
 #: Most numbers in a local tensor of a block of data, and in the coefficients of two units.
-_BLOCK_NUMBERS, _PAIR_NUMBERS = 2**23, 2**23
+_BLOCK_NUMBERS, _PAIR_NUMBERS = 2**24, 2**23
 _ROOM = 1.0 + gamma(64)
 
 
@@ -75,7 +75,7 @@ def unit_hessian(
 
 
 class _Sums:
-    """Sums over blocks of data, in the layout's order of the parameters."""
+    """Sums over blocks of data."""
 
     def __init__(self, layout: UnitLayout, radius: float, rows: int) -> None:
         size = layout.size
@@ -91,7 +91,7 @@ class _Sums:
             for _ in range(2)
         )
         self.lengths = np.zeros((layout.entering, layout.entering))
-        self.cubic = UnitCubic(layout.units, layout.one, layout.biases, layout.place)
+        self.cubic = UnitCubic(layout.units, layout.one, layout.biases, layout.order)
         #: Every number is a sum of so many terms with some sixty roundings each, and of a few such sums.
         self.rounding = gamma(rows + 1024)
         self.rows = rows
@@ -148,43 +148,40 @@ class _Sums:
     def _add_value(self, r: FloatArray, z0: FloatArray, z1: FloatArray, z2: FloatArray, r1: FloatArray, r2: FloatArray) -> None:
         """The residual part up to the second order: r (z0 + z1 + z2) with r = r0 + r1 + r2."""
         layout, total = self.layout, self.residual
-        units = layout.units
-        heads = np.tensordot(r, z0, (0, 0))
-        for j in range(units):
-            own = layout.unit(j)
-            total.head[own, own] += heads[j]
-            total.half[:, own, own] += 0.5 * np.tensordot(r1, z0[:, j], (0, 0))
-            total.half[own, own, own] += 0.5 * np.tensordot(r, z1[:, j], (0, 0))
-            # At (k, a), (l, b).
-            total.tail[:, own, own, own] += np.tensordot(r1, z1[:, j], (0, 0)).transpose(0, 2, 1, 3)
-            total.tail[own, own, own, own] += np.tensordot(r, z2[:, j], (0, 0)).transpose(0, 2, 1, 3)
+        everything, heads = layout.order, np.tensordot(r, z0, (0, 0))
         crossed = np.tensordot(r2, z0, (0, 0))  # (m, k, l, j, a, b)
-        for m in range(units):
-            for j in range(units):
-                away, own = layout.unit(m), layout.unit(j)
-                total.tail[away, own, away, own] += crossed[m, :, :, j].transpose(0, 2, 1, 3)
+        for j in range(layout.units):
+            own = layout.unit(j)
+            total.head[np.ix_(own, own)] += heads[j]
+            total.half[np.ix_(everything, own, own)] += 0.5 * np.tensordot(r1, z0[:, j], (0, 0))
+            total.half[np.ix_(own, own, own)] += 0.5 * np.tensordot(r, z1[:, j], (0, 0))
+            # At (k, a), (l, b).
+            total.tail[np.ix_(everything, own, own, own)] += np.tensordot(r1, z1[:, j], (0, 0)).transpose(0, 2, 1, 3)
+            total.tail[np.ix_(own, own, own, own)] += np.tensordot(r, z2[:, j], (0, 0)).transpose(0, 2, 1, 3)
+            for m in range(layout.units):
+                away = layout.unit(m)
+                total.tail[np.ix_(away, own, away, own)] += crossed[m, :, :, j].transpose(0, 2, 1, 3)
 
     def _add_squares(self, weight: FloatArray, d0: FloatArray, d1: FloatArray, d2: FloatArray) -> None:
         layout, residual, squares = self.layout, self.residual, self.squares
-        units = layout.units
-        heavy = weight[:, None] * d0
-        squares.head += heavy.T @ d0
+        everything, heavy = layout.order, weight[:, None] * d0
+        squares.head[np.ix_(everything, everything)] += heavy.T @ d0
         into = np.tensordot(d1, heavy, (0, 0))  # (j, k, a, b)
         onto = np.tensordot(2.0 * heavy, d2, (0, 0))  # (a, j, k, l, b)
         heavy_first = weight[:, None, None, None] * d1
         crossed = np.tensordot(heavy_first, d1, (0, 0))  # (j, k, a, m, l, b)
-        for j in range(units):
+        for j in range(layout.units):
             own = layout.unit(j)
-            squares.half[own, own] += into[j]
-            residual.tail[own, :, own, own] += onto[:, j].transpose(1, 0, 2, 3)
-            for m in range(units):
+            squares.half[np.ix_(own, own, everything)] += into[j]
+            residual.tail[np.ix_(own, everything, own, own)] += onto[:, j].transpose(1, 0, 2, 3)
+            for m in range(layout.units):
                 other = layout.unit(m)
-                squares.tail[own, own, other, other] += crossed[j, :, :, m]
+                squares.tail[np.ix_(own, own, other, other)] += crossed[j, :, :, m]
         self.cubic.add_squares(heavy_first, d2)
 
     def _add_rests(self, local: UnitForms, mass: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
         layout, residual = self.layout, self.residual
-        rows, entering, one = len(mass), layout.entering, layout.one
+        rows, entering = len(mass), layout.entering
         r, rough_r = local.r, local.r.whole.rough
         x, outputs, units = local.x[:, :entering], layout.outputs, layout.units
         size, places = np.abs(x), np.arange(rows)
@@ -194,19 +191,19 @@ class _Sums:
         rounded = self.rounding * heavy * rough_r * local.q.rough * _ROOM + self.rounding * taken + TINY
         crossed = self.rounding * heavy * rough_r * local.slope.rough * _ROOM + TINY
         rough = np.zeros((rows, layout.size))
-        rough[:, units * one :] = local.outer
+        rough[:, layout.order[units * layout.one :]] = local.outer
         squared = np.einsum("ra,rb->rab", x, x)
         weight = (weight * (1.0 + gamma(64)))[:, None]
         for j in range(units):
             own = layout.unit(j)
-            at = slice(own.start, own.start + entering)
-            residual.head[at, at] -= np.tensordot(taken[:, j], squared, 1)
-            residual.rest[at, at] += (size * rounded[:, j, None]).T @ size
+            at, block = own[:entering], np.ix_(own[:entering], own[:entering])
+            residual.head[block] -= np.tensordot(taken[:, j], squared, 1)
+            residual.rest[block] += (size * rounded[:, j, None]).T @ size
             rough[:, at] = local.d.rough[:, j, None] * size
-            rough[places, at.stop + places % outputs] = local.value_rough[:, j]
+            rough[places, own[entering + places % outputs]] = local.value_rough[:, j]
             into = self.units[0].entering[:, j]
             for k in range(outputs):
-                some, column = slice(k, None, outputs), at.stop + k
+                some, column = slice(k, None, outputs), own[entering + k]
                 residual.rest[at, column] += crossed[some, j] @ size[some]
                 residual.rest[column, at] += crossed[some, j] @ size[some]
                 into[units + k * units + j] += np.tensordot(mixed[some, j], squared[some], 1)
@@ -239,23 +236,14 @@ class _Sums:
                 out.leaving[functions, q - units] += pairs.sum(axis=0)
 
     def expansion(self, lowered: FloatArray, left_out: FloatArray) -> Expansion:
-        """All sums, in the network's order of the parameters."""
-        layout, place, size = self.layout, self.layout.place, self.layout.size
+        """All sums."""
+        layout, size = self.layout, self.layout.size
         lost = TINY * self.rows * size**3 * (1.0 + self.radius) ** 3
         for part in (self.residual, self.squares):
             part.rest = part.rest * (1.0 + gamma(self.rows + 256)) + lost
-        residual, squares = (
-            Quadratic(
-                part.head[np.ix_(place, place)],
-                part.half[np.ix_(place, place, place)],
-                part.tail[np.ix_(place, place, place, place)],
-                part.rest[np.ix_(place, place)],
-            )
-            for part in (self.residual, self.squares)
-        )
-        ours = np.argsort(place)
-        entering = np.stack([ours[layout.unit(j)][: layout.entering] for j in range(layout.units)])
-        leaving = np.stack([ours[layout.unit(j)][layout.entering :] for j in range(layout.units)]).T.ravel()
+        units = [layout.unit(j) for j in range(layout.units)]
+        entering = np.stack([own[: layout.entering] for own in units])
+        leaving = np.stack([own[layout.entering :] for own in units]).T.ravel()
         places = UnitPlaces(entering, leaving, size, self.lengths, self.rows + 1024)
         one, other = (UnitRests(x.entering * _ROOM, x.leaving * _ROOM) for x in self.units)
-        return Expansion(residual, squares, self.cubic, lowered, left_out, (one, other), places)
+        return Expansion(self.residual, self.squares, self.cubic, lowered, left_out, (one, other), places)

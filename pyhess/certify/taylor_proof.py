@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve
 
 from .intervals import UNIT, gamma
 from .spectral import eigvals_min_bound, negative_slacks
 from .taylor_lifted import Lifted
 from .taylor_multipliers import TaylorMultipliers
+from .taylor_systems import precision, solution
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -25,15 +25,21 @@ def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
     turned = 0.5 * lifted.ball * (given.turned - given.turned.transpose(0, 2, 1))
     half = (lifted.half(given.share) + turned).reshape(size * size, size)
     head = lifted.head(given) - np.tensordot(lifted.most, lams, 1)
-    tail = lifted.tail(given) + sum(np.kron(part, lam) for part, lam in zip(lifted.parts, lams, strict=True))
-    try:
-        schur = head - half.T @ cho_solve(cho_factor(tail, lower=True), half)
-    except (np.linalg.LinAlgError, ValueError):  # not positive definite, or not finite
+    whole = np.empty((size + size**2,) * 2)
+    whole[:size, :size], whole[size:, :size], whole[:size, size:] = head, half, half.T
+    tail = lifted.tail(given)
+    for part, lam in zip(lifted.parts, lams, strict=True):
+        _add_product(part, lam, tail)
+    whole[size:, size:] = tail
+    # What is claimed is near the largest claim, which does not have to be known well.
+    rest = solution(tail, half) if np.isfinite(tail).all() else None
+    del tail
+    if rest is None:
         return -np.inf
+    schur = head - half.T @ rest
     if not np.isfinite(schur).all():
         return -np.inf
     least = float(np.linalg.eigvalsh(0.5 * (schur + schur.T))[0])
-    whole = np.block([[head, half.T], [half, tail]])
     # The parts were rounded, relative to sums of absolute terms.
     of_lams = float(np.abs(lams).sum(axis=2).max(axis=1).sum()) * (1.0 + gamma(size + 16))
     rounding = float(lifted.rounding(given).sum(axis=1).max()) + of_lams
@@ -42,18 +48,18 @@ def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
     projections = 0.0 if len(lams) == 1 else gamma(4 * size + 64) * of_lams
     # |z|² relative to |v|².
     lengths = (1.0 + (lifted.reach / lifted.ball) ** 2) * (1.0 + gamma(8))
-    margin = (1e-10 if lifted.order == 3 else 1e-8) * abs(least)  # more rows, more roundings
-    places = np.arange(size)
+    # More rows, more roundings.
+    margin = (1e-10 if precision(size**2) is np.float64 else 1e-7) * abs(least)
+    places, diagonal = np.arange(size), np.diag(head)
     for _ in range(8):
         claim = least - margin
-        shifted = whole.copy()
-        shifted[places, places] -= claim
-        slacks = negative_slacks(shifted[None])
+        whole[places, places] = diagonal - claim
+        slacks = negative_slacks(whole[None])
         if slacks is not None:
             slack = (
                 float(slacks[0])
                 + lifted.cubic_rounding(given)
-                + 2.0 * UNIT * float(np.abs(np.diag(shifted)).max())
+                + 2.0 * UNIT * float(np.abs(np.diag(whole)).max())
                 + gamma(16) * (rounding + abs(claim))
                 + projections
                 + rests.rounding(given.weights)
@@ -61,3 +67,10 @@ def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
             return float((claim - lengths * slack) - 4.0 * UNIT * abs(claim))
         margin = 8.0 * margin + 1e-15 * float(np.abs(whole).sum(axis=1).max())
     return -np.inf
+
+
+def _add_product(left: FloatArray, right: FloatArray, total: FloatArray) -> None:
+    """Add the Kronecker product, of which many left factors are zero."""
+    size = len(right)
+    for k, l in zip(*np.nonzero(left), strict=True):  # noqa: E741 - as in the formulas
+        total[k * size : (k + 1) * size, l * size : (l + 1) * size] += left[k, l] * right

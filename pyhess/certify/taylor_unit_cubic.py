@@ -20,11 +20,11 @@ FloatArray = npt.NDArray[np.float64]
 class UnitCubic:
     """Sums of products of local tensors, for H units of D parameters each, and output biases after them.
 
-    ``place`` (P,) says where the network's parameters are in that order.
+    ``order`` (P,) are the network's parameters in that order.
     """
 
-    def __init__(self, units: int, one: int, biases: int, place: npt.NDArray[np.int64]) -> None:
-        self.units, self.one, self.biases, self.place = units, one, biases, place
+    def __init__(self, units: int, one: int, biases: int, order: npt.NDArray[np.int64]) -> None:
+        self.units, self.one, self.biases, self.order = units, one, biases, order
         d, h = one, units
         #: Delta three times, twice and once in another unit than v: at (l, …, j, …), v's indices last.
         self._three = np.zeros((h, d, d, d, h, d, d))
@@ -52,19 +52,22 @@ class UnitCubic:
     @property
     def columns(self) -> int:
         """At least as many as M M' sums over."""
-        size = self.place.size
+        size = self.order.size
         return size * size * (size + 1) // 2
 
     def square(self) -> FloatArray:
         """M M' (P², P²) in the network's order of the parameters."""
-        size = self.place.size
+        size = self.order.size
         found = np.zeros((size,) * 4)
         for j in range(self.units):
             self._add_alone(j, found)
             for l in range(j):  # noqa: E741 - as in the formulas
                 self._add_pair(j, l, found)
-        place = self.place
-        return found[np.ix_(place, place, place, place)].reshape(size * size, size * size)
+        return found.reshape(size * size, size * size)
+
+    def _unit(self, j: int) -> npt.NDArray[np.int64]:
+        """A unit's parameters."""
+        return self.order[j * self.one : (j + 1) * self.one]
 
     def _all_in(self, j: int) -> FloatArray:
         """T within a unit (k, l, m, a, b)."""
@@ -82,9 +85,9 @@ class UnitCubic:
 
     def _add_alone(self, j: int, found: FloatArray) -> None:
         """The columns with indices in j alone, and those with an output's bias besides."""
-        d, size = self.one, self.place.size
+        d, size = self.one, self.order.size
         others = [l for l in range(self.units) if l != j]  # noqa: E741
-        own = np.arange(j * d, (j + 1) * d)
+        own = self._unit(j)
 
         def rows(k: npt.NDArray[np.int64], a: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
             return (k[:, None] * size + a).ravel()
@@ -93,18 +96,17 @@ class UnitCubic:
         blocks = [self._all_in(j).transpose(0, 3, 1, 2, 4)]
         at = [rows(own, own)]
         for l in others:  # noqa: E741
-            other = np.arange(l * d, (l + 1) * d)
+            other = self._unit(l)
             blocks += [self._once_in(l, j).transpose(0, 3, 1, 2, 4), self._crossed[l, :, :, j] / 6.0]
             at += [rows(other, own), rows(other, other)]
         if self.biases:
-            shifts = np.arange(self.units * d, size)
+            shifts = self.order[self.units * d :]
             of_biases = self._once[self.units * d :, j] / 3.0
             blocks.append(of_biases.transpose(0, 3, 1, 2, 4))
             at.append(rows(shifts, own))
             # The bias as one of the columns' indices of delta, in either place.
             beside = of_biases.transpose(1, 3, 0, 2, 4).reshape(d * d, -1)
-            into = found[own[0] : own[-1] + 1, own[0] : own[-1] + 1, own[0] : own[-1] + 1, own[0] : own[-1] + 1]
-            into += 2.0 * (beside @ beside.T).reshape((d,) * 4)
+            found[np.ix_(own, own, own, own)] += 2.0 * (beside @ beside.T).reshape((d,) * 4)
         matrix = np.concatenate([block.reshape(-1, d**3) for block in blocks])
         where = np.concatenate(at)
         found.reshape(size * size, -1)[np.ix_(where, where)] += matrix @ matrix.T
@@ -123,8 +125,7 @@ class UnitCubic:
         square = (matrix @ matrix.T).reshape((2, d) * 4)
         for units in product((0, 1), repeat=4):
             k, a, p, b = units
-            at = tuple(slice(pair[u] * d, (pair[u] + 1) * d) for u in units)
-            found[at] += square[k, :, a, :, p, :, b, :]
+            found[np.ix_(*(self._unit(pair[u]) for u in units))] += square[k, :, a, :, p, :, b, :]
 
     def _block(self, pair: tuple[int, int], delta: tuple[int, int, int], v: tuple[int, int]) -> FloatArray | None:
         """T (k, l, m, a, b) for indices in these units of a pair, both among them."""

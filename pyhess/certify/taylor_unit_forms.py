@@ -43,12 +43,12 @@ class UnitLayout:
         self.biases = 0 if output is None else self.outputs
         order = blocks.ravel() if output is None else np.concatenate([blocks.ravel(), np.arange(output.start, output.stop)])
         self.size = order.size
-        #: Where a parameter is in that order.
-        self.place = np.argsort(order)
+        #: The parameters in that order.
+        self.order = order
 
-    def unit(self, j: int) -> slice:
-        """The places of a unit's parameters."""
-        return slice(j * self.one, (j + 1) * self.one)
+    def unit(self, j: int) -> npt.NDArray[np.int64]:
+        """A unit's parameters."""
+        return self.order[j * self.one : (j + 1) * self.one]
 
 
 @dataclass(frozen=True, eq=False)

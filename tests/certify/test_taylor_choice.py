@@ -52,7 +52,7 @@ def _begin(kind: Kind, *, slab: bool = False, widths: tuple[int, ...] = (1, 2, 1
     ],
 )
 def test_gradients_are_what_differences_say(kind: type[_Roughly], of: Kind, slab: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyhess.certify.taylor_choice._DOUBLES", 2000)
+    monkeypatch.setattr("pyhess.certify.taylor_systems._DOUBLES", 2000)
     form = kind(*_begin(of, slab=slab))
     rng = np.random.default_rng(1301)
     z = form.first() + 0.05 * rng.standard_normal(form.first().size)
@@ -109,7 +109,7 @@ def test_single_precision_is_good_enough_to_choose(kind: Kind, monkeypatch: pyte
     double = _Exactly(lifted, state)
     z = double.first()
     value, gradient = double.value(z, 0.1)
-    monkeypatch.setattr("pyhess.certify.taylor_choice._DOUBLES", 0)
+    monkeypatch.setattr("pyhess.certify.taylor_systems._DOUBLES", 0)
     single = _Exactly(lifted, state)
     assert single.work.dtype == np.float32 and double.work.dtype == np.float64
     other, slope = single.value(z, 0.1)
