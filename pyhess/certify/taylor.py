@@ -151,7 +151,8 @@ def _bound_with(
     skipped, patience = _COLD if start is None and lifted.order == 3 else _WARM
     for turn in range(_ROUNDS[lifted.order]):
         if turn > 0:
-            state = renewed(lifted, state, cancelled)
+            # Steps have moved eta, but may be only a little in the first round.
+            state = renewed(lifted, state, cancelled, far=turn == 1)
         if cancelled[0]:
             break
         state = maximised(lifted, state, turn + skipped, cancelled)

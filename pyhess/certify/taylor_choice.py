@@ -30,6 +30,10 @@ _ROUGH_STEPS, _ROUGH_SMOOTHINGS = 150, (0.5, 0.05)
 _FIRST_ROUNDS, _FLOOR, _LOGARITHMS = 10, 0.3, 20.0
 #: Part of Lam that may be its floor in the next round.
 _CROWDED = 0.97
+#: Parts of tau that are tried where the floors take nearly all of Lam.
+_SMALLER = (1.0, 0.8, 0.6, 0.4)
+#: Values of a choice that is not one, relative to the largest of others.
+_FAR = 10.0
 #: No share is nearer to one while it is looked for.
 _LARGEST_SHARE = 0.999
 #: Shares of the squares that are given up for what their roots leave out: the first, and all that are tried.
@@ -91,8 +95,8 @@ def fitting(lifted: Lifted, start: State, cancelled: npt.NDArray[np.int32]) -> S
     return renewed(lifted, grown, cancelled)
 
 
-def renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> State:
-    """The same multipliers with the best eta of those that may be, a better tau, and floors of their shapes."""
+def renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32], *, far: bool = True) -> State:
+    """The same multipliers with a better tau, floors of their shapes and, if it may be ``far`` off, the best eta of some."""
     lams = state.lams
 
     def tried(share: float) -> tuple[float, Least | None]:
@@ -102,7 +106,7 @@ def renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> S
     # The bound is concave in eta; where the tail is not positive definite a smaller one may help.
     place = int(np.argmin(np.abs(np.log(np.array(_SHARES) / state.share))))
     best, least = now = tried(state.share)
-    for step in (-1, 1):
+    for step in (-1, 1) if far else ():
         while 0 <= place + step < len(_SHARES):
             if cancelled[0]:
                 return state
@@ -114,7 +118,7 @@ def renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> S
         state = replace(state, share=_SHARES[place])
     if least is None:
         return state
-    taus = _taus(lifted, state.tau, least)
+    taus = _taus(lifted, state.tau, least, far=far)
     # The least multiple of the multipliers that will do, and what they have beyond.
     values, vectors = np.linalg.eigh(lams)
     values = np.maximum(values, 1e-9 * values[:, -1:])[:, None]
@@ -127,10 +131,12 @@ def renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> S
     return replace(trial, floors=part * shaped, factors=np.sqrt(max(1e-3, 1.0 - part)) * roots)
 
 
-def _taus(lifted: Lifted, now: float | None, least: Least) -> list[float | None]:
-    """The best tau, and ones between the present and that; nothing to choose without a cubic term."""
+def _taus(lifted: Lifted, now: float | None, least: Least, *, far: bool) -> list[float | None]:
+    """The best tau, and ones between the present and that, or smaller ones; nothing to choose without a cubic term."""
     if lifted.gram is None or now is None:
         return [None]
+    if not far:
+        return [part * now for part in _SMALLER]
     moved = least.rest @ np.linalg.eigh(least.schur)[1][:, 0]
     turning = float(moved @ lifted.gram @ moved)
     ideal = lifted.pair / lifted.ball / np.sqrt(turning) if turning > 0.0 else now
@@ -191,6 +197,8 @@ class _Roughly:
         self.parts = lifted.parts / lifted.most[:, None, None]
         self.low, self.high = np.triu_indices(self.size, 1)
         self.scale = np.sqrt(2.0) * self.unit**2 / lifted.ball  # as of two independent halves
+        #: Where the form has no least value: line searches need numbers.
+        self.beyond = -np.inf
 
     def first(self) -> FloatArray:
         """Where the start is."""
@@ -225,12 +233,12 @@ class _Roughly:
         halves = (lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size)
         rest = self.solution(state, lams, halves)
         if rest is None:
-            return np.inf, np.zeros_like(z)
+            return self.beyond, np.zeros_like(z)
         total = lifted.polynomial(state) - rests.matrix(weights) - (lams + state.floors).sum(axis=0) - halves.T @ rest
         try:
             values, vectors = eigh(0.5 * (total + total.T))
         except (np.linalg.LinAlgError, ValueError):  # no convergence, or not finite
-            return np.inf, np.zeros_like(z)
+            return self.beyond, np.zeros_like(z)
         weight = np.exp((values[0] - values) / smoothing)
         density = (vectors * (weight / weight.sum())) @ vectors.T
         by_delta = rest.reshape(size, size, size)
@@ -242,7 +250,9 @@ class _Roughly:
             np.bincount(lifted.groups, weights=rests.slopes(density, weights)),
             self.slopes(state, density, rest, moved.reshape(rest.shape)),
         ])  # fmt: skip
-        return float(smoothing * np.log(weight.sum()) - values[0]), gradient
+        found = float(smoothing * np.log(weight.sum()) - values[0])
+        self.beyond = max(self.beyond, _FAR * abs(found))
+        return found, gradient
 
 
 class _Exactly(_Roughly):
