@@ -44,8 +44,9 @@ _NEAR = 0.02
 #: The rounds end after some in a row that improve the bound by less; how many of the first are left out, and after how many they
 #: end, without and with a choice to start from: that of cheap steps, too, which polynomials of the second order have.
 _WORTHWHILE, _COLD, _WARM = 0.005, (0, 2), (2, 1)
-#: Share of the squares from which on data are tried without theirs: those that leave out so many times the mean.
-_COSTLY_SHARE, _OUTLYING = 0.1, 3.0
+#: Share of the squares from which on data are tried without theirs: those that leave out so many times the mean; and most
+#: parameters for that.
+_COSTLY_SHARE, _OUTLYING, _OUTLYING_PARAMS = 0.1, 3.0, 40
 
 
 def step_work(net: MLP, loss: str, num_samples: int) -> float:
@@ -108,14 +109,14 @@ def bound_in(
 
     ``radius`` is what delta is divided by in z; ``start`` a choice that was good for something similar. Of the squares those of
     the ``kept`` data count; where all do and a share from ``costly`` on is given up, outlying data are tried without. With
-    polynomials of the second order that takes long and gained three per cent at most.
+    many parameters that takes long and gained three per cent at most.
     """
 
     def bound(kept: FloatArray, start: State | None) -> Found | None:
         return _bound_with(obj, centre, room, radius, known, cancelled, kept, start)
 
     found = bound(kept, start)
-    if found is None or found.lifted is None or found.state is None or found.state.share < costly or found.lifted.order == 2:
+    if found is None or found.lifted is None or found.state is None or found.state.share < costly or found.lifted.size > _OUTLYING_PARAMS:
         return found
     left_out = found.lifted.left_out
     fewer = np.where(left_out > _OUTLYING * left_out.mean(), 0.0, 1.0)

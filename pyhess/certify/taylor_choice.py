@@ -2,7 +2,7 @@
 
 The best Lam and A are looked for by a quasi-Newton method on the smallest eigenvalue of the form's Schur complement, smoothed,
 which is concave in them, in rounds between which eta, tau and the floors change. Nothing here has to be exact: what this ends
-with is proved by `taylor_proof`. So the large systems of polynomials of the second order are solved in single precision.
+with is proved by `taylor_proof`. So large systems are solved in single precision.
 """
 
 from __future__ import annotations
