@@ -126,7 +126,10 @@ def test_verified_from_the_file_alone_and_what_is_tampered_with_is_not(
     rng = np.random.default_rng(2069)
     noise = rng.standard_normal(multipliers.turned.shape)
     scale = np.abs(multipliers.lam).max() / 0.01
+    by_units = ({"by_units": False},)
+    by_others = ({"lowered": np.zeros_like(multipliers.lowered)}, {"lowered": -multipliers.lowered})
     for change in (
+        *(by_units if kind == "units" else by_others),
         {"lam": 1.5 * multipliers.lam},
         {"lam": 0.6 * multipliers.lam},
         {"lam": -multipliers.lam},
@@ -144,9 +147,7 @@ def test_verified_from_the_file_alone_and_what_is_tampered_with_is_not(
         {"tau": multipliers.tau / 30.0},
         {"weights": np.geomspace(1e-6, 1e6, len(multipliers.weights))},
         {"weights": -multipliers.weights},
-        {"by_units": not multipliers.by_units} if kind == "units" else {"lowered": np.zeros_like(multipliers.lowered)},
         {"lowered": 3.0 * multipliers.lowered},
-        {"lowered": -multipliers.lowered},
         {"lowered": np.full_like(multipliers.lowered, np.nan)},
         {"kept": np.zeros_like(multipliers.kept)},
         {"kept": 1.0 + multipliers.kept},
