@@ -13,6 +13,8 @@ l and m, u = delta x v, x = B⁻¹delta x B⁻¹delta x v
 
     u'Mx^ = u'M^x >= -tau/2 |M^'u|² - |x|²/(2 tau),    |x| <= chi,    x^ = delta x delta x v.
 
+Multipliers by units are for the bounds of `reference_one_layer_rests`, which are in the head and leave N to roundings.
+
 Only B² = I - less dd' and so omega² = 1 - less |d|² have to be known. In a whole ball K = 0 and rho = R, the radius. Polynomials
 of the second order have no M, tau and omega: there is neither tau/2 M^ M^' nor chi²/(2 tau).
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.linalg import eigh
 
 import pyhess as ph
 from pyhess.certify import Certificate, prove
@@ -25,7 +26,7 @@ from pyhess.threshold import verify_file
 
 from .conftest import trained, trained_problem
 from .slow_one_layer_cases import CASES, by_units, on_the_rim, polynomial, problem
-from .slow_taylor_cases import Array, Case, only
+from .slow_taylor_cases import Array, Case, only, symmetric
 
 pytestmark = pytest.mark.usefixtures("long_doubles")
 
@@ -178,24 +179,30 @@ def test_one_unit_alone_has_all_of_the_radius() -> None:
     assert np.allclose(shared_left_out(own, own, none, u).astype(float), own.left_out(u).astype(float), rtol=1e-15)
 
 
-@pytest.mark.parametrize("radius", [0.3, 2.0, 6.0])
+@pytest.mark.parametrize("radius", [0.05, 0.3, 4.0])
 @pytest.mark.parametrize("case", [*CASES, ([2, 4, 2], ["tanh"], "squared_error", "standard", True)])
 def test_no_hessian_of_the_ball_is_below_the_polynomial_less_the_rests(case: Case, radius: float) -> None:
     obj = problem(case)
     rng = np.random.default_rng(2473)
     size, count = obj.num_params, obj.data.num_samples
-    centre = 0.7 * rng.standard_normal(size)
+    centre, used = 0.7 * rng.standard_normal(size), 0.0
     for share in (0.02, 0.4, 1.0):
         weights, kept = 10.0 ** rng.uniform(-1.0, 1.0, size), rng.choice([0.0, 0.5, 1.0], count, p=[0.1, 0.2, 0.7])
         lowered = 10.0 ** rng.uniform(-6.0, 0.0, (count, obj.net.widths[1])) * min(radius, 1.0) ** 4
         shared = UnitRests(Problem.of(obj), share, wide(weights))
         whole, squares, third = by_units(obj, centre, radius, lowered, kept, shared)
+        # The same without what is taken off, and some more for directions in which it is nothing.
+        bare = symmetric(by_units(obj, centre, radius, np.zeros_like(lowered), kept)[0].head - whole.head).astype(np.float64)
+        floor = 1e-8 * np.trace(bare) * np.eye(size)
         for delta in on_the_rim(rng, size, radius, 12) * rng.choice([1.0, 0.6], (12, 1)):
             below = polynomial(whole, delta, third) + (1.0 - share) * polynomial(squares, delta)
             left = obj.hessian(centre + delta).to_dense() - below
             room = 1e-12 * max(1.0, float(np.abs(below).max()))
             for v in (*np.linalg.eigh(left)[1].T, *rng.standard_normal((5, size))):
                 assert v @ left @ v >= -room * (v @ v)
+            used = max(used, float(eigh(bare - left, bare + floor, eigvals_only=True)[-1]))
+    # Some direction needs a good part of it in small balls.
+    assert used > 0.01 or radius > 1.0, used
 
 
 def _by_units(obj: ph.Objective, theta: Array, radius: float) -> Certificate:
