@@ -13,6 +13,8 @@ l and m, u = delta x v, x = B⁻¹delta x B⁻¹delta x v
 
     u'Mx^ = u'M^x >= -tau/2 |M^'u|² - |x|²/(2 tau),    |x| <= chi,    x^ = delta x delta x v.
 
+Multipliers by units are for the bounds of `reference_one_layer_rests`, which are in the head and leave N to roundings.
+
 Only B² = I - less dd' and so omega² = 1 - less |d|² have to be known. In a whole ball K = 0 and rho = R, the radius. Polynomials
 of the second order have no M, tau and omega: there is neither tau/2 M^ M^' nor chi²/(2 tau).
 
@@ -41,6 +43,12 @@ from .taylor_multipliers import TaylorMultipliers
 
 FloatArray = npt.NDArray[np.float64]
 
+#: Why multipliers by units are refused elsewhere.
+_NOT_BY_UNITS = (
+    "the multipliers are by units, which are for balls, one hidden layer, squared error, the third order and not too many "
+    "numbers in a unit"
+)
+
 
 def too_large(problem: Problem, most: int, seconds: float, deadline: float) -> str | None:
     """Why a check that would take so long, or is for so many parameters at most, is not begun."""
@@ -65,8 +73,8 @@ def prove_cubic(
     if multipliers is None:
         return False, "the file does not bring the multipliers along"
     order = multipliers.order
-    way = ways(problem, order, axis=False)[0]
-    why = too_large(problem, way.most, way.seconds, deadline)
+    found = ways(problem, order, axis=False, by_units=multipliers.by_units)
+    why = too_large(problem, found[0].most, found[0].seconds, deadline) if found else _NOT_BY_UNITS
     if why is None:
         whole = Slab(-1.0, 1.0, np.zeros((0, 0)), 1.0, multipliers)
         radius = float(region.radius)
@@ -99,7 +107,10 @@ def why_not_proved(
     if not ((kept >= 0.0) & (kept <= 1.0)).all():
         return "the multipliers keep parts of the squares that are not between none and all"
     why = "what the multipliers prove, written out anew, is less"
-    for number, way in enumerate(ways(problem, order, axis=changes.axis is not None)):
+    possible = ways(problem, order, axis=changes.axis is not None, by_units=multipliers.by_units)
+    if not possible:
+        return _NOT_BY_UNITS
+    for number, way in enumerate(possible):
         # What is begun first has been found to be in time.
         if number and way.seconds > deadline - monotonic():
             break

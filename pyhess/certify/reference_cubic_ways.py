@@ -2,6 +2,7 @@
 
 Both make the same polynomials, but bounds of what these leave out that are neither always larger; a certificate may be made with
 either. The first holds tensors of P⁵ / 6 numbers, and the second, for one hidden layer with squared error, those of two units.
+Certificates by units are made with narrower bounds, which only the second has.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .reference_cubic_matrix import CubicTerm, Matrices, cubic_term
 from .reference_hessian import Problem
 from .reference_interval import Wide, wide
 from .reference_one_layer_forms import one_layer_forms
+from .reference_one_layer_rests import UnitRests
 from .reference_one_layer_third import ThirdOrder, one_layer_seconds, one_layer_term, tensor_numbers
 from .slab_multipliers import Slab
 
@@ -52,11 +54,13 @@ def _matrix_seconds(size: float) -> float:
     return _NUMBER_SECONDS * rows**2 + _FACTOR_SECONDS * rows**3 / 3.0
 
 
-def ways(problem: Problem, order: int, axis: bool) -> list[Way]:
-    """Those for polynomials of an order, in changes with an axis or without, the quickest first."""
-    found = [Way(cubic_seconds(problem, order), MOST_PARAMS[order], partial(_whatever_the_network, order=order))]
-    by_units = problem.layers == 2 and problem.loss == "squared_error" and order == 3 and not axis
-    if by_units and tensor_numbers(problem) <= _MOST_NUMBERS:
+def ways(problem: Problem, order: int, axis: bool, by_units: bool = False) -> list[Way]:
+    """Those for polynomials of an order, in changes with an axis or without, the quickest first; perhaps none by units."""
+    found = []
+    if not by_units:
+        found.append(Way(cubic_seconds(problem, order), MOST_PARAMS[order], partial(_whatever_the_network, order=order)))
+    may_be = problem.layers == 2 and problem.loss == "squared_error" and order == 3 and not axis
+    if may_be and tensor_numbers(problem) <= _MOST_NUMBERS:
         seconds = one_layer_seconds(problem) + _matrix_seconds(float(problem.num_params))
         found.append(Way(seconds, _MOST_BY_UNITS, _unit_by_unit))
     fitting = [way for way in found if problem.num_params <= way.most]
@@ -81,7 +85,8 @@ def _unit_by_unit(problem: Problem, centre: Wide, changes: Changes, slab: Slab, 
     multipliers, third = slab.taylor, ThirdOrder(problem)
     assert multipliers.tau is not None
     lowered, kept = wide(multipliers.lowered), wide(multipliers.kept)
-    found = one_layer_forms(problem, centre, changes, lowered, kept, deadline, third.add)
+    shared = UnitRests(problem, multipliers.share, wide(multipliers.weights)) if multipliers.by_units else None
+    found = one_layer_forms(problem, centre, changes, lowered, kept, deadline, third.add, shared)
     if found is None:
         return "time ran out before the Taylor polynomial was enclosed"
     term = one_layer_term(third, changes, multipliers.tau, deadline)

@@ -7,7 +7,8 @@ the residual's orders, U0 to U3 its (V + b) phi'' σ² + 2 phi' nu σ, Z0 to Z2 
     squares: d0 d0', Z1 d0' and sum Z1 Z1',
 
 with the masses and summed over the data and outputs. A unit's factor bar phi'' of σ² is off by no more than the sum over the
-outputs; what ``lowered`` has beyond that is lost. The third order is left to `reference_one_layer_third`.
+outputs; what ``lowered`` has beyond that is lost. The third order is left to `reference_one_layer_third`, and where a certificate
+is by units, all but roundings of the rests to `reference_one_layer_rests`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import numpy.typing as npt
 from .reference_changes import DOUBLE, LEAST, Changes, grown
 from .reference_hessian import Problem
 from .reference_interval import UNIT, Wide, wide, zeros
-from .reference_one_layer import OneLayer, Rows, summed
+from .reference_one_layer import OneLayer, Rows, Sizes, summed
+from .reference_one_layer_rests import UnitRests, beyond
 
 FloatArray = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
@@ -72,10 +74,11 @@ def one_layer_forms(
     kept: Wide,
     deadline: float,
     also: Callable[[OneLayer, Rows], None],
+    shared: UnitRests | None = None,
 ) -> tuple[BlockForm, BlockForm] | None:
     """(R, G) as `cubic_hessian` has them, but for the third order; None if the deadline passes.
 
-    ``also`` is shown all data, some at a time.
+    ``also`` is shown all data, some at a time. With ``shared`` what the polynomials leave out is taken off the head.
     """
     size = problem.num_params
     whole, squares, sums = BlockForm.zero(size), BlockForm.zero(size), None
@@ -87,13 +90,19 @@ def one_layer_forms(
         layer = OneLayer.of(problem, centre, changes, some, kept[some])
         sums = sums or _Tail(layer)
         _add_matrices(layer, layer.rows(np.longdouble), lowered[some], whole, squares)
-        _add_rests(layer, lowered[some], whole.rest, squares.rest, coarse, blur)
+        _add_roundings(layer, lowered[some], coarse, blur)
+        if shared is None:
+            _add_rests(layer, lowered[some], whole.rest, squares.rest)
+        else:
+            shared.add(layer, lowered[some])
         unsure = np.maximum(unsure, layer.unsure)
         rows = layer.rows(np.float64)
         sums.add(rows)
         also(layer, rows)
     assert sums is not None
     sums.put(whole, squares)
+    if shared is not None:
+        shared.put(layer, whole.head, coarse)
     # Sums over data and outputs, of what is made of some 64 numbers and factors.
     count, reach = len(problem.x) * problem.widths[2], changes.reach
     rest = grown(whole.rest, count) + (UNIT * (2 * count + 512) + unsure) * grown(coarse, count)
@@ -119,34 +128,53 @@ def _add_matrices(layer: OneLayer, rows: Rows, lowered: Wide, whole: BlockForm, 
         squares.half[np.ix_(places, places, np.arange(len(d0[0])))] += summed(rows.slope(unit, 1), kept)
 
 
-def _add_rests(layer: OneLayer, lowered: Wide, whole: Wide, squares: Wide, coarse: Wide, blur: Wide) -> None:
-    """What the polynomials leave out, and what they are rounded relative to."""
+def _add_rests(layer: OneLayer, lowered: Wide, whole: Wide, squares: Wide) -> None:
+    """What the polynomials leave out, entry by entry."""
     r, mass, x = layer.sizes, layer.mass[:, None], np.abs(layer.x)
-    bend, slope = layer.bend.moving(layer.weights, layer.radius, layer.length), layer.slope.fixed(layer.rho)
-    for unit, places in enumerate(layer.places):
-        inputs, ends = places[: x.shape[1]], places[x.shape[1] :]
-        curved, mixed = bend[..., unit], slope[:, unit, None]
-        off = grown((mass * r.left_out(curved)).sum(axis=1), len(ends))
+    bend, slope = _factors(layer)
+    for unit, (inputs, ends) in enumerate(_inputs_and_ends(layer)):
+        off = grown((mass * r.left_out(bend[..., unit])).sum(axis=1), len(ends))
         # Only what the numbers taken off do not cover.
-        less = lowered[:, unit]
-        beyond = np.where(off <= less, wide(0.0), grown(np.maximum(off - less, wide(0.0)) + UNIT * off))
-        sizes = np.abs(less) + (mass * r.all * curved.all).sum(axis=1)
-        square = np.ix_(inputs, inputs)
-        for into, numbers in ((whole, beyond), (coarse, sizes), (blur, (mass * r.highest(curved)).sum(axis=1))):
-            into[square] += summed(numbers[:, None] * x, x)
-        for into, numbers in ((whole, r.left_out(mixed)), (coarse, r.all * mixed.all), (blur, r.highest(mixed))):
-            part = summed(x, mass * numbers)
-            into[np.ix_(inputs, ends)] += part
-            into[np.ix_(ends, inputs)] += part.T
+        whole[np.ix_(inputs, inputs)] += summed(beyond(off, lowered[:, unit])[:, None] * x, x)
+        _add_both(whole, inputs, ends, summed(x, mass * r.left_out(slope[:, unit, None])))
+    for *_, off in _root_sizes(layer):
+        squares += summed(layer.kept[:, None] * off, off)
+
+
+def _add_roundings(layer: OneLayer, lowered: Wide, coarse: Wide, blur: Wide) -> None:
+    """What the polynomials are rounded relative to."""
+    r, mass, x = layer.sizes, layer.mass[:, None], np.abs(layer.x)
+    bend, slope = _factors(layer)
+    for unit, (inputs, ends) in enumerate(_inputs_and_ends(layer)):
+        curved, mixed, square = bend[..., unit], slope[:, unit, None], np.ix_(inputs, inputs)
+        coarse[square] += summed((np.abs(lowered[:, unit]) + (mass * r.all * curved.all).sum(axis=1))[:, None] * x, x)
+        blur[square] += summed((mass * r.highest(curved)).sum(axis=1)[:, None] * x, x)
+        _add_both(coarse, inputs, ends, summed(x, mass * r.all * mixed.all))
+        _add_both(blur, inputs, ends, summed(x, mass * r.highest(mixed)))
     for one, two, three, off in _root_sizes(layer):
         kept = layer.kept[:, None]
-        squares += summed(kept * off, off)
         known = one + two + three
         coarse += summed(kept * (known + off), known + off)
         blur += summed(kept * two, two)
         for p, q in ((one, three), (two, three)):
             both = summed(kept * p, q)
             blur += both + both.T
+
+
+def _factors(layer: OneLayer) -> tuple[Sizes, Sizes]:
+    """Of the residuals, in σ² (n, K, H) and in 2 nu σ (n, H)."""
+    return layer.bend.moving(layer.weights, layer.radius, layer.length), layer.slope.fixed(layer.rho)
+
+
+def _inputs_and_ends(layer: OneLayer) -> list[tuple[Places, Places]]:
+    """Every unit's parameters that come in with X, and those in the outputs."""
+    width = layer.x.shape[1]
+    return [(places[:width], places[width:]) for places in layer.places]
+
+
+def _add_both(into: Wide, inputs: Places, ends: Places, part: Wide) -> None:
+    into[np.ix_(inputs, ends)] += part
+    into[np.ix_(ends, inputs)] += part.T
 
 
 def _root_sizes(layer: OneLayer) -> Iterator[list[Wide]]:

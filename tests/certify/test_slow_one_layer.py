@@ -12,110 +12,43 @@ import pytest
 import pyhess as ph
 from pyhess.certify import certify, prove
 from pyhess.certify.reference_changes import Changes
-from pyhess.certify.reference_cubic_matrix import CubicTerm, cubic_term
+from pyhess.certify.reference_cubic_matrix import cubic_term
 from pyhess.certify.reference_cubic_ways import MOST_PARAMS, ways
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_one_layer import OneLayer, Sizes
-from pyhess.certify.reference_one_layer_forms import BlockForm, one_layer_forms
+from pyhess.certify.reference_one_layer_forms import one_layer_forms
 from pyhess.certify.reference_one_layer_third import ThirdOrder, one_layer_term
 from pyhess.certify.reference_ranges import activation
 from pyhess.certify.taylor_multipliers import TaylorMultipliers
 from pyhess.threshold import verify_file
 
 from .conftest import trained
+from .slow_one_layer_cases import CASES, TAU, by_units, cubic_part, on_the_rim, polynomial, problem, tails
 from .slow_taylor_cases import Array, Case, forms, only, symmetric
 
 pytestmark = pytest.mark.usefixtures("long_doubles")
 
-CASES: list[Case] = [
-    ([2, 2, 1], ["tanh"], "squared_error", "standard", True),
-    ([2, 3, 2], ["gelu"], "squared_error", "ntk", False),
-    ([1, 2, 2], ["sigmoid"], "squared_error", "ntk", True),
-    ([3, 1, 2], ["softplus"], "squared_error", "standard", True),
-    ([1, 4, 1], ["tanh"], "squared_error", "standard", False),
-]
-_TAU = 0.3
-
-
-def _problem(case: Case, count: int = 5) -> ph.Objective:
-    widths, names, loss, parametrization, bias = case
-    rng = np.random.default_rng(2381)
-    data = ph.Dataset(
-        rng.standard_normal((count, widths[0])), rng.standard_normal((count, widths[-1])), rng.uniform(0.5, 2.0, count)
-    )
-    return ph.Objective(ph.MLP(widths, names, beta=1.7, bias=bias, parametrization=parametrization), data, loss=loss)
-
-
-def _by_units(
-    obj: ph.Objective, centre: Array, radius: float, lowered: Array | None = None, kept: Array | None = None
-) -> tuple[BlockForm, BlockForm, ThirdOrder]:
-    form, count = Problem.of(obj), obj.data.num_samples
-    third = ThirdOrder(form)
-    numbers = wide(np.zeros((count, obj.net.widths[1])) if lowered is None else lowered)
-    parts = wide(np.ones(count) if kept is None else kept)
-    found = one_layer_forms(form, wide(centre), Changes.ball(radius), numbers, parts, np.inf, third.add)
-    assert found is not None
-    return *found, third
-
-
-def _term(third: ThirdOrder, radius: float, tau: float = _TAU) -> CubicTerm:
-    term = one_layer_term(third, Changes.ball(radius), tau, np.inf)
-    assert term is not None
-    return term
-
-
-def _tail(form: BlockForm) -> Array:
-    """The symmetric part, as a matrix of P² rows."""
-    return np.concatenate([form.tail_rows(k) for k in range(len(form.head))])
-
-
-def _polynomial(form: BlockForm, delta: Array, third: ThirdOrder | None = None) -> Array:
-    size = len(delta)
-    quadratic = np.einsum("k,kalb,l->ab", delta, _tail(form).reshape((size,) * 4), delta)
-    found = symmetric(form.head + 2.0 * np.tensordot(delta, form.half, (0, 0)) + quadratic)
-    if third is not None:
-        at = third.places
-        own = delta[at]
-        for x, i in enumerate(at):
-            into = np.ix_(i, i)
-            found[into] += np.einsum("klmab,k,l,m->ab", third.alone[x], own[x], own[x], own[x], optimize=True)
-            found[into] += np.einsum("xklmab,xk,xl,xm->ab", third.three[:, :, :, :, x], own, own, own, optimize=True)
-            found[into] += np.einsum("xklmab,xk,xl,m->ab", third.two[:, :, :, x], own, own, own[x], optimize=True)
-            found[into] += np.einsum("klmab,k,l,m->ab", third.one[:, x], delta, own[x], own[x], optimize=True)
-            for y, j in enumerate(at):
-                both = np.einsum("mbkla,m,k,l->ba", third.mixed[y, :, :, x], own[y], own[x], own[x], optimize=True)
-                found[np.ix_(j, i)] += both
-                found[np.ix_(i, j)] += both.T
-    return found.astype(np.float64)
-
-
-def _on_the_rim(rng: np.random.Generator, size: int, radius: float, count: int) -> Array:
-    """Some are of few parameters."""
-    found = rng.standard_normal((count, size)) * (rng.random((count, size)) < rng.choice([0.3, 1.0], (count, 1)))
-    found[np.arange(count), rng.integers(0, size, count)] += 1.0
-    return radius * found / np.linalg.norm(found, axis=1)[:, None]
-
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_forms_are_those_of_any_network(case: Case) -> None:
-    obj = _problem(case)
+    obj = problem(case)
     rng = np.random.default_rng(2383)
     centre = 0.7 * rng.standard_normal(obj.num_params)
     for radius in (1e-9, 0.05, 2.0):
         lowered = 10.0 ** rng.uniform(-6.0, -1.0, (5, obj.net.widths[1]))
         kept = rng.uniform(0.0, 1.0, 5)
-        *found, third = _by_units(obj, centre, radius, lowered, kept)
+        *found, third = by_units(obj, centre, radius, lowered, kept)
         expected = forms(obj, centre, radius, lowered, kept)
         for form, other in zip(found, expected, strict=True):
             for name, given, right in (
                 ("head", symmetric(form.head), symmetric(other.head)),
                 ("half", form.half, other.half),
-                ("tail", _tail(form), np.concatenate([other.tail_rows(k) for k in range(obj.num_params)])),
+                ("tail", tails(form), np.concatenate([other.tail_rows(k) for k in range(obj.num_params)])),
             ):
                 allowed = (1e-13 if name == "tail" else 1e-15) * np.abs(right).max()
                 assert right.any() and np.abs(given - right).max() <= allowed, (name, radius)
-        term, other_term = _term(third, radius), cubic_term(expected[0], Changes.ball(radius), 1.0, _TAU, np.inf)
+        term, other_term = cubic_part(third, radius), cubic_term(expected[0], Changes.ball(radius), 1.0, TAU, np.inf)
         assert other_term is not None and term.floor == other_term.floor
         off = np.abs(term.squared - other_term.squared)
         assert (off <= 1e-13 * np.abs(other_term.squared).max()).all()
@@ -179,7 +112,7 @@ def _rests(obj: ph.Objective, layer: OneLayer, radius: float, lowered: Array, ke
 
 @pytest.mark.parametrize("case", CASES)
 def test_rests_are_those_of_the_formulas_and_what_is_rounded(case: Case) -> None:
-    obj = _problem(case)
+    obj = problem(case)
     rng = np.random.default_rng(2441)
     centre, radius = 0.7 * rng.standard_normal(obj.num_params), 1.0
     layer = OneLayer.of(Problem.of(obj), wide(centre), Changes.ball(radius), slice(0, 5), wide(np.ones(5)))
@@ -187,48 +120,48 @@ def test_rests_are_those_of_the_formulas_and_what_is_rounded(case: Case) -> None
     whole = _rests(obj, layer, radius, np.zeros((5, obj.net.widths[1])), kept)[0]
     for share in (0.0, 0.7, 3.0):
         lowered = share * 10.0 ** rng.uniform(-2.0, 0.0, (5, obj.net.widths[1])) * whole.max()
-        *found, _ = _by_units(obj, centre, radius, lowered, kept)
+        *found, _ = by_units(obj, centre, radius, lowered, kept)
         for form, expected in zip(found, _rests(obj, layer, radius, lowered, kept), strict=True):
             room = 1e-10 * expected.max()
             assert (form.rest >= (1.0 - 1e-13) * expected).all()
             assert (form.rest <= (1.0 + 1e-12) * expected + room).all(), share
     # All but the tail is rounded in long doubles, that and the third order in doubles.
-    whole_form, squares, _ = _by_units(obj, centre, 1e-9, np.zeros_like(lowered), kept)
+    whole_form, squares, _ = by_units(obj, centre, 1e-9, np.zeros_like(lowered), kept)
     unit = float(np.finfo(np.longdouble).eps)
     assert (whole_form.rest >= 256.0 * unit * np.abs(symmetric(whole_form.head))).all()
     assert (whole_form.rest >= 256.0 * unit * np.abs(squares.head)).all()
-    whole_form, squares, _ = _by_units(obj, centre, radius, np.zeros_like(lowered), kept)
+    whole_form, squares, _ = by_units(obj, centre, radius, np.zeros_like(lowered), kept)
     size = obj.num_params
     for form in (whole_form, squares):
-        tail = np.abs(_tail(form)).reshape((size,) * 4).max(axis=(0, 2))
+        tail = np.abs(tails(form)).reshape((size,) * 4).max(axis=(0, 2))
         assert (whole_form.rest >= 2.0**-46 * radius**2 * np.maximum(tail, tail.T) / 2.0).all()
 
 
 @pytest.mark.parametrize("radius", [0.3, 2.0])
 @pytest.mark.parametrize("case", CASES)
 def test_rests_hold_in_the_ball(case: Case, radius: float) -> None:
-    obj = _problem(case)
+    obj = problem(case)
     rng = np.random.default_rng(2389)
     size, count = obj.num_params, obj.data.num_samples
     centre = 0.7 * rng.standard_normal(size)
     lowered = 10.0 ** rng.uniform(-6.0, 0.0, (count, obj.net.widths[1])) * radius**4
-    whole, squares, third = _by_units(obj, centre, radius)
-    residual, nothing, own_third = _by_units(obj, centre, radius, kept=np.zeros(count))
-    low, _, low_third = _by_units(obj, centre, radius, lowered, np.zeros(count))
+    whole, squares, third = by_units(obj, centre, radius)
+    residual, nothing, own_third = by_units(obj, centre, radius, kept=np.zeros(count))
+    low, _, low_third = by_units(obj, centre, radius, lowered, np.zeros(count))
     assert not nothing.head.any() and not nothing.rest.max() > 1e-290
     share = 0.0
-    for delta in _on_the_rim(rng, size, radius, 16):
+    for delta in on_the_rim(rng, size, radius, 16):
         hessian, gauss = (x(centre + delta).to_dense() for x in (obj.hessian, obj.gauss_newton))
-        remainder = _polynomial(residual, delta, own_third)
+        remainder = polynomial(residual, delta, own_third)
         off, room = np.abs(hessian - gauss - remainder), 1e-12 * max(1.0, float(np.abs(remainder).max()))
         assert (off <= residual.rest + room).all()
         share = max(share, float((off / (residual.rest + room)).max()))
         for eta in (0.02, 1.0):
-            left = gauss - (_polynomial(whole, delta, third) - remainder) - (1.0 - eta) * _polynomial(squares, delta)
+            left = gauss - (polynomial(whole, delta, third) - remainder) - (1.0 - eta) * polynomial(squares, delta)
             for v in (*np.linalg.eigh(left)[1].T, *rng.standard_normal((5, size))):
                 assert v @ left @ v >= -np.abs(v) @ squares.rest @ np.abs(v) / eta - room * (v @ v)
         # What is taken off, and what the rest still has then.
-        left = hessian - gauss - _polynomial(low, delta, low_third)
+        left = hessian - gauss - polynomial(low, delta, low_third)
         for v in (*np.linalg.eigh(left)[1].T, *rng.standard_normal((5, size))):
             assert v @ left @ v >= -np.abs(v) @ low.rest @ np.abs(v) - room * (v @ v)
     # Some entry comes so near to what is allowed that a hundredth of it would be too little; not in so large a ball.
@@ -237,9 +170,9 @@ def test_rests_hold_in_the_ball(case: Case, radius: float) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_rests_are_of_the_next_order(case: Case) -> None:
-    obj = _problem(case)
+    obj = problem(case)
     centre = 0.7 * np.random.default_rng(2393).standard_normal(obj.num_params)
-    wider, narrower = (_by_units(obj, centre, radius)[:2] for radius in (0.04, 0.02))
+    wider, narrower = (by_units(obj, centre, radius)[:2] for radius in (0.04, 0.02))
     for form, half, least in zip(wider, narrower, (15.5, 62.0), strict=True):
         ratios = (form.rest / half.rest)[half.rest > 1e-2 * half.rest.max()]
         assert ratios.min() >= least and ratios.max() <= 2.0 * least
@@ -262,11 +195,11 @@ def test_sizes_of_one_unit_are_reached_and_those_of_several_hold() -> None:
     rng = np.random.default_rng(2399)
     radius = 0.8
     for case in CASES:
-        obj = _problem(case, 3)
+        obj = problem(case, 3)
         centre, form = rng.standard_normal(obj.num_params), Problem.of(obj)
         layer = OneLayer.of(form, wide(centre), Changes.ball(radius), slice(0, 3), wide(np.ones(3)))
         k = len(layer.weights)
-        unit = _on_the_rim(rng, 2, radius, 4000)
+        unit = on_the_rim(rng, 2, radius, 4000)
         b, t = unit.T[:, :, None, None]
         c, v = layer.bend.c[:, :, None], layer.weights
         sizes = layer.bend.moving(v, layer.radius, layer.length)
@@ -279,7 +212,7 @@ def test_sizes_of_one_unit_are_reached_and_those_of_several_hold() -> None:
         beyond = np.abs(b * c[3] * t**3).max(axis=0) + (np.abs(v) + radius) * layer.bend.off[:, None]
         assert (beyond <= sizes.off).all() and (beyond >= 0.999 * sizes.off).all()
         # The residuals', over all units and the outputs' biases.
-        deltas = _on_the_rim(rng, obj.num_params, radius, 2000)
+        deltas = on_the_rim(rng, obj.num_params, radius, 2000)
         own = deltas[:, layer.places]  # (s, j, D)
         inputs = layer.x.shape[1]
         t = np.einsum("sja,na->snj", own[..., :inputs], layer.x.astype(np.float64))[:, :, None]
@@ -319,12 +252,12 @@ def _outputs(obj: ph.Objective, theta: Array) -> Array:
 def _own_multipliers(obj: ph.Objective, centre: Array, radius: float, share: float) -> tuple[float, TaylorMultipliers]:
     """What some multiples of the identity prove, and these."""
     size, count = obj.num_params, obj.data.num_samples
-    whole, squares, third = _by_units(obj, centre, radius)
-    norm = float(np.linalg.norm(_term(third, radius).squared, 2)) ** 0.5
+    whole, squares, third = by_units(obj, centre, radius)
+    norm = float(np.linalg.norm(cubic_part(third, radius).squared, 2)) ** 0.5
     tau = radius / max(norm, 1e-12)
     head, half = (getattr(whole, x) + (1.0 - share) * getattr(squares, x) for x in ("head", "half"))
-    tail = (_tail(whole) + (1.0 - share) * _tail(squares)).astype(np.float64)
-    flat = radius**2 * (tail - 0.5 * tau * _term(third, radius).squared)
+    tail = (tails(whole) + (1.0 - share) * tails(squares)).astype(np.float64)
+    flat = radius**2 * (tail - 0.5 * tau * cubic_part(third, radius).squared)
     into = radius * half.reshape(size * size, size).astype(np.float64)
     values, vectors = np.linalg.eigh(flat)
     turned = vectors.T @ into
@@ -341,7 +274,7 @@ def _own_multipliers(obj: ph.Objective, centre: Array, radius: float, share: flo
 
 @pytest.mark.parametrize("case", [*CASES[:3], ([3, 7, 1], ["tanh"], "squared_error", "standard", True)])
 def test_what_the_multipliers_give_is_proved_and_no_more(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    obj = _problem(case)
+    obj = problem(case)
     rng = np.random.default_rng(2411)
     only(monkeypatch, "_unit_by_unit")
     large = obj.num_params > 30
@@ -355,6 +288,7 @@ def test_what_the_multipliers_give_is_proved_and_no_more(case: Case, monkeypatch
 
 
 def test_certificates_are_verified_unit_by_unit_and_nothing_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyhess.certify.taylor.polynomial_kind", lambda *_, **__: "third")
     rng = np.random.default_rng(2417)
     x = rng.standard_normal((12, 2))
     data = ph.Dataset(x, np.tanh(x[:, 0] - x[:, 1]) + 0.1 * rng.standard_normal(12))
@@ -363,6 +297,7 @@ def test_certificates_are_verified_unit_by_unit_and_nothing_above(tmp_path: Path
     # The fast code's bounds of what the polynomials leave out may be others, so that only the other way proves all of it.
     assert verify_file(certificate.save(tmp_path / "c.npz"), time_limit=20.0).verdict == "verified"
     row = certificate.table["taylor"]
+    assert row.multipliers is not None and not row.multipliers.by_units
     claim, above = (row.psi_lower + part * abs(row.psi_lower) for part in (-1e-4, 0.02))
     lower = replace(certificate, psi_lower=claim, table={"taylor": replace(row, psi_lower=claim)})
     proof = partial(prove, obj, certificate.region, "taylor", above, multipliers=row.multipliers)
@@ -377,7 +312,7 @@ def test_certificates_are_verified_unit_by_unit_and_nothing_above(tmp_path: Path
 def test_the_way_is_chosen_by_time_and_memory() -> None:
     def named(widths: list[int], order: int = 3, axis: bool = False, loss: str = "squared_error") -> list[tuple[str, int]]:
         case: Case = (widths, ["tanh"] * (len(widths) - 2), "squared_error", "standard", True)
-        obj = _problem(case)
+        obj = problem(case)
         if loss != "squared_error":
             obj = ph.Objective(obj.net, ph.Dataset(obj.data.X, np.array([0, 1, 0, 1, 1])), loss=loss)
         found = ways(Problem.of(obj), order, axis)
@@ -392,17 +327,17 @@ def test_the_way_is_chosen_by_time_and_memory() -> None:
     assert named([3, 6, 1], order=2) == [("_whatever_the_network", MOST_PARAMS[2])]
     # Two units have too many parameters.
     assert named([45, 2, 1]) == [any_network]
-    obj = _problem(([10, 9, 1], ["tanh"], "squared_error", "standard", True))
+    obj = problem(([10, 9, 1], ["tanh"], "squared_error", "standard", True))
     size = obj.num_params
     given = TaylorMultipliers(np.eye(size), np.zeros((size,) * 3), 0.1, 1.0, np.ones(size), np.zeros((5, 9)), np.ones(5))
     found = prove(obj, ph.Ball(np.zeros(size), 0.1), "taylor", -10.0, multipliers=given)
     assert not found.proved and "and 100 parameters" in found.detail
-    late = prove(_problem(CASES[0]), ph.Ball(np.zeros(9), 0.1), "taylor", -10.0, time_limit=1e-4)
+    late = prove(problem(CASES[0]), ph.Ball(np.zeros(9), 0.1), "taylor", -10.0, time_limit=1e-4)
     assert not late.proved
 
 
 def test_no_time_is_no_form() -> None:
-    obj = _problem(CASES[0])
+    obj = problem(CASES[0])
     third, nothing = ThirdOrder(Problem.of(obj)), wide(np.zeros((5, 2)))
     given = Problem.of(obj), wide(np.zeros(9)), Changes.ball(0.1), nothing, wide(np.ones(5))
     assert one_layer_forms(*given, 0.0, third.add) is None
@@ -411,13 +346,13 @@ def test_no_time_is_no_form() -> None:
 
 
 def test_some_data_at_a_time_are_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    obj = _problem(CASES[2])
+    obj = problem(CASES[2])
     centre = np.random.default_rng(2423).standard_normal(obj.num_params)
-    *together, third = _by_units(obj, centre, 0.2)
+    *together, third = by_units(obj, centre, 0.2)
     monkeypatch.setattr("pyhess.certify.reference_one_layer_forms._NUMBERS", 1)
-    *apart, other = _by_units(obj, centre, 0.2)
+    *apart, other = by_units(obj, centre, 0.2)
     for one, two in zip(together, apart, strict=True):
-        for x, y in ((one.head, two.head), (one.half, two.half), (_tail(one), _tail(two)), (one.rest, two.rest)):
+        for x, y in ((one.head, two.head), (one.half, two.half), (tails(one), tails(two)), (one.rest, two.rest)):
             assert np.abs(x - y).max() <= 1e-14 * np.abs(x).max()
-    x, y = _term(third, 0.2).squared, _term(other, 0.2).squared
+    x, y = cubic_part(third, 0.2).squared, cubic_part(other, 0.2).squared
     assert np.abs(x - y).max() <= 1e-14 * np.abs(x).max()

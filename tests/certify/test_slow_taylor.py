@@ -26,6 +26,12 @@ from .slow_taylor_cases import CASES, Array, Case, only, problem
 pytestmark = pytest.mark.usefixtures("long_doubles")
 
 
+def _as(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Certificates of one hidden layer are by units, or with the bounds of any network."""
+    if kind != "units":
+        monkeypatch.setattr("pyhess.certify.taylor.polynomial_kind", lambda *_, **__: kind)
+
+
 def _trained(radius: float) -> Certificate:
     rng = np.random.default_rng(2017)
     x = rng.standard_normal((8, 2))
@@ -83,8 +89,12 @@ def test_what_the_multipliers_give_is_proved_and_no_more(case: Case, order: int,
         assert not proof(value - abs(value), multipliers=replace(multipliers, tau=tau)).proved
 
 
+@pytest.mark.parametrize("kind", ["units", "third"])
 @pytest.mark.parametrize("case", CASES)
-def test_certificates_are_proved_again_and_nothing_above_an_eigenvalue(case: Case) -> None:
+def test_certificates_are_proved_again_and_nothing_above_an_eigenvalue(
+    case: Case, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _as(kind, monkeypatch)
     obj = problem(case)
     rng = np.random.default_rng(2063)
     for radius in (1e-9, 0.05):
@@ -98,12 +108,16 @@ def test_certificates_are_proved_again_and_nothing_above_an_eigenvalue(case: Cas
             assert not _proof(certificate, certificate.psi_lower + 1e-3 * abs(certificate.psi_lower)).proved
 
 
-def test_verified_from_the_file_alone_and_what_is_tampered_with_is_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["units", "third"])
+def test_verified_from_the_file_alone_and_what_is_tampered_with_is_not(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _as(kind, monkeypatch)
     certificate = _trained(0.01)
     path = certificate.save(tmp_path / "c.npz")
     again = ph.load_certificate(path).table["taylor"].multipliers
     multipliers = certificate.table["taylor"].multipliers
-    assert again is not None and multipliers is not None
+    assert again is not None and multipliers is not None and multipliers.by_units == (kind == "units")
     for name, value in vars(multipliers).items():
         assert np.array_equal(getattr(again, name), value), name
     found = verify_file(path, time_limit=10.0)
@@ -112,7 +126,10 @@ def test_verified_from_the_file_alone_and_what_is_tampered_with_is_not(tmp_path:
     rng = np.random.default_rng(2069)
     noise = rng.standard_normal(multipliers.turned.shape)
     scale = np.abs(multipliers.lam).max() / 0.01
+    by_units = ({"by_units": False},)
+    by_others = ({"lowered": np.zeros_like(multipliers.lowered)}, {"lowered": -multipliers.lowered})
     for change in (
+        *(by_units if kind == "units" else by_others),
         {"lam": 1.5 * multipliers.lam},
         {"lam": 0.6 * multipliers.lam},
         {"lam": -multipliers.lam},
@@ -130,9 +147,7 @@ def test_verified_from_the_file_alone_and_what_is_tampered_with_is_not(tmp_path:
         {"tau": multipliers.tau / 30.0},
         {"weights": np.geomspace(1e-6, 1e6, len(multipliers.weights))},
         {"weights": -multipliers.weights},
-        {"lowered": np.zeros_like(multipliers.lowered)},
         {"lowered": 3.0 * multipliers.lowered},
-        {"lowered": -multipliers.lowered},
         {"lowered": np.full_like(multipliers.lowered, np.nan)},
         {"kept": np.zeros_like(multipliers.kept)},
         {"kept": 1.0 + multipliers.kept},
@@ -140,6 +155,9 @@ def test_verified_from_the_file_alone_and_what_is_tampered_with_is_not(tmp_path:
         {"kept": np.full_like(multipliers.kept, np.nan)},
     ):
         assert not _proof(_altered(certificate, **change)).proved, change.keys()  # type: ignore[arg-type]
+    if kind == "units":
+        # What the numbers do not cover is taken off in the same place.
+        assert _proof(_altered(certificate, lowered=np.zeros_like(multipliers.lowered)), 1.0001 * certificate.psi_lower).proved
     # Symmetric parts of A would change the form, so only the antisymmetric one counts.
     symmetric = scale * (noise + noise.transpose(0, 2, 1))
     assert _proof(_altered(certificate, turned=multipliers.turned + symmetric)).proved
@@ -185,7 +203,8 @@ def test_files_without_or_with_wrong_multipliers(tmp_path: Path) -> None:
         )
 
 
-def test_files_of_the_layout_before_take_nothing_off(tmp_path: Path) -> None:
+def test_files_of_the_layout_before_take_nothing_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _as("third", monkeypatch)
     certificate = _trained(0.01)
     nothing = np.zeros_like(certificate.table["taylor"].multipliers.lowered)  # type: ignore[union-attr]
     claim = 1.02 * certificate.psi_lower
@@ -198,6 +217,7 @@ def test_files_of_the_layout_before_take_nothing_off(tmp_path: Path) -> None:
         arrays["multipliers.kept"],
         described["multipliers"]["lowered"],
         described["multipliers"]["kept"],
+        described["multipliers"]["by_units"],
     )
     np.savez(path, **{**arrays, "description": np.array(json.dumps(described))})
     again = ph.load_certificate(path).table["taylor"].multipliers
