@@ -96,14 +96,15 @@ def certificate_seconds(
         # With polynomials of the third order it is done once on small balls, on larger ones twice; slabs two at a time. With
         # those of the second order steps count only by name: most balls are given up before.
         cubic = polynomial_kind(net, loss, num_samples) != "second"
-        times = (1.5 if cubic else 1.0) + (_SLABS / 2.0 if method == "slabs" else 0.0)
+        times = (1.5 if cubic and size <= 40 else 1.0) + (_SLABS / 2.0 if method == "slabs" else 0.0)
         walks = cubic or method != "auto"
-        steps = _PER_STEP * step_work(net, loss, num_samples) if walks else 0.0
+        # Large systems are solved in single precision.
+        per_step = _PER_STEP if size <= 40 else 0.6 * _PER_STEP
+        steps = per_step * step_work(net, loss, num_samples) if walks else 0.0
         seconds += times * (_PER_TAYLOR * polynomial_work(net, loss, num_samples) + steps)
     searches = [*(["units"] if units_know(net) else []), *boxes_know(net, num_samples, ball=ball)]
-    searches += (
-        ["slabs"] if taylor and slabs_know(net, loss, num_samples) and time_limit is not None else []
-    )  # else counted above
+    slabs = ball and slabs_know(net, loss, num_samples)
+    searches += ["slabs"] if slabs and time_limit is not None else []  # else counted above
     searches += ["cells"] if cells_know(net, num_samples, ball=ball) else []
     searches = [name for name in searches if method in ("auto", name)]
     if time_limit is not None:

@@ -35,6 +35,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Rounds, in which eta, tau and the floors change, for polynomials of the second and the third order.
 _ROUNDS = {2: 4, 3: 10}
+#: Parameters from which on cheap steps go before those of the third order; always before those of the second.
+_ROUGH_PARAMS = 40
 #: Bounds that are so many times worse than a known one do not become better.
 _HOPELESS = 4.0
 #: What is left out may not have an eigenvalue so many times larger than a known bound.
@@ -116,7 +118,9 @@ def bound_in(
         return _bound_with(obj, centre, room, radius, known, cancelled, kept, start)
 
     found = bound(kept, start)
-    if found is None or found.lifted is None or found.state is None or found.state.share < costly or found.lifted.size > _OUTLYING_PARAMS:
+    if found is None or found.lifted is None or found.state is None:
+        return found
+    if found.state.share < costly or found.lifted.size > _OUTLYING_PARAMS:
         return found
     left_out = found.lifted.left_out
     fewer = np.where(left_out > _OUTLYING * left_out.mean(), 0.0, 1.0)
@@ -146,7 +150,7 @@ def _bound_with(
     state = promising(lifted, known) if start is None else fitting(lifted, start, cancelled)
     if state is None:
         return Found(-np.inf)
-    if start is None and lifted.order == 2:
+    if start is None and (lifted.order == 2 or lifted.size > _ROUGH_PARAMS):
         state = begun(lifted, state, cancelled)
     best, idle = Found(-np.inf), 0
     skipped, patience = _COLD if start is None and lifted.order == 3 else _WARM

@@ -12,7 +12,8 @@ from .taylor_one_layer import has_unit_polynomials, unit_polynomial_work
 Kind = Literal["units", "third", "second"]
 
 #: Most parameters (the form has P + P² unknowns), and most multiplications for a polynomial.
-_MAX_PARAMS, _MAX_WORK = 72, 3.5e11
+_MAX_PARAMS: dict[Kind, int] = {"units": 100, "third": 72, "second": 72}
+_MAX_WORK = 3.5e11
 #: The same for dense derivatives of the third order.
 _CUBIC_PARAMS, _CUBIC_WORK = 40, 2e11
 
@@ -38,7 +39,8 @@ def order_of(kind: Kind) -> int:
 
 def taylor_knows(net: MLP, loss: str, num_samples: int) -> bool:
     """Whether the bound by a Taylor polynomial is for such balls: few parameters, smooth activations."""
-    return net.num_params <= _MAX_PARAMS and net.is_smooth and polynomial_work(net, loss, num_samples) <= _MAX_WORK
+    few = net.num_params <= _MAX_PARAMS[polynomial_kind(net, loss, num_samples)]
+    return few and net.is_smooth and polynomial_work(net, loss, num_samples) <= _MAX_WORK
 
 
 def slabs_know(net: MLP, loss: str, num_samples: int) -> bool:
