@@ -26,10 +26,10 @@ WHAT = {
 _NEEDS = {
     "blocks": "it needs one hidden layer",
     "taylor": (
-        "it needs a ball, smooth activations, and at most 72 parameters with few data, or 100 with one hidden layer and squared error"
+        "it needs a ball, smooth activations, few data, and at most 72 parameters (100 with one hidden layer and squared error)"
     ),
     "slabs": (
-        "it needs a ball, smooth activations, and at most 72 parameters with few data, or 40 with one hidden layer and squared error"
+        "it needs a ball, smooth activations, few data, and at most 72 parameters (40 with one hidden layer and squared error)"
     ),
     "units": "it needs one smooth hidden layer and few inputs and outputs",
     "boxes": "it needs a box and a network of at most 150 parameters with few data",
