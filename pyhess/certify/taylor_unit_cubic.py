@@ -52,8 +52,7 @@ class UnitCubic:
     @property
     def columns(self) -> int:
         """At least as many as M M' sums over."""
-        size = self.order.size
-        return size * size * (size + 1) // 2
+        return int(self.order.size) ** 3
 
     def square(self) -> FloatArray:
         """M M' (P², P²) in the network's order of the parameters."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..model import MLP
-from .intervals import TINY, gamma
+from .intervals import ROOT_TINY, TINY, gamma
 from .taylor_nodes import polynomial
 
 FloatArray = npt.NDArray[np.float64]
@@ -73,8 +73,8 @@ class Sizes:
 
     @staticmethod
     def of(terms: list[FloatArray], rest: FloatArray, rough: FloatArray) -> Sizes:
-        """With what the coefficients were rounded by in the rest."""
-        return Sizes([x * _ROOM for x in terms], (rest + gamma(64) * rough) * _ROOM + TINY, rough * _ROOM + TINY)
+        """With what the coefficients were rounded by in the rest, and what squares lost that were too small."""
+        return Sizes([x * _ROOM + ROOT_TINY for x in terms], (rest + gamma(64) * rough) * _ROOM + TINY, rough * _ROOM + TINY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +120,7 @@ class UnitForms:
         weights = centre[first].reshape(units, -1)
         weights = weights if bias is None else np.concatenate([weights, centre[bias][:, None]], axis=1)
         s = entering @ weights.T
-        length = np.sqrt((entering**2).sum(axis=1, keepdims=True)) * _ROOM
+        length = np.sqrt((entering**2).sum(axis=1, keepdims=True)) * (1.0 + gamma(layout.entering + 64)) + ROOT_TINY
         # The entries of X, s and t are rounded.
         off = gamma(layout.entering + 16) * (np.abs(entering) @ np.abs(weights).T + radius * length) + TINY
         width = radius * length * _ROOM + off
@@ -163,16 +163,21 @@ class UnitForms:
         #: J's terms of the third order, and what it leaves out, as the factor of X and of e; the coefficients are rounded.
         self.bent = self.d.terms[3], outer * rho**3 * np.abs(f.of[3]) * _ROOM
         self.gone = self.d.rest, (outer * f.rest + gamma(64) * self.value_rough) * _ROOM + TINY
-        own = [outer * x * _ROOM for x in self._terms(f.of, long, rho)]
+        own = [outer * x * _ROOM + ROOT_TINY for x in self._terms(f.of, long, rho)]
         squares = own[0] ** 2
         shift = float(layout.biases > 0) * outer * radius
         total = (squares.sum(axis=1, keepdims=True) + shift**2) * (1.0 + gamma(units + 16))
-        others = [np.sqrt(np.maximum(total - squares * (1.0 - gamma(4)), 0.0)) * _ROOM, *(_largest_of_others(x) for x in own[1:])]
-        rest = (size * f.rest).sum(axis=1) + radius * np.sqrt((f.rest**2).sum(axis=1))
+        left = np.sqrt(np.maximum(total - squares * (1.0 - gamma(4)), 0.0)) * _ROOM + units * ROOT_TINY
+        others = [left, *(_largest_of_others(x) for x in own[1:])]
+        rest = (size * f.rest).sum(axis=1) + radius * (np.sqrt((f.rest**2).sum(axis=1)) + units * ROOT_TINY)
         rest = rest + _CUBED * radius * rho[:, 0] ** 3 * np.abs(f.of[3]).max(axis=1)
         rough = outer * ((reach * powers(f.of)).sum(axis=1) + rest) + np.tile(np.abs(level), count) + shift + np.abs(y.ravel())
         rough = rough * (1.0 + gamma(units + 64))
-        terms = [np.abs(self.residual)[:, None], np.sqrt(total), *(x.max(axis=1, keepdims=True) for x in own[1:])]
+        terms = [
+            np.abs(self.residual)[:, None],
+            np.sqrt(total) + units * ROOT_TINY,
+            *(x.max(axis=1, keepdims=True) for x in own[1:]),
+        ]
         rest = outer * rest * (1.0 + gamma(units + 16)) + gamma(units + 64) * rough
         self.r = Shared(others, own, Sizes.of(terms, rest[:, None], rough[:, None]))
 
@@ -181,8 +186,8 @@ class UnitForms:
         radius, v = self.radius, self.v
         twice = np.abs(v * of[2]) * long**2
         return [
-            radius * np.sqrt((v * of[1] * long) ** 2 + of[0] ** 2),
-            0.5 * radius**2 * (twice + np.sqrt(twice**2 + (of[1] * long) ** 2)) * _ROOM,
+            radius * np.hypot(v * of[1] * long, of[0]),
+            0.5 * radius**2 * (twice + np.hypot(twice, of[1] * long)) * _ROOM,
             np.abs(v * of[3]) * rho**3 + _SQUARED * radius * rho**2 * np.abs(of[2]),
         ]
 
