@@ -93,14 +93,12 @@ def certificate_seconds(
         seconds += roots[name] * float(np.clip(0.5 * _CELL_COST / work, 4, 0.5 * _MAX_CELLS))
     taylor = ball and taylor_knows(net, loss, num_samples)
     if taylor and method in ("auto", "taylor", "slabs"):
-        # With polynomials of the third order it is done once on small balls, on larger ones twice; slabs two at a time. With
-        # those of the second order steps count only by name: most balls are given up before.
-        cubic = polynomial_kind(net, loss, num_samples) != "second"
-        times = (1.5 if cubic and size <= 40 else 1.0) + (_SLABS / 2.0 if method == "slabs" else 0.0)
-        walks = cubic or method != "auto"
-        # Large systems are solved in single precision.
-        per_step = _PER_STEP if size <= 40 else 0.6 * _PER_STEP
-        steps = per_step * step_work(net, loss, num_samples) if walks else 0.0
+        # With few parameters it is done once on small balls, on larger ones twice; slabs two at a time. With many, steps count
+        # only by name: most balls are given up before. Large systems are solved in single precision.
+        few = size <= 40 and polynomial_kind(net, loss, num_samples) != "second"
+        times = (1.5 if few else 1.0) + (_SLABS / 2.0 if method == "slabs" else 0.0)
+        per_step = 0.0 if not few and method == "auto" else _PER_STEP if size <= 40 else 0.6 * _PER_STEP
+        steps = per_step * step_work(net, loss, num_samples)
         seconds += times * (_PER_TAYLOR * polynomial_work(net, loss, num_samples) + steps)
     searches = [*(["units"] if units_know(net) else []), *boxes_know(net, num_samples, ball=ball)]
     slabs = ball and slabs_know(net, loss, num_samples)

@@ -91,7 +91,7 @@ def test_foreign_and_damaged_files_are_named(saved: tuple[Witness, Path], tmp_pa
 @pytest.mark.parametrize(
     ("entry", "value", "text"),
     [
-        ("schema_version", 8, "newer pyhess"),
+        ("schema_version", 9, "newer pyhess"),
         ("schema_version", "1", "layout version"),
         ("kind", "recipe", "recipe"),
         ("kind", ["witness"], "witness"),
