@@ -23,7 +23,7 @@ from ..objective import Objective
 from ..regions import Ball
 from .intervals import gamma
 from .taylor_choice import begun, fitting, least_form, maximised, one_step, promising, renewed, steps
-from .taylor_hessian import taylor_hessian
+from .taylor_hessian import Expansion, taylor_hessian
 from .taylor_kinds import Kind, order_of, polynomial_kind
 from .taylor_lifted import Lifted, State
 from .taylor_multipliers import TaylorMultipliers
@@ -197,11 +197,19 @@ def lifted_in(
         found = taylor_hessian(obj.net, centre, room, obj.data, obj.targets, obj.loss, order_of(kind), cancelled, most, kept)
     if found is None:
         return None
+    if kind == "units" and _least_head(found) < -most / _BEYOND:
+        return None
     parts = [x for part in (found.residual, found.squares) for x in (part.head, part.half, part.tail, part.rest)]
     if cancelled[0] or not all(np.isfinite(x).all() for x in parts):
         return None
     lifted = Lifted(found, room, radius, narrow)
     return lifted if lifted.gram is None or np.isfinite(lifted.gram).all() else None
+
+
+def _least_head(found: Expansion) -> float:
+    """No bound will be better: the smallest eigenvalue at the centre, with what is taken off the squares' factors."""
+    head = found.residual.head + found.squares.head
+    return float(np.linalg.eigvalsh(0.5 * (head + head.T))[0]) if np.isfinite(head).all() else -np.inf
 
 
 def _moment(found: Found) -> FloatArray | None:
