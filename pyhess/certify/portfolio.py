@@ -89,8 +89,10 @@ class Run:
             return
         bounds: dict[str, Bound] = {}
         first = "taylor" if method == "slabs" else method
-        applies = self.obj.net.num_layers == 2 if first == "blocks" else first == "taylor" and self._taylor_knows()
-        if (first in ("blocks", "taylor") and not applies) or (method == "slabs" and not self._taylor_knows(slabs_know)):
+        needs = {
+            "blocks": self.obj.net.num_layers == 2, "taylor": self._taylor_knows(), "slabs": self._taylor_knows(slabs_know)
+        }  # fmt: skip
+        if not needs.get(method, True):
             raise does_not_apply(method)
         names = [first] if method != "auto" else self._auto()
         makers = WholeBounds(self.obj, self.region, self.stop).makers

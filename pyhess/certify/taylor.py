@@ -6,9 +6,9 @@ As |delta| <= R, for any Lam >= 0, tau > 0 and any antisymmetric A_k
     v'H(theta)v >= z' [ head - diag(q) - Lam - R⁴/(2 tau),  R U' ; R U,  I x Lam + R² (tail - tau M M'/2) ] z,
     U_k = half_k + A_k,
 
-with q_a = (N w)_a / w_a for any w > 0 where |v|'N|v| bounds what is left out; more parameters have polynomials of the second
-order, without M and tau. So psi >= s if the matrix less s on v's part is positive semi-definite. `taylor_choice` looks for good
-Lam and A; what it ends with is proved by a Cholesky factorisation.
+with q_a = (N w)_a / w_a for any w > 0 where |v|'N|v| bounds what is left out (one hidden layer has other forms, `taylor_rests`);
+`taylor_kinds` says where polynomials are of the second order, without M and tau. So psi >= s if the matrix less s on v's part is
+positive semi-definite. `taylor_choice` looks for good Lam and A; what it ends with is proved by a Cholesky factorisation.
 """
 
 from __future__ import annotations
@@ -189,7 +189,8 @@ def lifted_in(
 ) -> Lifted | None:
     """The form in z, from polynomials of a kind.
 
-    None if cancelled, or where numbers overflow or what is left out has an eigenvalue above ``most``.
+    None if cancelled, or where numbers overflow or what is left out has an eigenvalue above ``most``; by units, where the head
+    alone is below the bound that ``most`` was made from.
     """
     if kind == "units":
         found = unit_hessian(obj.net, centre, room, obj.data, obj.targets, kept, cancelled)

@@ -1,8 +1,8 @@
 """Looking for good multipliers of the form in z = (v, delta x v / R) that `taylor` proves bounds with.
 
 The best Lam and A are looked for by a quasi-Newton method on the smallest eigenvalue of the form's Schur complement, smoothed,
-which is concave in them, in rounds between which eta, tau and the floors change. Nothing here has to be exact: what this ends
-with is proved by `taylor_proof`. So large systems are solved in single precision.
+which is concave in them, and in eta and tau, in rounds between which the floors change. Nothing here has to be exact: what this
+ends with is proved by `taylor_proof`. So large systems are solved in single precision.
 """
 
 from __future__ import annotations
@@ -155,7 +155,9 @@ def least_form(lifted: Lifted, state: State, lams: FloatArray) -> Least | None:
     """The form's least over the rest of z; None where there is none."""
     size = lifted.size
     halves = (lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size)
-    rest = solution(lifted.tail(state) + lifted.spread(lams), halves)
+    tail = lifted.tail(state)
+    lifted.add_spread(lams / lifted.most[:, None, None], tail)
+    rest = solution(tail, halves)
     if rest is None:
         return None
     schur = lifted.head(state) - lams.sum(axis=0) - halves.T @ rest
@@ -183,9 +185,6 @@ class _Roughly:
 
     It is positive semi-definite, so the value is no better than the form's. For a ball. A step has P⁴ multiplications.
     """
-
-    #: Numbers of z besides these.
-    more = 0
 
     def __init__(self, lifted: Lifted, start: State) -> None:
         self.lifted, self.start = lifted, start
@@ -270,6 +269,7 @@ class _Exactly(_Roughly):
         self.given_up: AnyFloats = (area * lifted.tail_share * lifted.squares.tail).astype(kind)
         self.gram: AnyFloats | None = None if lifted.gram is None else (0.5 * area * lifted.gram).astype(kind)
         self.work = np.empty_like(self.fixed)
+        #: Numbers of z besides those of cheap steps.
         self.more = 1 if self.gram is None else 2
         #: For steps in these that are as long as in the multipliers.
         self.pace = 0.5 * float(np.sqrt(self.size))

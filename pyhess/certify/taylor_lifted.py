@@ -105,10 +105,12 @@ class Lifted:
         self.stretch = ratios[0] * (identity - along) + ratios[1] * along
         self.shrink = (identity - along) / ratios[0] + along / ratios[1]
 
-    def spread(self, lams: FloatArray) -> FloatArray:
-        """What the multipliers, in units in which the head takes their sum, add to the tail (P², P²)."""
-        parts = self.parts / self.most[:, None, None]
-        return reduce(np.add, (np.kron(part, lam) for part, lam in zip(parts, lams, strict=True)))
+    def add_spread(self, lams: FloatArray, tail: FloatArray) -> None:
+        """Add what the multipliers do to a tail (P², P²): Kronecker products, of which many left factors are zero."""
+        size = self.size
+        for part, lam in zip(self.parts, lams, strict=True):
+            for k, l in zip(*np.nonzero(part), strict=True):  # noqa: E741 - as in the formulas
+                tail[k * size : (k + 1) * size, l * size : (l + 1) * size] += part[k, l] * lam
 
     def least_multiple(self, tail: FloatArray, lams: FloatArray) -> float:
         """The least part of multipliers, positive definite ones, for a positive semi-definite tail; infinite if none is."""

@@ -28,8 +28,7 @@ def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
     whole = np.empty((size + size**2,) * 2)
     whole[:size, :size], whole[size:, :size], whole[:size, size:] = head, half, half.T
     tail = lifted.tail(given)
-    for part, lam in zip(lifted.parts, lams, strict=True):
-        _add_product(part, lam, tail)
+    lifted.add_spread(lams, tail)
     whole[size:, size:] = tail
     # What is claimed is near the largest claim, which does not have to be known well.
     rest = solution(tail, half) if np.isfinite(tail).all() else None
@@ -67,10 +66,3 @@ def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
             return float((claim - lengths * slack) - 4.0 * UNIT * abs(claim))
         margin = 8.0 * margin + 1e-15 * float(np.abs(whole).sum(axis=1).max())
     return -np.inf
-
-
-def _add_product(left: FloatArray, right: FloatArray, total: FloatArray) -> None:
-    """Add the Kronecker product, of which many left factors are zero."""
-    size = len(right)
-    for k, l in zip(*np.nonzero(left), strict=True):  # noqa: E741 - as in the formulas
-        total[k * size : (k + 1) * size, l * size : (l + 1) * size] += left[k, l] * right

@@ -169,11 +169,15 @@ def test_the_form_with_two_multipliers_is_what_it_is_said_to_be() -> None:
         assert 0.0 <= taken - float(z @ inside @ z) < 1e-9 * taken
         moved = np.outer(0.7 * delta, v).ravel() / radius
         assert float(moved @ inside @ moved) < 0.5 * taken
-    # In other units the tail gets the same.
-    assert np.allclose(lifted.spread(lifted.most[:, None, None] * lams), inside, rtol=1e-12)
-    tail = lifted.tail(_state(obj, centre, room, radius))
-    part = lifted.least_multiple(tail - 40.0 * np.eye(size**2), lams)
-    lowest = np.linalg.eigvalsh(tail - 40.0 * np.eye(size**2) + part * lifted.spread(lams))[0]
+    # The tail gets the same.
+    spread = np.zeros((size**2, size**2))
+    lifted.add_spread(lams, spread)
+    assert np.allclose(spread, inside, rtol=1e-12)
+    # In other units the head takes the sum.
+    tail = lifted.tail(_state(obj, centre, room, radius)) - 40.0 * np.eye(size**2)
+    part = lifted.least_multiple(tail, lams)
+    lifted.add_spread(part * lams / lifted.most[:, None, None], tail)
+    lowest = np.linalg.eigvalsh(tail)[0]
     assert part > 0.0 and -1e-9 < lowest < 0.02  # as the floor is a little larger
 
 
