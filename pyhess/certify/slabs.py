@@ -33,10 +33,11 @@ from .slab_multipliers import Slab, SlabMultipliers
 from .subdivision import Limits, Progress
 from .taylor import TaylorBound, bound_in, lifted_in
 from .taylor_kinds import Kind
-from .taylor_lifted import State
+from .taylor_lifted import Lifted
 from .taylor_multipliers import TaylorMultipliers
 from .taylor_proof import proved
 from .taylor_room import Room
+from .taylor_top import State
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -161,7 +162,7 @@ class SlabSearch:
             found = bound_in(self._obj, centre, room, radius, self._known, stop, kept, whole.state, _COSTLY_SHARE)
         if found is None:
             return False
-        if found.multipliers is not None and found.lams is not None and found.lifted is not None:
+        if found.multipliers is not None and found.lams is not None and isinstance(found.lifted, Lifted):
             part.own, part.state = found.psi_lower, found.state
             part.slab = Slab(part.low, part.high, found.lams[1], found.lifted.narrow, found.multipliers)
         return True

@@ -22,14 +22,17 @@ from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball
 from .intervals import gamma
-from .taylor_choice import begun, fitting, least_form, maximised, one_step, promising, renewed, steps
-from .taylor_hessian import Expansion, taylor_hessian
+from .taylor_choice import Form, begun, fitting, maximised, one_step, promising, renewed, steps
+from .taylor_hessian import taylor_hessian
 from .taylor_kinds import Kind, order_of, polynomial_kind
-from .taylor_lifted import Lifted, State
+from .taylor_lifted import Lifted
 from .taylor_multipliers import TaylorMultipliers
-from .taylor_one_layer import unit_hessian
+from .taylor_one_layer import UnitExpansion, unit_hessian
+from .taylor_pair_form import PairForm
+from .taylor_pair_proof import proved_by_pairs
 from .taylor_proof import proved
 from .taylor_room import Room
+from .taylor_top import State
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -92,7 +95,7 @@ class Found:
     psi_lower: float
     multipliers: TaylorMultipliers | None = None
     lams: FloatArray | None = None
-    lifted: Lifted | None = None
+    lifted: Form | None = None
     state: State | None = None
 
 
@@ -142,7 +145,7 @@ def _bound_with(
 ) -> Found | None:
     """The same with the squares of some data."""
     kind = polynomial_kind(obj.net, obj.loss, obj.data.num_samples, whole=room.direction is None)
-    lifted = lifted_in(obj, centre, room, radius, kind, cancelled, kept, -_BEYOND * known)
+    lifted = _form_in(obj, centre, room, radius, kind, cancelled, kept, -_BEYOND * known)
     if cancelled[0]:
         return None
     if lifted is None:
@@ -150,7 +153,7 @@ def _bound_with(
     state = promising(lifted, known) if start is None else fitting(lifted, start, cancelled)
     if state is None:
         return Found(-np.inf)
-    if start is None and (lifted.order == 2 or lifted.size > _ROUGH_PARAMS):
+    if start is None and isinstance(lifted, Lifted) and (lifted.order == 2 or lifted.size > _ROUGH_PARAMS):
         state = begun(lifted, state, cancelled)
     best, idle = Found(-np.inf), 0
     skipped, patience = _COLD if start is None and lifted.order == 3 else _WARM
@@ -162,10 +165,11 @@ def _bound_with(
             break
         state = maximised(lifted, state, turn + skipped, cancelled)
         lams = state.lams / lifted.most[:, None, None]
-        multipliers = TaylorMultipliers(
-            lams[0], state.turned, state.share, state.tau, state.weights, lifted.lowered, kept, by_units=kind == "units"
-        )
-        value = proved(lifted, lams, multipliers)
+        multipliers = lifted.multipliers(state, lams, kept)
+        if isinstance(lifted, PairForm):
+            value = proved_by_pairs(lifted, state, lams)
+        else:
+            value = proved(lifted, lams, multipliers)
         idle = 0 if value > best.psi_lower + _WORTHWHILE * abs(value) else idle + 1
         if value > best.psi_lower:
             best = Found(value, multipliers, lams)
@@ -174,6 +178,26 @@ def _bound_with(
     if best.psi_lower == -np.inf and cancelled[0]:
         return None
     return replace(best, lifted=lifted, state=state)
+
+
+def _form_in(
+    obj: Objective,
+    centre: FloatArray,
+    room: Room,
+    radius: float,
+    kind: Kind,
+    cancelled: npt.NDArray[np.int32],
+    kept: FloatArray,
+    most: float,
+) -> Form | None:
+    """The form in z, as `lifted_in`; by units None where the head alone is below the bound that ``most`` was made from."""
+    if kind not in ("units", "pairs"):
+        return lifted_in(obj, centre, room, radius, kind, cancelled, kept, most)
+    found = unit_hessian(obj.net, centre, room, obj.data, obj.targets, kept, cancelled)
+    if found is None or _least_head(found) < -most / _BEYOND:
+        return None
+    form = PairForm(found, room, radius) if kind == "pairs" else Lifted(found.dense(), room, radius)
+    return None if cancelled[0] or not form.finite else form
 
 
 def lifted_in(
@@ -187,27 +211,18 @@ def lifted_in(
     most: float = np.inf,
     narrow: float | None = None,
 ) -> Lifted | None:
-    """The form in z, from polynomials of a kind.
+    """The form in z, from polynomials of a kind with dense derivatives.
 
-    None if cancelled, or where numbers overflow or what is left out has an eigenvalue above ``most``; by units, where the head
-    alone is below the bound that ``most`` was made from.
+    None if cancelled, or where numbers overflow or what is left out has an eigenvalue above ``most``.
     """
-    if kind == "units":
-        found = unit_hessian(obj.net, centre, room, obj.data, obj.targets, kept, cancelled)
-    else:
-        found = taylor_hessian(obj.net, centre, room, obj.data, obj.targets, obj.loss, order_of(kind), cancelled, most, kept)
+    found = taylor_hessian(obj.net, centre, room, obj.data, obj.targets, obj.loss, order_of(kind), cancelled, most, kept)
     if found is None:
         return None
-    if kind == "units" and _least_head(found) < -most / _BEYOND:
-        return None
-    parts = [x for part in (found.residual, found.squares) for x in (part.head, part.half, part.tail, part.rest)]
-    if cancelled[0] or not all(np.isfinite(x).all() for x in parts):
-        return None
     lifted = Lifted(found, room, radius, narrow)
-    return lifted if lifted.gram is None or np.isfinite(lifted.gram).all() else None
+    return None if cancelled[0] or not lifted.finite else lifted
 
 
-def _least_head(found: Expansion) -> float:
+def _least_head(found: UnitExpansion) -> float:
     """No bound will be better: the smallest eigenvalue at the centre, with what is taken off the squares' factors."""
     head = found.residual.head + found.squares.head
     return float(np.linalg.eigvalsh(0.5 * (head + head.T))[0]) if np.isfinite(head).all() else -np.inf
@@ -217,8 +232,8 @@ def _moment(found: Found) -> FloatArray | None:
     """The second moment of delta where the form is least, over eigenvectors of eigenvalues close to the smallest."""
     lifted, state = found.lifted, found.state
     assert lifted is not None and state is not None
-    least = least_form(lifted, state, state.lams)
-    if least is None:
+    least = lifted.least(state, state.lams)
+    if least is None or least.rest is None:
         return None
     values, vectors = np.linalg.eigh(least.schur)
     weights = np.exp((values[0] - values) / (_NEAR * abs(values[0]) + 1e-300))

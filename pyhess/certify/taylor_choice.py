@@ -7,7 +7,8 @@ ends with is proved by `taylor_proof`. So large systems are solved in single pre
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,16 @@ from scipy.linalg import eigh
 from scipy.linalg.blas import daxpy, saxpy
 
 from .smoothed import least_smoothed
-from .taylor_lifted import Lifted, State
+from .taylor_lifted import Lifted
+from .taylor_pair_choice import ByPairs
+from .taylor_pair_form import PairForm
 from .taylor_systems import AnyFloats, precision, solution
+from .taylor_top import Least, State
+from .taylor_variables import FAR, Scalars, weights_of
 
 FloatArray = npt.NDArray[np.float64]
+#: The form with dense matrices, or in pairs of units.
+Form: TypeAlias = Lifted | PairForm
 
 #: Steps at most of the first rounds, the last of them for all others, with the smoothing of the smallest eigenvalue, relative to
 #: it; and multiplications for all steps of one round, but for the fewest steps of polynomials of the second and the third order.
@@ -26,16 +33,12 @@ FloatArray = npt.NDArray[np.float64]
 _STEPS, _STEP_WORK, _FEWEST = ((15, 0.5), (20, 0.1), (25, 0.03), (30, 0.005)), 1.5e11, {2: 20, 3: 10}
 #: Steps and smoothings of cheap steps that go before where the others are expensive.
 _ROUGH_STEPS, _ROUGH_SMOOTHINGS = 150, (0.5, 0.05)
-#: Rounds towards weights to begin with; the least weight that is tried, relative to the largest, and the range of logarithms.
-_FIRST_ROUNDS, _FLOOR, _LOGARITHMS = 10, 0.3, 20.0
+#: Rounds towards weights to begin with; the least weight that is tried, relative to the largest.
+_FIRST_ROUNDS, _FLOOR = 10, 0.3
 #: Part of Lam that may be its floor in the next round.
 _CROWDED = 0.97
 #: Parts of tau that are tried where the floors take nearly all of Lam.
 _SMALLER = (1.0, 0.8, 0.6, 0.4)
-#: Values of a choice that is not one, relative to the largest of others.
-_FAR = 10.0
-#: No share is nearer to one while it is looked for.
-_LARGEST_SHARE = 0.999
 #: Shares of the squares that are given up for what their roots leave out: the first, and all that are tried.
 _FIRST_SHARE, _SHARES = 0.2, (1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 
@@ -51,24 +54,21 @@ def one_step(size: int) -> float:
     return 0.4 * float(size) ** 6 + 8.0 * float(size) ** 5
 
 
-def _weights(lifted: Lifted, vector: FloatArray) -> FloatArray:
+def _weights(lifted: Form, vector: FloatArray) -> FloatArray:
     size = np.abs(vector) if lifted.places is None else lifted.places.sizes(vector)
     return np.maximum(size, _FLOOR * float(size.max()))
 
 
-def promising(lifted: Lifted, known: float) -> State | None:
+def promising(lifted: Form, known: float) -> State | None:
     """A choice to begin with, if what is left out alone does not take more than ``known``."""
-    size = lifted.size
-    half = np.tensordot(lifted.stretch, lifted.half(_FIRST_SHARE), 1)
-    scale = float(np.linalg.norm(half.reshape(size * size, size), 2))
-    identities = np.stack([np.eye(size)] * len(lifted.most))
+    identities = lifted.identities
     state = State(
-        np.sqrt(scale + 1e-30) * identities,
+        np.sqrt(lifted.half_size(_FIRST_SHARE) + 1e-30) * identities,
         np.zeros_like(identities),
-        np.zeros((size,) * 3),
+        lifted.unturned,
         _FIRST_SHARE,
         lifted.first_tau(),
-        np.ones(size),
+        np.ones(lifted.size),
         lifted.most,
     )
     for _ in range(_FIRST_ROUNDS):
@@ -77,30 +77,28 @@ def promising(lifted: Lifted, known: float) -> State | None:
             return None
         values, vectors = np.linalg.eigh(head)
         if values[0] > known:
-            tail = lifted.tail(state)
-            if not np.isfinite(tail).all():
-                return None
-            return replace(state, floors=lifted.least_multiple(tail, identities) * identities)
+            part = lifted.least_multiple(state, identities)
+            return replace(state, floors=part * identities) if part < np.inf else None
         state = replace(state, weights=_weights(lifted, vectors[:, 0]))
     return None
 
 
-def fitting(lifted: Lifted, start: State, cancelled: npt.NDArray[np.int32]) -> State | None:
+def fitting(lifted: Form, start: State, cancelled: npt.NDArray[np.int32]) -> State | None:
     """A choice for something similar, a larger slab or the ball, with multipliers in between and large enough here."""
     lams = np.sqrt(lifted.most / start.most)[:, None, None] * start.lams
-    part = lifted.least_multiple(lifted.tail(start), lams)
+    part = lifted.least_multiple(start, lams)
     if part == np.inf:
         return None
     grown = replace(start, factors=np.zeros_like(lams), floors=max(1.0, part / _CROWDED) * lams, most=lifted.most)
     return renewed(lifted, grown, cancelled)
 
 
-def renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32], *, far: bool = True) -> State:
+def renewed(lifted: Form, state: State, cancelled: npt.NDArray[np.int32], *, far: bool = True) -> State:
     """The same multipliers with a better tau, floors of their shapes and, if it may be ``far`` off, the best eta of some."""
     lams = state.lams
 
     def tried(share: float) -> tuple[float, Least | None]:
-        found = least_form(lifted, replace(state, share=share), lams)
+        found = lifted.least(replace(state, share=share), lams)
         return (-np.inf, None) if found is None else (float(np.linalg.eigvalsh(found.schur)[0]), found)
 
     # The bound is concave in eta; where the tail is not positive definite a smaller one may help.
@@ -125,43 +123,21 @@ def renewed(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32], *, f
     shaped, roots = ((vectors * x) @ vectors.transpose(0, 2, 1) for x in (values, np.sqrt(values)))
     for tau in taus:
         trial = replace(state, tau=tau)
-        part = lifted.least_multiple(lifted.tail(trial), shaped)
+        part = lifted.least_multiple(trial, shaped)
         if part < _CROWDED:
             break
     return replace(trial, floors=part * shaped, factors=np.sqrt(max(1e-3, 1.0 - part)) * roots)
 
 
-def _taus(lifted: Lifted, now: float | None, least: Least, *, far: bool) -> list[float | None]:
+def _taus(lifted: Form, now: float | None, least: Least, *, far: bool) -> list[float | None]:
     """The best tau, and ones between the present and that, or smaller ones; nothing to choose without a cubic term."""
-    if lifted.gram is None or now is None:
+    if now is None:
         return [None]
     if not far:
         return [part * now for part in _SMALLER]
-    moved = least.rest @ np.linalg.eigh(least.schur)[1][:, 0]
-    turning = float(moved @ lifted.gram @ moved)
+    turning = least.turning(np.linalg.eigh(least.schur)[1][:, 0])
     ideal = lifted.pair / lifted.ball / np.sqrt(turning) if turning > 0.0 else now
     return [now * (ideal / now) ** power for power in (1.0, 0.5, 0.25, 0.0)]
-
-
-@dataclass(frozen=True, eq=False)
-class Least:
-    """The form's least over the rest of z: as a form ``schur`` (P, P) in v, and reached at ``rest`` (P², P) times v."""
-
-    schur: FloatArray
-    rest: FloatArray
-
-
-def least_form(lifted: Lifted, state: State, lams: FloatArray) -> Least | None:
-    """The form's least over the rest of z; None where there is none."""
-    size = lifted.size
-    halves = (lifted.half(state.share) + lifted.ball * state.turned).reshape(size * size, size)
-    tail = lifted.tail(state)
-    lifted.add_spread(lams / lifted.most[:, None, None], tail)
-    rest = solution(tail, halves)
-    if rest is None:
-        return None
-    schur = lifted.head(state) - lams.sum(axis=0) - halves.T @ rest
-    return Least(0.5 * (schur + schur.T), rest) if np.isfinite(schur).all() else None
 
 
 def begun(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> State:
@@ -171,12 +147,14 @@ def begun(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> Sta
     return renewed(lifted, state, cancelled)
 
 
-def maximised(lifted: Lifted, start: State, turn: int, cancelled: npt.NDArray[np.int32]) -> State:
+def maximised(lifted: Form, start: State, turn: int, cancelled: npt.NDArray[np.int32]) -> State:
     """A choice near the best, or as far as that got until it was cancelled."""
+    if isinstance(lifted, PairForm):
+        return _ascended(ByPairs(lifted, start), *_STEPS[min(turn, len(_STEPS) - 1)], cancelled)
     return _ascended(_Exactly(lifted, start), *steps(lifted.size, lifted.order, turn), cancelled)
 
 
-def _ascended(form: _Roughly, most: int, smoothing: float, cancelled: npt.NDArray[np.int32]) -> State:
+def _ascended(form: _Roughly | ByPairs, most: int, smoothing: float, cancelled: npt.NDArray[np.int32]) -> State:
     return form.split(least_smoothed(form.value, form.first(), (smoothing,), most, cancelled))
 
 
@@ -210,7 +188,7 @@ class _Roughly:
         factors, above, logarithms, _ = np.split(z, np.cumsum([self.count * size**2, size * self.low.size, groups]))
         turned = np.zeros((size, size, size))
         turned[:, self.low, self.high] = self.scale * (self.lifted.shrink @ above.reshape(size, -1))
-        weights = np.exp(np.clip(logarithms - logarithms.max(), -_LOGARITHMS, 0.0))[self.lifted.groups]
+        weights = weights_of(logarithms)[self.lifted.groups]
         factors = self.unit * factors.reshape(self.count, size, size)
         return replace(self.start, factors=factors, turned=turned - turned.transpose(0, 2, 1), weights=weights)
 
@@ -219,9 +197,9 @@ class _Roughly:
         inverse = solution(lams[0] + self.least * np.eye(self.size), np.eye(self.size))
         return None if inverse is None else np.matmul(inverse, halves.reshape((self.size,) * 3)).reshape(halves.shape)
 
-    def slopes(self, state: State, density: FloatArray, rest: FloatArray, moved: FloatArray) -> list[float]:
+    def slopes(self, state: State, density: FloatArray, rest: FloatArray, moved: FloatArray) -> FloatArray:
         """Minus the derivatives of the eigenvalue in the numbers of z besides, with ``moved`` the rest times the density."""
-        return []
+        return np.empty(0)
 
     def value(self, z: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
         """The value and its gradient."""
@@ -250,7 +228,7 @@ class _Roughly:
             self.slopes(state, density, rest, moved.reshape(rest.shape)),
         ])  # fmt: skip
         found = float(smoothing * np.log(weight.sum()) - values[0])
-        self.beyond = max(self.beyond, _FAR * abs(found))
+        self.beyond = max(self.beyond, FAR * abs(found))
         return found, gradient
 
 
@@ -270,21 +248,16 @@ class _Exactly(_Roughly):
         self.gram: AnyFloats | None = None if lifted.gram is None else (0.5 * area * lifted.gram).astype(kind)
         self.work = np.empty_like(self.fixed)
         #: Numbers of z besides those of cheap steps.
-        self.more = 1 if self.gram is None else 2
-        #: For steps in these that are as long as in the multipliers.
-        self.pace = 0.5 * float(np.sqrt(self.size))
+        self.scalars = Scalars(self.size, start)
 
     def first(self) -> FloatArray:
         """Where the start is."""
-        share = min(self.start.share, _LARGEST_SHARE)
-        numbers = [np.log(share / (1.0 - share)), *([] if self.start.tau is None else [np.log(self.start.tau)])]
-        return np.concatenate([super().first(), self.pace * np.array(numbers)])
+        return np.concatenate([super().first(), self.scalars.first()])
 
     def split(self, z: FloatArray) -> State:
         """The choice."""
-        logit, *logarithm = np.clip(z[z.size - self.more :] / self.pace, -300.0, 300.0)
-        tau = float(np.exp(logarithm[0])) if logarithm else None
-        return replace(super().split(z), share=float(1.0 / (1.0 + np.exp(-logit))), tau=tau)
+        share, tau = self.scalars.split(z[z.size - self.scalars.count :])
+        return replace(super().split(z), share=share, tau=tau)
 
     def solution(self, state: State, lams: FloatArray, halves: FloatArray) -> FloatArray | None:
         """What the rest of z is to v."""
@@ -304,14 +277,14 @@ class _Exactly(_Roughly):
         add = saxpy if self.work.dtype == np.float32 else daxpy
         add(matrix.ravel(), self.work.ravel(), a=factor)
 
-    def slopes(self, state: State, density: FloatArray, rest: FloatArray, moved: FloatArray) -> list[float]:
+    def slopes(self, state: State, density: FloatArray, rest: FloatArray, moved: FloatArray) -> FloatArray:
         """The derivatives in the logit of eta, and in log tau."""
         lifted, share = self.lifted, state.share
         narrow, onto = rest.astype(self.work.dtype), moved.astype(self.work.dtype)
         head = float((density * (lifted.squares.head - lifted.squares_rests.matrix(state.weights) / share**2)).sum())
         half = lifted.ball * float((lifted.squares.half.reshape(moved.shape) * moved).sum())
         tail = float(np.vdot(self.given_up @ narrow, onto))
-        found = [(head - 2.0 * half + tail) * share * (1.0 - share)]
+        of_tau = 0.0
         if self.gram is not None and state.tau is not None:
-            found.append(-lifted.cubic(state) + state.tau * float(np.vdot(self.gram @ narrow, onto)))
-        return [x / self.pace for x in found]
+            of_tau = -lifted.cubic(state) + state.tau * float(np.vdot(self.gram @ narrow, onto))
+        return self.scalars.slopes(head - 2.0 * half + tail, of_tau, share)

@@ -44,25 +44,37 @@ def dense_polynomial_work(net: MLP, num_samples: int, order: int) -> float:
 
 
 @dataclass(eq=False)
-class Quadratic:
-    """A matrix that is at least head + sum_k delta_k (half_k + half_k') + the form of ``tail`` in delta x v, less ``rest``.
+class Affine:
+    """A matrix that is at least head + sum_k delta_k (half_k + half_k') and terms of the second order, less ``rest``.
 
-    That is, for every v and every delta of the room,
-
-        v'A(c + delta)v >= v'head v + 2 sum_k delta_k v'half_k v + sum delta_k v_a tail_kalb delta_l v_b - |v|'rest|v|.
-
-    ``head`` and ``rest`` (P, P), ``half`` (P, P, P) with the index of delta first, ``tail`` (P, P, P, P).
+    ``head`` and ``rest`` (P, P), ``half`` (P, P, P) with the index of delta first.
     """
 
     head: FloatArray
     half: FloatArray
-    tail: FloatArray
     rest: FloatArray
+
+    @staticmethod
+    def without(size: int) -> Affine:
+        """The zero matrix."""
+        return Affine(*(np.zeros((size,) * order) for order in (2, 3, 2)))
+
+
+@dataclass(eq=False)
+class Quadratic(Affine):
+    """The same with the second order: the form of ``tail`` (P, P, P, P) in delta x v.
+
+    That is, for every v and every delta of the room,
+
+        v'A(c + delta)v >= v'head v + 2 sum_k delta_k v'half_k v + sum delta_k v_a tail_kalb delta_l v_b - |v|'rest|v|.
+    """
+
+    tail: FloatArray
 
     @staticmethod
     def zero(size: int) -> Quadratic:
         """The zero matrix."""
-        return Quadratic(*(np.zeros((size,) * order) for order in (2, 3, 4, 2)))
+        return Quadratic(*(np.zeros((size,) * order) for order in (2, 3, 2, 4)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,12 @@ from ..model import MLP
 from .taylor_hessian import dense_polynomial_work
 from .taylor_one_layer import has_unit_polynomials, unit_polynomial_work
 
-#: Of the third order by units of one hidden layer, or of the third or second order with dense derivatives.
-Kind = Literal["units", "third", "second"]
+#: Of the third order by units of one hidden layer, with the form's matrices dense or in pairs of units; or of the third or second
+#: order with dense derivatives.
+Kind = Literal["units", "pairs", "third", "second"]
 
 #: Most parameters (the form has P + P² unknowns), and most multiplications for a polynomial.
-_MAX_PARAMS: dict[Kind, int] = {"units": 100, "third": 72, "second": 72}
+_MAX_PARAMS: dict[Kind, int] = {"units": 72, "pairs": 320, "third": 72, "second": 72}
 _MAX_WORK = 3.5e11
 #: The same for dense derivatives of the third order.
 _CUBIC_PARAMS, _CUBIC_WORK = 40, 2e11
@@ -21,7 +22,7 @@ _CUBIC_PARAMS, _CUBIC_WORK = 40, 2e11
 def polynomial_kind(net: MLP, loss: str, num_samples: int, *, whole: bool = True) -> Kind:
     """What a ball as a ``whole`` has, or its slabs."""
     if whole and has_unit_polynomials(net, loss):
-        return "units"
+        return "units" if net.num_params <= _MAX_PARAMS["units"] else "pairs"
     cubic = net.num_params <= _CUBIC_PARAMS and dense_polynomial_work(net, num_samples, 3) <= _CUBIC_WORK
     return "third" if cubic else "second"
 
@@ -29,7 +30,8 @@ def polynomial_kind(net: MLP, loss: str, num_samples: int, *, whole: bool = True
 def polynomial_work(net: MLP, loss: str, num_samples: int, *, whole: bool = True) -> float:
     """Multiplications for that polynomial, roughly."""
     kind = polynomial_kind(net, loss, num_samples, whole=whole)
-    return unit_polynomial_work(net, num_samples) if kind == "units" else dense_polynomial_work(net, num_samples, order_of(kind))
+    by_units = kind in ("units", "pairs")
+    return unit_polynomial_work(net, num_samples) if by_units else dense_polynomial_work(net, num_samples, order_of(kind))
 
 
 def order_of(kind: Kind) -> int:

@@ -2,77 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigvalsh
-from scipy.sparse.linalg import ArpackError, eigsh
 
 from .._jit import serial
-from .intervals import TINY, gamma
+from .intervals import gamma
 from .taylor_cubic import DenseCubic
+from .taylor_extreme import SURPLUS, extreme
 from .taylor_hessian import Expansion
 from .taylor_multipliers import TaylorMultipliers
-from .taylor_rests import Rests, combined
 from .taylor_room import Room
+from .taylor_systems import solution
+from .taylor_top import Least, State, Top
 
 FloatArray = npt.NDArray[np.float64]
 
 #: The square of omega relative to the slab's half-width over its radius, at most one.
 _NARROW = 3.0
-#: What eigenvalues that only choices depend on are off by.
-_TOLERANCE = 1e-4
-#: The floor is larger than eigenvalues demand, as these are not exact.
-_SURPLUS = 1.0002
 
 
-@dataclass(frozen=True, eq=False)
-class State:
-    """What is chosen: multipliers factor factor' + floor, A, eta, tau and w; floors alone make the tail positive semi-definite.
-
-    There is one multiplier for a ball and two for a slab, of the part across and that along, in units in which the head takes
-    their sum.
-    """
-
-    factors: FloatArray
-    floors: FloatArray
-    turned: FloatArray
-    share: float
-    tau: float | None
-    weights: FloatArray
-    #: ``Lifted.most``, which the units depend on.
-    most: FloatArray
-
-    @property
-    def lams(self) -> FloatArray:
-        """The multipliers, and a little for the rounding of the floors."""
-        lams = self.factors @ self.factors.transpose(0, 2, 1) + self.floors
-        lams = 0.5 * (lams + lams.transpose(0, 2, 1))
-        for lam in lams:
-            lam[np.diag_indices(len(lam))] += 1e-9 * float(np.trace(lam)) / len(lam)
-        return lams
-
-
-class Lifted:
+class Lifted(Top):
     """The quadratic form in z, for any choice."""
 
     def __init__(self, found: Expansion, room: Room, radius: float, narrow: float | None = None) -> None:
-        self.ball = radius
-        self.lowered, self.left_out = found.lowered, found.left_out
-        self.size = found.residual.head.shape[0]
-        residual, squares = (None, None) if found.units is None else found.units
-        self._rests = Rests(found.residual.rest, residual, found.places), Rests(found.squares.rest, squares, found.places)
-        #: One number for all weights that are the same.
-        self.groups = np.arange(self.size) if found.places is None else found.places.groups
-        self.places = found.places
-        self.reach = room.reach
-        # What `rounding` needs of the tails, which are large: only their symmetric parts are kept.
         parts = (found.residual, found.squares)
-        self._seconds = [np.sqrt(np.einsum("kalb,kalb->ab", part.tail, part.tail)) for part in parts]
+        seconds = [np.sqrt(np.einsum("kalb,kalb->ab", part.tail, part.tail)) for part in parts]
+        super().__init__(parts, found.units, found.places, radius, room.reach, (seconds[0], seconds[1]))
+        self.lowered, self.left_out = found.lowered, found.left_out
+        # The tails are large: only their symmetric parts are kept.
         self.residual, self.squares = (replace(part, tail=_square(part.tail)) for part in parts)
+        self.affine = (self.residual, self.squares)
         self.cubic_terms = 0 if found.cubic is None else found.cubic.columns
         self.order = 2 if found.cubic is None else 3
         #: Of the squares' tail eta takes so many times itself: without the cubic term it pays for the products of d1 and d2, too.
@@ -112,9 +75,49 @@ class Lifted:
             for k, l in zip(*np.nonzero(part), strict=True):  # noqa: E741 - as in the formulas
                 tail[k * size : (k + 1) * size, l * size : (l + 1) * size] += part[k, l] * lam
 
-    def least_multiple(self, tail: FloatArray, lams: FloatArray) -> float:
+    @property
+    def finite(self) -> bool:
+        """Whether no number overflowed."""
+        parts = [x for part in (self.residual, self.squares) for x in (part.head, part.half, part.tail, part.rest)]
+        return all(np.isfinite(x).all() for x in parts) and (self.gram is None or bool(np.isfinite(self.gram).all()))
+
+    @property
+    def identities(self) -> FloatArray:
+        """Multipliers to begin with."""
+        return np.stack([np.eye(self.size)] * len(self.most))
+
+    @property
+    def unturned(self) -> FloatArray:
+        """A_k = 0."""
+        return np.zeros((self.size,) * 3)
+
+    def half_size(self, share: float) -> float:
+        """The spectral norm of R (half + …), as (P², P)."""
+        half = np.tensordot(self.stretch, self.half(share), 1)
+        return float(np.linalg.norm(half.reshape(self.size**2, self.size), 2))
+
+    def least(self, state: State, lams: FloatArray) -> Least | None:
+        """The form's least over the rest of z; None where there is none."""
+        size = self.size
+        halves = (self.half(state.share) + self.ball * state.turned).reshape(size * size, size)
+        tail = self.tail(state)
+        self.add_spread(lams / self.most[:, None, None], tail)
+        rest = solution(tail, halves)
+        if rest is None:
+            return None
+        schur = self.head(state) - lams.sum(axis=0) - halves.T @ rest
+        if not np.isfinite(schur).all():
+            return None
+
+        def turning(v: FloatArray) -> float:
+            moved = rest @ v
+            return 0.0 if self.gram is None else float(moved @ self.gram @ moved)
+
+        return Least(0.5 * (schur + schur.T), turning, rest)
+
+    def least_multiple(self, state: State, lams: FloatArray) -> float:
         """The least part of multipliers, positive definite ones, for a positive semi-definite tail; infinite if none is."""
-        inverses = []
+        tail, inverses = self.tail(state), []
         for lam in lams:
             if not np.isfinite(lam).all():
                 return np.inf
@@ -131,39 +134,13 @@ class Lifted:
             return np.asarray(found.reshape(x.shape))
 
         scaled = turned(np.ascontiguousarray(turned(tail).T))
-        return max(0.0, -extreme(0.5 * (scaled + scaled.T), "SA") * _SURPLUS) if np.isfinite(scaled).all() else np.inf
+        return max(0.0, -extreme(0.5 * (scaled + scaled.T), "SA") * SURPLUS) if np.isfinite(scaled).all() else np.inf
 
     def first_tau(self) -> float | None:
         """What makes both parts of the cubic term equal in size, for the largest singular value of M."""
         if self.gram is None:
             return None
-        largest = float(np.sqrt(max(0.0, extreme(self.gram, "LA"))))
-        least = 1e-15 * float(np.abs(self.residual.head + self.squares.head).sum()) / self.ball**3
-        return self.pair / self.ball / max(largest, least, 1e-250)
-
-    def head(self, state: State | TaylorMultipliers) -> FloatArray:
-        """``head`` less what the rests and tau take."""
-        return self.polynomial(state) - self.rests(state.share).matrix(state.weights)
-
-    def polynomial(self, state: State | TaylorMultipliers) -> FloatArray:
-        """``head`` less what tau takes."""
-        head = self.residual.head + (1.0 - state.share) * self.squares.head
-        head = 0.5 * (head + head.T)
-        head[np.diag_indices(self.size)] -= self.cubic(state)
-        return head
-
-    def cubic(self, state: State | TaylorMultipliers) -> float:
-        """chi² / (2 tau)."""
-        return 0.0 if state.tau is None else 0.5 * self.pair**2 / state.tau
-
-    @property
-    def squares_rests(self) -> Rests:
-        """What the roots of the squares leave out, which 1/eta multiplies."""
-        return self._rests[1]
-
-    def rests(self, share: float) -> Rests:
-        """What is left out."""
-        return combined(*self._rests, share)
+        return self.tau_for(float(np.sqrt(max(0.0, extreme(self.gram, "LA")))))
 
     def half(self, share: float) -> FloatArray:
         """``half``, times R."""
@@ -179,37 +156,11 @@ class Lifted:
         tail *= self.ball**2
         return tail
 
-    def rounding(self, state: State | TaylorMultipliers) -> FloatArray:
-        """Entries of the sizes that `head`, `half` and `tail` were rounded relative to."""
-        total: FloatArray = np.zeros((self.size, self.size))
-        for part, second in zip((self.residual, self.squares), self._seconds, strict=True):
-            first = np.sqrt((part.half**2).sum(axis=0))
-            total += np.abs(part.head) + self.reach * (first + first.T) + self.reach**2 * second
-        total = total + total.T  # as the parts are made symmetric
-        total[np.diag_indices(self.size)] += self.cubic(state)
-        return total * (1.0 + gamma(self.size**2 + 32)) + TINY
-
-    def cubic_rounding(self, state: State | TaylorMultipliers) -> float:
-        """What the rounding of tau R² M M'/2 is at most, for a part of z beyond v that is no longer than v."""
-        if state.tau is None:
-            return 0.0
-        return (
-            0.5
-            * state.tau
-            * self.ball**2
-            * self.cubic_size**2
-            * gamma(self.cubic_terms + 16)
-            * (1.0 + gamma(self.cubic_terms + 16))
+    def multipliers(self, state: State, lams: FloatArray, kept: FloatArray) -> TaylorMultipliers:
+        """As a certificate keeps them."""
+        return TaylorMultipliers(
+            lams[0], state.turned, state.share, state.tau, state.weights, self.lowered, kept, by_units=self.places is not None
         )
-
-
-def extreme(matrix: FloatArray, which: str) -> float:
-    """The smallest ("SA") or largest ("LA") eigenvalue, within a ten-thousandth."""
-    start = np.random.default_rng(7).standard_normal(len(matrix))
-    try:
-        return float(eigsh(matrix, k=1, which=which, v0=start, tol=_TOLERANCE, return_eigenvectors=False)[0])
-    except ArpackError:
-        return float(eigvalsh(matrix)[0 if which == "SA" else -1])
 
 
 def _square(tail: FloatArray) -> FloatArray:

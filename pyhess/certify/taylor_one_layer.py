@@ -11,23 +11,50 @@ for every datum and unit. As in `taylor_hessian` curved = m r Q less its rest ta
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Dataset
 from ..model import MLP
 from .intervals import TINY, gamma
-from .taylor_hessian import Expansion, Quadratic
+from .taylor_hessian import Affine, Expansion, Quadratic
 from .taylor_rests import UnitPlaces, UnitRests
 from .taylor_room import Room
 from .taylor_unit_cubic import UnitCubic
 from .taylor_unit_forms import UnitForms, UnitLayout
+from .taylor_unit_tails import UnitTails
 
 FloatArray = npt.NDArray[np.float64]
 
 #: Most numbers in a local tensor of a block of data, and in the coefficients of two units.
 _BLOCK_NUMBERS, _PAIR_NUMBERS = 2**24, 2**23
 _ROOM = 1.0 + gamma(64)
+
+
+@dataclass(frozen=True, eq=False)
+class UnitExpansion:
+    """What `Expansion` has, with the second and the third order unit by unit."""
+
+    residual: Affine
+    squares: Affine
+    tails: UnitTails
+    cubic: UnitCubic
+    layout: UnitLayout
+    lowered: FloatArray
+    left_out: FloatArray
+    units: tuple[UnitRests, UnitRests]
+    places: UnitPlaces
+
+    def dense(self) -> Expansion:
+        """With the second order as arrays of P⁴ numbers."""
+        size, order = self.layout.size, self.layout.order
+        residual, squares = (
+            Quadratic(part.head, part.half, part.rest, tail.dense(order).reshape((size,) * 4))
+            for part, tail in zip((self.residual, self.squares), self.tails.matrices(), strict=True)
+        )
+        return Expansion(residual, squares, self.cubic, self.lowered, self.left_out, self.units, self.places)
 
 
 def has_unit_polynomials(net: MLP, loss: str) -> bool:
@@ -55,7 +82,7 @@ def unit_hessian(
     targets: FloatArray,
     kept: FloatArray,
     cancelled: npt.NDArray[np.int32],
-) -> Expansion | None:
+) -> UnitExpansion | None:
     """The Taylor polynomial for changes in a ball, as `taylor_hessian`; None if cancelled."""
     layout = UnitLayout(net)
     sums = _Sums(layout, room.reach, data.num_samples * net.widths[2])
@@ -80,7 +107,7 @@ class _Sums:
     def __init__(self, layout: UnitLayout, radius: float, rows: int) -> None:
         size = layout.size
         self.layout, self.radius = layout, radius
-        self.residual, self.squares = Quadratic.zero(size), Quadratic.zero(size)
+        self.residual, self.squares = Affine.without(size), Affine.without(size)
         functions = layout.units * (1 + layout.outputs)
         #: What is left out, of the residual part and of the squares.
         self.units = tuple(
@@ -91,7 +118,7 @@ class _Sums:
             for _ in range(2)
         )
         self.lengths = np.zeros((layout.entering, layout.entering))
-        self.cubic = UnitCubic(layout.units, layout.one, layout.biases, layout.order)
+        self.cubic, self.tails = UnitCubic(layout), UnitTails(layout)
         #: Every number is a sum of so many terms with some sixty roundings each, and of a few such sums.
         self.rounding = gamma(rows + 1024)
         self.rows = rows
@@ -147,36 +174,28 @@ class _Sums:
 
     def _add_value(self, r: FloatArray, z0: FloatArray, z1: FloatArray, z2: FloatArray, r1: FloatArray, r2: FloatArray) -> None:
         """The residual part up to the second order: r (z0 + z1 + z2) with r = r0 + r1 + r2."""
-        layout, total = self.layout, self.residual
+        layout = self.layout
         everything, heads = layout.order, np.tensordot(r, z0, (0, 0))
-        crossed = np.tensordot(r2, z0, (0, 0))  # (m, k, l, j, a, b)
         for j in range(layout.units):
             own = layout.unit(j)
-            total.head[np.ix_(own, own)] += heads[j]
-            total.half[np.ix_(everything, own, own)] += 0.5 * np.tensordot(r1, z0[:, j], (0, 0))
-            total.half[np.ix_(own, own, own)] += 0.5 * np.tensordot(r, z1[:, j], (0, 0))
-            # At (k, a), (l, b).
-            total.tail[np.ix_(everything, own, own, own)] += np.tensordot(r1, z1[:, j], (0, 0)).transpose(0, 2, 1, 3)
-            total.tail[np.ix_(own, own, own, own)] += np.tensordot(r, z2[:, j], (0, 0)).transpose(0, 2, 1, 3)
-            for m in range(layout.units):
-                away = layout.unit(m)
-                total.tail[np.ix_(away, own, away, own)] += crossed[m, :, :, j].transpose(0, 2, 1, 3)
+            self.residual.head[np.ix_(own, own)] += heads[j]
+            self.residual.half[np.ix_(everything, own, own)] += 0.5 * np.tensordot(r1, z0[:, j], (0, 0))
+            self.residual.half[np.ix_(own, own, own)] += 0.5 * np.tensordot(r, z1[:, j], (0, 0))
+            self.tails.slopes[:, j] += np.tensordot(r1, z1[:, j], (0, 0))
+            self.tails.own[j] += np.tensordot(r, z2[:, j], (0, 0))
+        self.tails.apart += np.tensordot(r2, z0, (0, 0))
 
     def _add_squares(self, weight: FloatArray, d0: FloatArray, d1: FloatArray, d2: FloatArray) -> None:
-        layout, residual, squares = self.layout, self.residual, self.squares
+        layout, squares = self.layout, self.squares
         everything, heavy = layout.order, weight[:, None] * d0
         squares.head[np.ix_(everything, everything)] += heavy.T @ d0
         into = np.tensordot(d1, heavy, (0, 0))  # (j, k, a, b)
-        onto = np.tensordot(2.0 * heavy, d2, (0, 0))  # (a, j, k, l, b)
         heavy_first = weight[:, None, None, None] * d1
-        crossed = np.tensordot(heavy_first, d1, (0, 0))  # (j, k, a, m, l, b)
         for j in range(layout.units):
             own = layout.unit(j)
             squares.half[np.ix_(own, own, everything)] += into[j]
-            residual.tail[np.ix_(own, everything, own, own)] += onto[:, j].transpose(1, 0, 2, 3)
-            for m in range(layout.units):
-                other = layout.unit(m)
-                squares.tail[np.ix_(own, own, other, other)] += crossed[j, :, :, m]
+        self.tails.roots += np.tensordot(2.0 * heavy, d2, (0, 0))
+        self.tails.squares += np.tensordot(heavy_first, d1, (0, 0))
         self.cubic.add_squares(heavy_first, d2)
 
     def _add_rests(self, local: UnitForms, mass: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -235,7 +254,7 @@ class _Sums:
             else:
                 out.leaving[functions, q - units] += pairs.sum(axis=0)
 
-    def expansion(self, lowered: FloatArray, left_out: FloatArray) -> Expansion:
+    def expansion(self, lowered: FloatArray, left_out: FloatArray) -> UnitExpansion:
         """All sums."""
         layout, size = self.layout, self.layout.size
         lost = TINY * self.rows * size**3 * (1.0 + self.radius) ** 3
@@ -246,4 +265,6 @@ class _Sums:
         leaving = np.stack([own[layout.entering :] for own in units]).T.ravel()
         places = UnitPlaces(entering, leaving, size, self.lengths, self.rows + 1024)
         one, other = (UnitRests(x.entering * _ROOM, x.leaving * _ROOM) for x in self.units)
-        return Expansion(self.residual, self.squares, self.cubic, lowered, left_out, (one, other), places)
+        return UnitExpansion(
+            self.residual, self.squares, self.tails, self.cubic, layout, lowered, left_out, (one, other), places
+        )  # fmt: skip

@@ -10,8 +10,16 @@ from .spectral import eigvals_min_bound, negative_slacks
 from .taylor_lifted import Lifted
 from .taylor_multipliers import TaylorMultipliers
 from .taylor_systems import precision, solution
+from .taylor_top import State, Top
 
 FloatArray = npt.NDArray[np.float64]
+
+
+def roundings(form: Top, given: State | TaylorMultipliers, of_lams: float, turned: float) -> float:
+    """What the parts' rounding is at most, relative to sums of absolute terms, for sizes of the multipliers and of R A."""
+    total, rests = float(form.rounding(given).sum(axis=1).max()) + of_lams, form.rests(given.share)
+    total += turned + float(np.abs(rests.matrix(given.weights)).sum(axis=1).max())
+    return gamma(16) * total + form.cubic_rounding(given) + rests.rounding(given.weights)
 
 
 def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
@@ -39,11 +47,8 @@ def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
     if not np.isfinite(schur).all():
         return -np.inf
     least = float(np.linalg.eigvalsh(0.5 * (schur + schur.T))[0])
-    # The parts were rounded, relative to sums of absolute terms.
     of_lams = float(np.abs(lams).sum(axis=2).max(axis=1).sum()) * (1.0 + gamma(size + 16))
-    rounding = float(lifted.rounding(given).sum(axis=1).max()) + of_lams
-    rests = lifted.rests(given.share)
-    rounding += float(np.sqrt((turned**2).sum())) + float(np.abs(rests.matrix(given.weights)).sum(axis=1).max())
+    rounding = roundings(lifted, given, of_lams, float(np.sqrt((turned**2).sum())))
     projections = 0.0 if len(lams) == 1 else gamma(4 * size + 64) * of_lams
     # |z|² relative to |v|².
     lengths = (1.0 + (lifted.reach / lifted.ball) ** 2) * (1.0 + gamma(8))
@@ -57,11 +62,10 @@ def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
         if slacks is not None:
             slack = (
                 float(slacks[0])
-                + lifted.cubic_rounding(given)
                 + 2.0 * UNIT * float(np.abs(np.diag(whole)).max())
-                + gamma(16) * (rounding + abs(claim))
+                + rounding
+                + gamma(16) * abs(claim)
                 + projections
-                + rests.rounding(given.weights)
             )
             return float((claim - lengths * slack) - 4.0 * UNIT * abs(claim))
         margin = 8.0 * margin + 1e-15 * float(np.abs(whole).sum(axis=1).max())

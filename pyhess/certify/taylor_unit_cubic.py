@@ -2,9 +2,10 @@
 
 sum T_klmab delta_k delta_l delta_m v_a v_b has at most two units among the indices of a term: those of v are in unit j, and one,
 two or all of delta's in l (or one is an output's bias); or, from products of derivatives of an output, one of delta and one of v
-are in j, the other ones in l. With T averaged over all orders of k, l and m and both of a and b, M has rows (k, a) and columns
-(l, m, b). The columns with two units have rows with these alone, so M M' is a sum over pairs of units; and those with unit j
-alone have rows with at most one other.
+are in j, the other ones in l. M has rows (k, a) and columns (l, m, b), with T averaged over all orders of k, l and m and both of
+a and b; but where one of delta alone is in another unit, or an output's bias, it is l or m, half the time each: that is tighter,
+and then the columns with unit j alone have rows (l, l). Those with two units have rows with these alone. So M M' is a sum over
+pairs of units, a `PairMatrix`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from itertools import permutations, product
 
 import numpy as np
 import numpy.typing as npt
+
+from .taylor_pairs import PairMatrix
+from .taylor_unit_forms import UnitLayout
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -23,13 +27,14 @@ class UnitCubic:
     ``order`` (P,) are the network's parameters in that order.
     """
 
-    def __init__(self, units: int, one: int, biases: int, order: npt.NDArray[np.int64]) -> None:
-        self.units, self.one, self.biases, self.order = units, one, biases, order
-        d, h = one, units
+    def __init__(self, layout: UnitLayout) -> None:
+        self.units, self.one, self.biases, self.order = layout.units, layout.one, layout.biases, layout.order
+        self.nodes = layout.nodes
+        d, h = self.one, self.units
         #: Delta three times, twice and once in another unit than v: at (l, …, j, …), v's indices last.
         self._three = np.zeros((h, d, d, d, h, d, d))
         self._two = np.zeros((h, d, d, h, d, d, d))
-        self._once = np.zeros((h * d + biases, h, d, d, d, d))
+        self._once = np.zeros((h * d + self.biases, h, d, d, d, d))
         #: One of delta and one of v in j; the others in l.
         self._crossed = np.zeros((h, d, d, h, d, d, d))
         #: All in one unit.
@@ -56,17 +61,16 @@ class UnitCubic:
 
     def square(self) -> FloatArray:
         """M M' (P², P²) in the network's order of the parameters."""
-        size = self.order.size
-        found = np.zeros((size,) * 4)
+        return self.pairs().dense(self.order)
+
+    def pairs(self) -> PairMatrix:
+        """M M' in pairs of units."""
+        found = PairMatrix.zero(self.nodes)
         for j in range(self.units):
             self._add_alone(j, found)
             for l in range(j):  # noqa: E741 - as in the formulas
                 self._add_pair(j, l, found)
-        return found.reshape(size * size, size * size)
-
-    def _unit(self, j: int) -> npt.NDArray[np.int64]:
-        """A unit's parameters."""
-        return self.order[j * self.one : (j + 1) * self.one]
+        return found.symmetrised()
 
     def _all_in(self, j: int) -> FloatArray:
         """T within a unit (k, l, m, a, b)."""
@@ -79,38 +83,24 @@ class UnitCubic:
         return np.asarray(mean)
 
     def _once_in(self, l: int, j: int) -> FloatArray:  # noqa: E741
-        """T for delta once in l, all else in j (k, l, m, a, b)."""
-        return self._once[l * self.one : (l + 1) * self.one, j] / 3.0
+        """T for delta once in l, where l or m is in l, and all else in j: with l's index first (l, k, m, a, b)."""
+        return self._once[l * self.one : (l + 1) * self.one, j] / 2.0
 
-    def _add_alone(self, j: int, found: FloatArray) -> None:
+    def _add_alone(self, j: int, found: PairMatrix) -> None:
         """The columns with indices in j alone, and those with an output's bias besides."""
-        d, size = self.one, self.order.size
-        others = [l for l in range(self.units) if l != j]  # noqa: E741
-        own = self._unit(j)
-
-        def rows(k: npt.NDArray[np.int64], a: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-            return (k[:, None] * size + a).ravel()
-
+        d = self.one
         # (k, a, l, m, b)
-        blocks = [self._all_in(j).transpose(0, 3, 1, 2, 4)]
-        at = [rows(own, own)]
-        for l in others:  # noqa: E741
-            other = self._unit(l)
-            blocks += [self._once_in(l, j).transpose(0, 3, 1, 2, 4), self._crossed[l, :, :, j] / 6.0]
-            at += [rows(other, own), rows(other, other)]
-        if self.biases:
-            shifts = self.order[self.units * d :]
-            of_biases = self._once[self.units * d :, j] / 3.0
-            blocks.append(of_biases.transpose(0, 3, 1, 2, 4))
-            at.append(rows(shifts, own))
-            # The bias as one of the columns' indices of delta, in either place.
-            beside = of_biases.transpose(1, 3, 0, 2, 4).reshape(d * d, -1)
-            found[np.ix_(own, own, own, own)] += 2.0 * (beside @ beside.T).reshape((d,) * 4)
+        blocks = [self._crossed[l, :, :, j] / 6.0 for l in range(self.units)]
+        blocks[j] = self._all_in(j).transpose(0, 3, 1, 2, 4)
         matrix = np.concatenate([block.reshape(-1, d**3) for block in blocks])
-        where = np.concatenate(at)
-        found.reshape(size * size, -1)[np.ix_(where, where)] += matrix @ matrix.T
+        core = found.core[: self.units, :, : self.units]
+        core += (matrix @ matrix.T).reshape(core.shape)
+        if self.biases:
+            # The bias as one of the columns' indices of delta, in either place.
+            beside = (self._once[self.units * d :, j] / 2.0).transpose(1, 3, 0, 2, 4).reshape(d * d, -1)
+            found.core[j, :, j] += 2.0 * (beside @ beside.T)
 
-    def _add_pair(self, j: int, l: int, found: FloatArray) -> None:  # noqa: E741
+    def _add_pair(self, j: int, l: int, found: PairMatrix) -> None:  # noqa: E741
         """The columns with indices in both of two units."""
         d, pair = self.one, (j, l)
         whole = np.zeros((2, d) * 5)  # at (k, a, l, m, b)
@@ -122,9 +112,17 @@ class UnitCubic:
                     whole[k, :, a, :, p, :, q, :, b, :] = block.transpose(0, 3, 1, 2, 4)
         matrix = whole.reshape((2 * d) ** 2, -1)
         square = (matrix @ matrix.T).reshape((2, d) * 4)
+        rows, (at, _) = d * d, found.nodes.pair(j, l)
         for units in product((0, 1), repeat=4):
             k, a, p, b = units
-            found[np.ix_(*(self._unit(pair[u]) for u in units))] += square[k, :, a, :, p, :, b, :]
+            block = square[k, :, a, :, p, :, b, :].reshape(rows, rows)
+            # (j, l) is the first node of a leaf, and (j, j) the first that it meets.
+            first, second = slice(k * rows, (k + 1) * rows), slice(p * rows, (p + 1) * rows)
+            if k == a and p == b:
+                found.core[pair[k], :, pair[p]] += block
+            elif k != a:
+                into = found.leaves if p != b else found.crossed
+                into[at, first, second] += block
 
     def _block(self, pair: tuple[int, int], delta: tuple[int, int, int], v: tuple[int, int]) -> FloatArray | None:
         """T (k, l, m, a, b) for indices in these units of a pair, both among them."""
@@ -134,6 +132,8 @@ class UnitCubic:
             home = [at for at in range(3) if delta[at] == v[0]]
             if len(away) == 3:
                 return self._three[l, :, :, :, j]
+            if away == [0]:
+                return None
             block = self._once_in(l, j) if len(away) == 1 else self._two[l, :, :, j] / 3.0
             return block.transpose(*np.argsort([*away, *home]), 3, 4)
         alone = [at for at in range(3) if delta.count(delta[at]) == 1]

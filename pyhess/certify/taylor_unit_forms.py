@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..model import MLP
 from .intervals import ROOT_TINY, TINY, gamma
 from .taylor_nodes import polynomial
+from .taylor_pairs import Nodes
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -45,6 +46,11 @@ class UnitLayout:
         self.size = order.size
         #: The parameters in that order.
         self.order = order
+
+    @property
+    def nodes(self) -> Nodes:
+        """The groups: the units, and the output biases."""
+        return Nodes(self.units + int(self.biases > 0), self.one, self.size)
 
     def unit(self, j: int) -> npt.NDArray[np.int64]:
         """A unit's parameters."""
