@@ -166,10 +166,7 @@ def _bound_with(
         state = maximised(lifted, state, turn + skipped, cancelled)
         lams = state.lams / lifted.most[:, None, None]
         multipliers = lifted.multipliers(state, lams, kept)
-        if isinstance(lifted, PairForm):
-            value = proved_by_pairs(lifted, state, lams)
-        else:
-            value = proved(lifted, lams, multipliers)
+        value = proved_by_pairs(lifted, state, lams) if isinstance(lifted, PairForm) else proved(lifted, lams, multipliers)
         idle = 0 if value > best.psi_lower + _WORTHWHILE * abs(value) else idle + 1
         if value > best.psi_lower:
             best = Found(value, multipliers, lams)

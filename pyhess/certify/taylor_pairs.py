@@ -302,7 +302,7 @@ class PairSystem:
         self.schur = 0.5 * (schur + schur.T)[: nodes.size, : nodes.size]
 
     def rest(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Minus where the least is for v (P slots, r): at the core's nodes (G, D², r), and at those of the leaves (n, 2 D², r)."""
+        """Minus where the least is for v (P slots, r): at the nodes of the core (G, D², r) and of the leaves (n, 2 D², r)."""
         nodes, inner = self.nodes, self.nodes.groups * self.nodes.rows
         core = dtrtrs(self._root, self._solved @ v, lower=1, trans=1)[0]
         both = np.concatenate([-core, v])

@@ -45,7 +45,7 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class Least:
-    """The form's least over the rest of z, as a form ``schur`` (P, P) in v; there |M' u|² for a v, and u as ``rest`` (P², P) v."""
+    """The form's least over the rest u of z, as a form ``schur`` (P, P) in v; there |M' u|² for a v, and u = ``rest`` v."""
 
     schur: FloatArray
     turning: Callable[[FloatArray], float]

@@ -90,7 +90,7 @@ class UnitCubic:
         """The columns with indices in j alone, and those with an output's bias besides."""
         d = self.one
         # (k, a, l, m, b)
-        blocks = [self._crossed[l, :, :, j] / 6.0 for l in range(self.units)]
+        blocks = [self._crossed[l, :, :, j] / 6.0 for l in range(self.units)]  # noqa: E741
         blocks[j] = self._all_in(j).transpose(0, 3, 1, 2, 4)
         matrix = np.concatenate([block.reshape(-1, d**3) for block in blocks])
         core = found.core[: self.units, :, : self.units]
