@@ -71,7 +71,7 @@ def unit_polynomial_work(net: MLP, num_samples: int) -> float:
     """Multiplications of `unit_hessian`, roughly."""
     size, one, units = float(net.num_params), float(unit_size(net)), float(net.widths[1])
     rows = float(num_samples * net.widths[2])
-    return rows * (size * units * one**4 + 3.0 * units**2 * one**5) + 50.0 * units**2 * one**7 + 4.0 * units**3 * one**7
+    return rows * (size * units * one**4 + 3.0 * units**2 * one**5) + 24.0 * units**2 * one**7 + 0.5 * units**3 * one**7
 
 
 def unit_hessian(

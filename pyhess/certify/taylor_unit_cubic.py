@@ -92,7 +92,7 @@ class UnitCubic:
         # (k, a, l, m, b)
         blocks = [self._crossed[l, :, :, j] / 6.0 for l in range(self.units)]  # noqa: E741
         blocks[j] = self._all_in(j).transpose(0, 3, 1, 2, 4)
-        matrix = np.concatenate([block.reshape(-1, d**3) for block in blocks])
+        matrix = np.concatenate([_folded(block).reshape(d * d, -1) for block in blocks])
         core = found.core[: self.units, :, : self.units]
         core += (matrix @ matrix.T).reshape(core.shape)
         if self.biases:
@@ -103,26 +103,25 @@ class UnitCubic:
     def _add_pair(self, j: int, l: int, found: PairMatrix) -> None:  # noqa: E741
         """The columns with indices in both of two units."""
         d, pair = self.one, (j, l)
-        whole = np.zeros((2, d) * 5)  # at (k, a, l, m, b)
-        for units in product((0, 1), repeat=5):
-            k, a, p, q, b = units
-            if not p == q == b:
+        rows, (at, _) = d * d, found.nodes.pair(j, l)
+        columns = []
+        for p, q, b in ((0, 0, 1), (1, 1, 0), (0, 1, 0), (0, 1, 1)):
+            blocks = np.zeros((2, 2, d, d, d, d, d))  # at k, a, l, m, b of the units k and a
+            for k, a in product((0, 1), repeat=2):
                 block = self._block(pair, (k, p, q), (a, b))
                 if block is not None:
-                    whole[k, :, a, :, p, :, q, :, b, :] = block.transpose(0, 3, 1, 2, 4)
-        matrix = whole.reshape((2 * d) ** 2, -1)
-        square = (matrix @ matrix.T).reshape((2, d) * 4)
-        rows, (at, _) = d * d, found.nodes.pair(j, l)
-        for units in product((0, 1), repeat=4):
-            k, a, p, b = units
-            block = square[k, :, a, :, p, :, b, :].reshape(rows, rows)
+                    blocks[k, a] = block.transpose(0, 3, 1, 2, 4)
+            columns.append((_folded(blocks) if p == q else np.sqrt(2.0) * blocks).reshape(4 * rows, -1))
+        matrix = np.concatenate(columns, axis=1)
+        square = (matrix @ matrix.T).reshape((2, 2, rows) * 2)
+        for k, a, p, b in product((0, 1), repeat=4):
             # (j, l) is the first node of a leaf, and (j, j) the first that it meets.
             first, second = slice(k * rows, (k + 1) * rows), slice(p * rows, (p + 1) * rows)
             if k == a and p == b:
-                found.core[pair[k], :, pair[p]] += block
+                found.core[pair[k], :, pair[p]] += square[k, a, :, p, b]
             elif k != a:
                 into = found.leaves if p != b else found.crossed
-                into[at, first, second] += block
+                into[at, first, second] += square[k, a, :, p, b]
 
     def _block(self, pair: tuple[int, int], delta: tuple[int, int, int], v: tuple[int, int]) -> FloatArray | None:
         """T (k, l, m, a, b) for indices in these units of a pair, both among them."""
@@ -145,3 +144,9 @@ class UnitCubic:
         twice = [at for at in range(3) if at != once]
         places = (3, 4) if v[0] == delta[once] else (4, 3)
         return block.transpose(*np.argsort([once, *twice]), *places)
+
+
+def _folded(x: FloatArray) -> FloatArray:
+    """For x (…, l, m, b) symmetric in l and m those with l <= m alone, as long as both together."""
+    low, high = np.triu_indices(x.shape[-2])
+    return np.asarray(x[..., low, high, :] * np.where(low < high, np.sqrt(2.0), 1.0)[:, None])
