@@ -38,8 +38,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Rounds, in which eta, tau and the floors change, for polynomials of the second and the third order.
 _ROUNDS = {2: 4, 3: 10}
-#: Parameters from which on cheap steps go before those of the third order; always before those of the second.
-_ROUGH_PARAMS = 40
+#: The same in pairs of units, and where dense matrices come after them: with more parameters than so many.
+_PAIR_ROUNDS, _ROUGH_PARAMS = (10, 3), 40
 #: Bounds that are so many times worse than a known one do not become better.
 _HOPELESS = 4.0
 #: What is left out may not have an eigenvalue so many times larger than a known bound.
@@ -145,56 +145,65 @@ def _bound_with(
 ) -> Found | None:
     """The same with the squares of some data."""
     kind = polynomial_kind(obj.net, obj.loss, obj.data.num_samples, whole=room.direction is None)
-    lifted = _form_in(obj, centre, room, radius, kind, cancelled, kept, -_BEYOND * known)
-    if cancelled[0]:
-        return None
-    if lifted is None:
-        return Found(-np.inf)
+    best = Found(-np.inf)
+    if kind in ("units", "pairs"):
+        found = unit_hessian(obj.net, centre, room, obj.data, obj.targets, kept, cancelled)
+        if found is None:
+            return None
+        if _least_head(found) < known:
+            return best
+        if kind == "pairs" or (start is None and obj.num_params > _ROUGH_PARAMS):
+            form = PairForm(found, room, radius)
+            state = promising(form, known) if form.finite else None
+            if state is None:
+                return best
+            best = _rounds(form, state, known, cancelled, kept, _PAIR_ROUNDS[kind == "units"], _COLD)
+            if kind == "pairs" or best.state is None or best.psi_lower < _HOPELESS * known:
+                return None if best.psi_lower == -np.inf and cancelled[0] else best
+            start = form.dense(best.state)
+        lifted: Lifted | None = Lifted(found.dense(), room, radius)
+    else:
+        lifted = lifted_in(obj, centre, room, radius, kind, cancelled, kept, -_BEYOND * known)
+    if cancelled[0] or lifted is None or not lifted.finite:
+        return None if cancelled[0] and best.psi_lower == -np.inf else best
     state = promising(lifted, known) if start is None else fitting(lifted, start, cancelled)
     if state is None:
-        return Found(-np.inf)
-    if start is None and isinstance(lifted, Lifted) and (lifted.order == 2 or lifted.size > _ROUGH_PARAMS):
+        return best
+    if start is None and lifted.order == 2:
         state = begun(lifted, state, cancelled)
-    best, idle = Found(-np.inf), 0
-    skipped, patience = _COLD if start is None and lifted.order == 3 else _WARM
-    for turn in range(_ROUNDS[lifted.order]):
+    beginning = _COLD if start is None and lifted.order == 3 else _WARM
+    last = _rounds(lifted, state, known, cancelled, kept, _ROUNDS[lifted.order], beginning)
+    best = best if best.psi_lower > last.psi_lower else last
+    return None if best.psi_lower == -np.inf and cancelled[0] else best
+
+
+def _rounds(
+    form: Form,
+    state: State,
+    known: float,
+    cancelled: npt.NDArray[np.int32],
+    kept: FloatArray,
+    count: int,
+    beginning: tuple[int, int],
+) -> Found:
+    """The best bound of some rounds; how many of the first are left out, and after how many in vain they end."""
+    best, idle, (skipped, patience) = Found(-np.inf), 0, beginning
+    for turn in range(count):
         if turn > 0:
             # Steps have moved eta, but may be only a little in the first round.
-            state = renewed(lifted, state, cancelled, far=turn == 1)
+            state = renewed(form, state, cancelled, far=turn == 1)
         if cancelled[0]:
             break
-        state = maximised(lifted, state, turn + skipped, cancelled)
-        lams = state.lams / lifted.most[:, None, None]
-        multipliers = lifted.multipliers(state, lams, kept)
-        value = proved_by_pairs(lifted, state, lams) if isinstance(lifted, PairForm) else proved(lifted, lams, multipliers)
+        state = maximised(form, state, turn + skipped, cancelled)
+        lams = state.lams / form.most[:, None, None]
+        multipliers = form.multipliers(state, lams, kept)
+        value = proved_by_pairs(form, state, lams) if isinstance(form, PairForm) else proved(form, lams, multipliers)
         idle = 0 if value > best.psi_lower + _WORTHWHILE * abs(value) else idle + 1
         if value > best.psi_lower:
             best = Found(value, multipliers, lams)
         if idle == patience or value < _HOPELESS * known:
             break
-    if best.psi_lower == -np.inf and cancelled[0]:
-        return None
-    return replace(best, lifted=lifted, state=state)
-
-
-def _form_in(
-    obj: Objective,
-    centre: FloatArray,
-    room: Room,
-    radius: float,
-    kind: Kind,
-    cancelled: npt.NDArray[np.int32],
-    kept: FloatArray,
-    most: float,
-) -> Form | None:
-    """The form in z, as `lifted_in`; by units None where the head alone is below the bound that ``most`` was made from."""
-    if kind not in ("units", "pairs"):
-        return lifted_in(obj, centre, room, radius, kind, cancelled, kept, most)
-    found = unit_hessian(obj.net, centre, room, obj.data, obj.targets, kept, cancelled)
-    if found is None or _least_head(found) < -most / _BEYOND:
-        return None
-    form = PairForm(found, room, radius) if kind == "pairs" else Lifted(found.dense(), room, radius)
-    return None if cancelled[0] or not form.finite else form
+    return replace(best, lifted=form, state=state)
 
 
 def lifted_in(

@@ -6,6 +6,8 @@ groups at most, and the node of k and a meets b.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
@@ -165,6 +167,13 @@ class PairForm(Top):
         for g in range(nodes.groups):
             found[g * one : (g + 1) * one, g * one : (g + 1) * one] = lams[g]
         return found[: nodes.size, : nodes.size]
+
+    def dense(self, state: State) -> State:
+        """The same choice for `Lifted`."""
+        back = np.argsort(self.permutation)
+        factors, floors = (self.together(blocks)[np.ix_(back, back)][None] for blocks in (state.factors, state.floors))
+        turned = self.turns.sides(state.turned).dense(self.permutation)
+        return replace(state, factors=factors, floors=floors, turned=turned, most=np.ones(1))
 
     def multipliers(self, state: State, lams: FloatArray, kept: FloatArray) -> TaylorMultipliers:
         """As a certificate keeps them."""
