@@ -47,7 +47,7 @@ def only(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The polynomials are made in that way alone."""
     monkeypatch.setattr(
         "pyhess.certify.reference_cubic_proof.ways",
-        lambda *given, **named: [way for way in ways(*given, **named) if _name(way.make) == name],
+        lambda *given, **named: [way for way in ways(*given, **named) if _name(way.proves) == name],
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 import pyhess as ph
 from pyhess.certify import Certificate, certify, prove
 from pyhess.certify.reference_changes import Changes
-from pyhess.certify.reference_cubic_proof import not_negative
+from pyhess.certify.reference_definite import not_negative
 from pyhess.certify.reference_interval import wide
 from pyhess.certify.taylor_multipliers import TaylorMultipliers
 from pyhess.threshold import verify_file
