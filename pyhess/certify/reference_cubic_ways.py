@@ -2,7 +2,8 @@
 
 Both make the same polynomials, but bounds of what these leave out that are neither always larger; a certificate may be made with
 either. The first holds tensors of P⁵ / 6 numbers, and the second, for one hidden layer with squared error, those of two units.
-Certificates by units are made with narrower bounds, which only the second has.
+Certificates by units are made with narrower bounds, which only the second has, and files of older ones with the terms of the third
+order averaged. The matrix that proves them is made without what is zero in it where the multipliers leave enough zeros.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .reference_cubic_matrix import CubicTerm, Matrices, cubic_term, whole_matri
 from .reference_definite import not_negative
 from .reference_hessian import Problem
 from .reference_interval import Range, Wide, wide
-from .reference_one_layer_arrow import arrow_matrix, arrow_seconds, in_blocks
+from .reference_one_layer_arrow import arrow_matrix, in_blocks
 from .reference_one_layer_forms import one_layer_forms
 from .reference_one_layer_rests import UnitRests
 from .reference_one_layer_third import ThirdOrder, one_layer_seconds, one_layer_term, tensor_numbers
@@ -34,6 +35,8 @@ MOST_PARAMS = {2: 72, 3: 40}
 _MOST_BY_UNITS, _MOST_IN_BLOCKS, _MOST_NUMBERS = 100, 320, 3e8
 #: Seconds per product of T with itself, per number of the whole matrix, and per product of its factorisation, for estimates.
 _PRODUCT_SECONDS, _NUMBER_SECONDS, _FACTOR_SECONDS = 1e-10, 1.5e-7, 5e-11
+#: Seconds per pair of units.
+_LEAF_SECONDS = 2e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,23 +78,38 @@ def _matrix_seconds(size: float) -> float:
     return _NUMBER_SECONDS * rows**2 + _FACTOR_SECONDS * rows**3 / 3.0
 
 
+def _arrow_seconds(problem: Problem) -> float:
+    groups = Groups.of(problem)
+    width, others, units = groups.units.shape[1], len(groups.biases), len(groups.units)
+    found = 0.0
+    for leaves, end in ((units * (units - 1) / 2.0, width), (units, others)):
+        rows, core = 2.0 * width * end, float(width + end + width**2 + end**2)
+        products = rows**3 / 3.0 + rows**2 * core + rows * core**2
+        found += leaves * (_LEAF_SECONDS + _NUMBER_SECONDS * rows * (rows + core) + _FACTOR_SECONDS * products)
+    core = groups.size + units * width**2 + others**2
+    return found + _NUMBER_SECONDS * core**2 + _FACTOR_SECONDS * core**3 / 3.0
+
+
 def ways(problem: Problem, axis: bool, multipliers: TaylorMultipliers) -> list[Way]:
-    """Those for multipliers, in changes with an axis or without, the quickest first; perhaps none by units."""
-    order, by_units, size, found = multipliers.order, multipliers.by_units, float(problem.num_params), list[Way]()
-    if not by_units:
-        found.append(Way(cubic_seconds(problem, order), MOST_PARAMS[order], _whatever_the_network))
+    """Those for multipliers, in changes with an axis or without, the quickest first; perhaps none by units.
+
+    By units that comes first which files are written for now.
+    """
+    order, size = multipliers.order, float(problem.num_params)
     may_be = problem.layers == 2 and problem.loss == "squared_error" and order == 3 and not axis
+    found, made = list[Way](), one_layer_seconds(problem) if may_be else 0.0
     if may_be and tensor_numbers(problem) <= _MOST_NUMBERS:
-        made = one_layer_seconds(problem)
-        if by_units and in_blocks(Groups.of(problem), multipliers):
-            found.append(Way(made + arrow_seconds(problem), _MOST_IN_BLOCKS, _in_blocks))
-        elif by_units:
-            found.append(Way(made + _matrix_seconds(size), _MOST_BY_UNITS, partial(_unit_by_unit, averaged=False)))
-        # Those by units that are of older files have the terms averaged.
-        found.append(Way(made + _matrix_seconds(size), _MOST_BY_UNITS, partial(_unit_by_unit, averaged=True)))
+        dense = partial(Way, made + _matrix_seconds(size), _MOST_BY_UNITS)
+        if multipliers.by_units and in_blocks(Groups.of(problem), multipliers):
+            found.append(Way(made + _arrow_seconds(problem), _MOST_IN_BLOCKS, _in_blocks))
+        elif multipliers.by_units:
+            found.append(dense(partial(_unit_by_unit, averaged=False)))
+        found.append(dense(partial(_unit_by_unit, averaged=True)))
+    if not multipliers.by_units:
+        found.append(Way(cubic_seconds(problem, order), MOST_PARAMS[order], _whatever_the_network))
+        found.sort(key=lambda way: way.seconds)
     fitting = [way for way in found if problem.num_params <= way.most]
-    most = max((way.most for way in found), default=0)
-    return sorted(fitting or [way for way in found if way.most == most][:1], key=lambda way: way.seconds)
+    return fitting or sorted(found, key=lambda way: way.most)[-1:]
 
 
 def _whatever_the_network(question: Question) -> bool | str:

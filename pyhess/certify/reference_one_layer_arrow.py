@@ -22,7 +22,6 @@ from .reference_block_form import BlockForm
 from .reference_changes import Changes, grown
 from .reference_cubic_matrix import CubicTerm, both, from_lower, rounded, roundings, top_entries
 from .reference_definite import Arrow, Leaf
-from .reference_hessian import Problem
 from .reference_interval import Wide, wide, zeros
 from .reference_one_layer_third import Gram, ThirdOrder
 from .reference_unit_groups import Groups, Node
@@ -31,11 +30,6 @@ from .taylor_multipliers import TaylorMultipliers
 
 FloatArray = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
-
-
-def arrow_seconds(problem: Problem) -> float:
-    """Time of its factorisation."""
-    return 1.0
 
 
 def in_blocks(groups: Groups, multipliers: TaylorMultipliers) -> bool:
@@ -131,7 +125,7 @@ class _Arrow:
 
         These rows are those of the term.
         """
-        area = self._ball * self._ball
+        area: Wide = self._ball * self._ball
         sources = self._whole.tail_block, self._squares.tail_block, self._spread
         one, other, spread = (_joined(self._groups, nodes, others, block) for block in sources)
         tail, sizes = both(one, other, self._kept)

@@ -12,8 +12,8 @@ x != y, with delta's indices to the left and v's to the right of the bar, and E,
 
 and none else but those of one unit alone. Any orders will do, as only the sum with delta x delta x delta x v x v counts. With all
 three n is 3. With n = 2 the index k of M's rows is in y in the third of these, and in x in the last. Then the columns (l, m, b)
-of one unit have rows (k, a) of that unit or of another, none of two, those of two units have rows of these two, and those of a unit
-and a bias have rows of the unit. M M' is summed over the columns.
+of one unit have rows (k, a) of that unit or of another, none of two, those of two units have rows of these two, and those of a
+unit and a bias have rows of the unit. M M' is summed over the columns.
 """
 
 from __future__ import annotations
