@@ -2,8 +2,8 @@
 
 Both make the same polynomials, but bounds of what these leave out that are neither always larger; a certificate may be made with
 either. The first holds tensors of P⁵ / 6 numbers, and the second, for one hidden layer with squared error, those of two units.
-Certificates by units are made with narrower bounds, which only the second has, and files of older ones with the terms of the third
-order averaged. The matrix that proves them is made without what is zero in it where the multipliers leave enough zeros.
+Certificates by units are made with narrower bounds, which only the second has, and those of older files with the terms of the
+third order averaged. The matrix that proves them is made without what is zero in it where the multipliers leave enough zeros.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ def _arrow_seconds(problem: Problem) -> float:
     width, others, units = groups.units.shape[1], len(groups.biases), len(groups.units)
     found = 0.0
     for leaves, end in ((units * (units - 1) / 2.0, width), (units, others)):
-        rows, core = 2.0 * width * end, float(width + end + width**2 + end**2)
-        products = rows**3 / 3.0 + rows**2 * core + rows * core**2
-        found += leaves * (_LEAF_SECONDS + _NUMBER_SECONDS * rows * (rows + core) + _FACTOR_SECONDS * products)
-    core = groups.size + units * width**2 + others**2
+        rows, columns = 2.0 * width * end, float(width + end + width**2 + end**2)
+        products = rows**3 / 3.0 + rows**2 * columns + rows * columns**2
+        found += leaves * (_LEAF_SECONDS + _NUMBER_SECONDS * rows * (rows + columns) + _FACTOR_SECONDS * products)
+    core = float(groups.size + units * width**2 + others**2)
     return found + _NUMBER_SECONDS * core**2 + _FACTOR_SECONDS * core**3 / 3.0
 
 
