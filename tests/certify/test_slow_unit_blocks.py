@@ -21,7 +21,7 @@ from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import UNIT, wide
 from pyhess.certify.reference_one_layer_arrow import arrow_matrix, in_blocks
 from pyhess.certify.reference_one_layer_rests import UnitRests
-from pyhess.certify.reference_one_layer_third import ThirdOrder, one_layer_term
+from pyhess.certify.reference_one_layer_third import Gram, ThirdOrder, one_layer_term
 from pyhess.certify.reference_unit_groups import Groups
 from pyhess.certify.slab_multipliers import Slab
 from pyhess.certify.taylor_multipliers import TaylorMultipliers
@@ -238,15 +238,15 @@ def test_what_is_coupled_otherwise_is_proved_by_the_whole_matrix(monkeypatch: py
     turned = given.turned.copy()
     turned[first, second, first] = turned[first, first, biases[0]] = turned[biases[0], biases[1], third] = 1.0
     assert in_blocks(groups, replace(given, turned=turned))
+    # Too many parameters.
+    large = problem(([2, 81, 1], ["tanh"], "squared_error", "standard", True), 1)
+    nothing = np.broadcast_to(0.0, (325,) * 3)
+    assert named(replace(given, lam=np.eye(325), turned=nothing), large) == [("_in_blocks", 320)]
     # Certificates of older files.
     monkeypatch.setattr("pyhess.certify.reference_cubic_ways._in_blocks", lambda _question: False)
     assert proof(multipliers=given).proved
     monkeypatch.setattr("pyhess.certify.reference_cubic_ways._MOST_BY_UNITS", 1)
     assert not proof(multipliers=given).proved
-    # Too many parameters.
-    large = problem(([2, 81, 1], ["tanh"], "squared_error", "standard", True), 1)
-    nothing = np.broadcast_to(0.0, (325,) * 3)
-    assert named(replace(given, lam=np.eye(325), turned=nothing), large) == [("_in_blocks", 320)]
 
 
 def test_networks_of_more_parameters_than_the_whole_matrix_is_for() -> None:
@@ -322,6 +322,35 @@ def test_arrows_that_are_not_negative() -> None:
             assert not _copied(arrow, leaves=leaves).not_negative(2)
     for error in (wide([0.0, np.nan, 0.0, 0.0, 0.0]), wide([np.inf, 0.0, 0.0, 0.0, 0.0])):
         assert not _copied(arrow, error=error).not_negative(2)
+
+
+def test_roundings_of_the_factorisation_count_with_the_products_in_a_sum() -> None:
+    rows, unit = 200, 2.0**-53
+    leaf = np.concatenate([np.eye(rows), np.zeros((rows, 1))], axis=1)
+    # Nothing is coupled, so that only what is made up for in v is missing there.
+    for count, leaves in ((5 + rows, [leaf]), (5 + 2 * rows, [leaf, leaf])):
+        trace = 4.0 + rows * len(leaves)
+        given = [Leaf(x, np.array([4]), wide(np.zeros(rows))) for x in leaves]
+        for part, proved in ((0.99, False), (1.25, True)):
+            core = np.diag([2.0 * (count + 1) * unit * trace * part, 1.0, 1.0, 1.0, 1.0])
+            assert Arrow(core, given, wide(np.zeros(5))).not_negative(1) == proved, (count, part)
+
+
+def test_products_of_some_columns_are_summed_with_their_roundings() -> None:
+    rng = np.random.default_rng(2621)
+    rows, found = rng.standard_normal((3, 11)), Gram(np.zeros((4, 4)))
+    at, part = np.array([3, 0, 1]), Gram(np.zeros((3, 3)))
+    part.add(np.array([1, 2, 0]), rows)
+    part.add(np.array([2]), rows[:1, :2])
+    found.add(np.array([0, 3]), rows[:2, :5])
+    found.add_part(at, part, np.array([1, 2, 0]))
+    expected = np.zeros((4, 4))
+    expected[np.ix_(at, at)] = rows @ rows.T
+    expected[0, 0] += rows[0, :2] @ rows[0, :2]
+    expected[np.ix_([0, 3], [0, 3])] += rows[:2, :5] @ rows[:2, :5].T
+    term = found.term(Changes.ball(RADIUS), TAU)
+    assert np.allclose(term.squared, expected, rtol=1e-13, atol=1e-13) and term.rounding >= (11 + 4 + 64) * 2.0**-53
+    assert (term.lengths >= np.sqrt(np.diag(expected)) * (1.0 - 1e-15)).all() and term.floor >= RADIUS**4 / (2.0 * TAU)
 
 
 def test_no_time_is_no_matrix() -> None:
