@@ -36,7 +36,7 @@ _MOST_BY_UNITS, _MOST_IN_BLOCKS, _MOST_NUMBERS = 100, 320, 3e8
 #: Seconds per product of T with itself, per number of the whole matrix, and per product of its factorisation, for estimates.
 _PRODUCT_SECONDS, _NUMBER_SECONDS, _FACTOR_SECONDS = 1e-10, 1.5e-7, 5e-11
 #: Seconds per pair of units.
-_LEAF_SECONDS = 2e-3
+_LEAF_SECONDS = 3e-3
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,9 +99,9 @@ class _Arrow:
         tail, off = self._tail(leaf, leaf + own, gram.term(self._changes, self._tau), slice(0, count))
         v = np.concatenate([self._groups.all[g], self._groups.all[h]])
         half, more = (x[:, v] for x in self._half(leaf))
-        there_too, off = np.concatenate([core, v]), np.concatenate([off, more], axis=1)
-        self._error[there_too] += grown(off[:, count:].sum(axis=0), count)
-        self._leaves.append(Leaf(np.concatenate([tail, half], axis=1), there_too, grown(off.sum(axis=1), off.shape[1])))
+        core, off = np.concatenate([core, v]), np.concatenate([off, more], axis=1)
+        self._error[core] += grown(off[:, count:].sum(axis=0), count)
+        self._leaves.append(Leaf(np.concatenate([tail, half], axis=1), core, grown(off.sum(axis=1), off.shape[1])))
 
     def completed(self, claim: float) -> Arrow:
         """With the core, when all else is there."""
