@@ -274,7 +274,8 @@ def test_products_of_some_columns_are_summed_with_their_roundings() -> None:
     expected[np.ix_([0, 3], [0, 3])] += rows[:2, :5] @ rows[:2, :5].T
     term = found.term(Changes.ball(RADIUS), TAU)
     assert np.allclose(term.squared, expected, rtol=1e-13, atol=1e-13) and term.rounding >= (11 + 4 + 64) * 2.0**-53
-    assert (term.lengths >= np.sqrt(np.diag(expected)) * (1.0 - 1e-15)).all() and term.floor >= RADIUS**4 / (2.0 * TAU) * (1.0 - 1e-15)
+    assert (term.lengths >= np.sqrt(np.diag(expected)) * (1.0 - 1e-15)).all()
+    assert term.floor >= RADIUS**4 / (2.0 * TAU) * (1.0 - 1e-15)
 
 
 def test_no_time_is_no_matrix() -> None:
