@@ -24,12 +24,20 @@ FloatArray = npt.NDArray[np.float64]
 LOST = 1e-315
 
 
-class Matrices(Protocol):
-    """What counts here of a `Form`."""
+class Tops(Protocol):
+    """What counts of a `Form` for v alone."""
 
     head: Wide
-    half: Wide
     rest: Wide
+
+
+class Matrices(Tops, Protocol):
+    """What counts here of a `Form`."""
+
+    @property
+    def half(self) -> Wide:
+        """F_kab."""
+        ...
 
     def tail_rows(self, k: int) -> Wide:
         """The rows (k, a) of the symmetric part of F_kalb, a matrix of P² columns (l, b)."""
@@ -113,19 +121,51 @@ def from_lower(matrix: FloatArray) -> FloatArray:
     return lower + np.tril(lower, -1).T
 
 
+def rounded(exact: Wide, sizes: Wide, roundings: int, blur: Wide | None = None) -> tuple[FloatArray, Wide]:
+    """Doubles and what they are off by, for sums of terms that are together of the given sizes, off by ``blur`` before."""
+    entries = exact.astype(np.float64)
+    off = np.abs(exact - entries) + roundings * UNIT * sizes
+    return entries, off if blur is None else off + blur
+
+
 class _Rounded:
     """A matrix in doubles, and for its rows the sums of what its entries may be off by."""
 
     def __init__(self, count: int, roundings: int, room: FloatArray | None = None) -> None:
         self.matrix, self.error = np.zeros((count, count)) if room is None else room, zeros(count)
-        self._unit = roundings * UNIT
+        self._roundings = roundings
 
     def put(self, rows: slice, columns: slice, exact: Wide, sizes: Wide, blur: Wide | None = None) -> None:
-        """A block, of sums of terms that are together of the given sizes, and off by ``blur`` and their rounding."""
-        entries = exact.astype(np.float64)
-        off = np.abs(exact - entries) + self._unit * sizes
-        self.matrix[rows, columns] = entries
-        self.error[rows] += grown((off if blur is None else off + blur).sum(axis=1), exact.shape[1])
+        """A block."""
+        self.matrix[rows, columns], off = rounded(exact, sizes, self._roundings, blur)
+        self.error[rows] += grown(off.sum(axis=1), exact.shape[1])
+
+
+def both(x: Wide, y: Wide, factor: Wide) -> tuple[Wide, Wide]:
+    """The sum of x and a multiple of y, and its terms' sizes."""
+    return x + factor * y, np.abs(x) + abs(factor) * np.abs(y)
+
+
+def roundings(size: int) -> int:
+    """What all entries are rounded by at most, as |d|², which is known to 2 P + 16 roundings, divides twice."""
+    return 8 * size + 64
+
+
+def top_entries(
+    whole: Tops, squares: Tops, floor: Wide, changes: Changes, radius: float, claim: float, slab: Slab
+) -> tuple[Wide, Wide]:
+    """The entries for v less ``floor``, and their terms' sizes."""
+    multipliers, area = slab.taylor, wide(radius) * wide(radius)
+    share, weights = wide(multipliers.share), wide(multipliers.weights)
+    rest = Range(grown(whole.rest + squares.rest / share))
+    q = up(((rest * Range(weights[None, :])).sum(1) / Range(weights)).hi + floor)
+    (head, sizes), lam = both(whole.head, squares.head, 1.0 - share), wide(from_lower(multipliers.lam))
+    less = np.diag(q + wide(claim)) + grown(changes.across**2 / area) * lam
+    sizes = 0.5 * (sizes + sizes.T) + np.diag(q + abs(wide(claim))) + grown(changes.across**2 / area) * np.abs(lam)
+    if changes.axis is not None:
+        outer, along = grown(changes.along**2 / area), wide(from_lower(slab.along))
+        less, sizes = less + outer * along, sizes + outer * np.abs(along)
+    return 0.5 * (head + head.T) - less, sizes
 
 
 def whole_matrix(
@@ -133,31 +173,16 @@ def whole_matrix(
 ) -> tuple[FloatArray, Wide]:
     """The matrix (P + P², P + P²), and bounds of the sums of its rows' errors; without a cubic term in the second order."""
     multipliers, size, ball = slab.taylor, len(whole.head), wide(radius)
-    share, weights, area = wide(multipliers.share), wide(multipliers.weights), ball * ball
+    share, area = wide(multipliers.share), ball * ball
     turned = 0.5 * (wide(multipliers.turned) - wide(np.swapaxes(multipliers.turned, 1, 2)))
     # In the second order the squares' tail pays for the terms of the third, too.
     kept, kept_tail = 1.0 - share, 1.0 - share if term else 1.0 - 2.0 * share
-    rest = Range(grown(whole.rest + squares.rest / share))
-    q = ((rest * Range(weights[None, :])).sum(1) / Range(weights)).hi
-    q = up(q + term.floor) if term else q
     lam, along = wide(from_lower(multipliers.lam)), wide(from_lower(slab.along))
-    # |d|², which is known to 2 P + 16 roundings, divides twice.
-    found = _Rounded(size + size * size, 8 * size + 64, term.room if term else None)
-
-    def both(x: Wide, y: Wide, factor: Wide) -> tuple[Wide, Wide]:
-        return x + factor * y, np.abs(x) + abs(factor) * np.abs(y)
-
-    def mean(x: Wide) -> Wide:
-        return 0.5 * (x + x.T)
-
-    first, rows, axis = slice(0, size), slice(size, None), changes.axis
-    (head, sizes), outer = both(whole.head, squares.head, kept), grown(changes.across**2 / area)
-    head, sizes = mean(head) - outer * lam - np.diag(q + wide(claim)), mean(sizes) + outer * np.abs(lam)
-    onto = zeros((size, size))
+    found = _Rounded(size + size * size, roundings(size), term.room if term else None)
+    first, rows, axis, onto = slice(0, size), slice(size, None), changes.axis, zeros((size, size))
     if axis is not None:
-        outer, onto = grown(changes.along**2 / area), wide(axis)[:, None] * wide(axis) / changes.square.hi
-        head, sizes = head - outer * along, sizes + outer * np.abs(along)
-    found.put(first, first, head, sizes + np.diag(q + abs(wide(claim))))
+        onto = wide(axis)[:, None] * wide(axis) / changes.square.hi
+    found.put(first, first, *top_entries(whole, squares, term.floor if term else wide(0.0), changes, radius, claim, slab))
     half, sizes = both(whole.half, squares.half, kept)
     into, sizes = (ball * x.reshape(size * size, size) for x in (half + turned, sizes + np.abs(turned)))
     found.put(rows, first, into, sizes)

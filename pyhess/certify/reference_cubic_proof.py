@@ -18,10 +18,8 @@ Multipliers by units are for the bounds of `reference_one_layer_rests`, which ar
 Only B² = I - less dd' and so omega² = 1 - less |d|² have to be known. In a whole ball K = 0 and rho = R, the radius. Polynomials
 of the second order have no M, tau and omega: there is neither tau/2 M^ M^' nor chi²/(2 tau).
 
-Nothing is searched for. The whole matrix is rounded to doubles, B, by at most e. If Cholesky of B less sigma on v's part runs to
-completion in doubles, that has no eigenvalue below -s = -gamma trace, gamma = (n + 1)u / (1 - 2(n + 1)u) (S. M. Rump, BIT 46
-(2006)). As the part of z beyond v is no longer than g v, g the length of the longest delta over R, sigma >= (1 + g²)(s + e) is
-enough.
+Nothing is searched for: the whole matrix, or the part of it that is not zero, is written out anew, and `reference_definite` shows
+that the form is not negative. The part of z beyond v is no longer than g v, g the length of the longest delta over R.
 """
 
 from __future__ import annotations
@@ -29,19 +27,16 @@ from __future__ import annotations
 from time import monotonic
 
 import numpy as np
-import numpy.typing as npt
-from scipy.linalg.lapack import dpotrf
 
 from ..regions import Ball
-from .reference_changes import DOUBLE, Changes, grown
-from .reference_cubic_matrix import from_lower, whole_matrix
-from .reference_cubic_ways import ways
+from .reference_changes import Changes
+from .reference_cubic_matrix import from_lower
+from .reference_cubic_ways import Question, ways
+from .reference_definite import not_negative
 from .reference_hessian import Problem
-from .reference_interval import UNIT, Range, Wide, wide
+from .reference_interval import Wide, wide
 from .slab_multipliers import Slab
 from .taylor_multipliers import TaylorMultipliers
-
-FloatArray = npt.NDArray[np.float64]
 
 #: Why multipliers by units are refused elsewhere.
 _NOT_BY_UNITS = (
@@ -73,7 +68,7 @@ def prove_cubic(
     if multipliers is None:
         return False, "the file does not bring the multipliers along"
     order = multipliers.order
-    found = ways(problem, order, axis=False, by_units=multipliers.by_units)
+    found = ways(problem, False, multipliers)
     why = too_large(problem, found[0].most, found[0].seconds, deadline) if found else _NOT_BY_UNITS
     if why is None:
         whole = Slab(-1.0, 1.0, np.zeros((0, 0)), 1.0, multipliers)
@@ -107,42 +102,17 @@ def why_not_proved(
     if not ((kept >= 0.0) & (kept <= 1.0)).all():
         return "the multipliers keep parts of the squares that are not between none and all"
     why = "what the multipliers prove, written out anew, is less"
-    possible = ways(problem, order, axis=changes.axis is not None, by_units=multipliers.by_units)
+    possible = ways(problem, changes.axis is not None, multipliers)
     if not possible:
         return _NOT_BY_UNITS
+    question = Question(problem, centre, changes, radius, claim, slab, deadline)
     for number, way in enumerate(possible):
         # What is begun first has been found to be in time.
         if number and way.seconds > deadline - monotonic():
             break
-        found = way.make(problem, centre, changes, slab, deadline)
+        found = way.proves(question)
         if isinstance(found, str):
             return why if number else found
-        matrix, error = whole_matrix(*found, changes, radius, claim, slab)
-        if not_negative(matrix, size, error, (Range(changes.reach) / Range(wide(radius))).hi):
+        if found:
             return None
     return why
-
-
-def not_negative(matrix: Wide | FloatArray, size: int, error: Wide | None = None, longest: float | Wide = 1.0) -> bool:
-    """Whether z'Mz >= 0 for all z = (v, w) with v of the given size and |w| <= ``longest`` |v|, for symmetric M.
-
-    That is shown for all whose distance from the given one has no more than ``error`` (rows,) as the sums of its rows' sizes.
-    """
-    rounded = matrix.astype(np.float64)
-    off = np.zeros(len(matrix), dtype=np.longdouble)
-    if matrix.dtype != rounded.dtype:
-        off += grown((np.abs(matrix - rounded) * (1.0 + 4.0 * UNIT)).sum(axis=1), len(rounded))
-    off = off if error is None else off + error
-    if not np.isfinite(rounded).all() or not np.isfinite(off.astype(np.float64)).all():
-        return False
-    count = len(rounded)
-    norm = float(grown(off.max()))
-    diagonal = np.abs(np.diag(rounded))
-    unit = float(DOUBLE)
-    below = (count + 4) * unit / (1.0 - 2.0 * (count + 4) * unit) * float(diagonal.sum()) * (1.0 + 4.0 * count * unit)
-    # Subtracting sigma rounds the diagonal, and sigma may add to the trace in absolute value.
-    sigma = 1.125 * (1.0 + float(longest) ** 2) * (below + norm + 2.0 * unit * float(diagonal.max())) + 1e-290
-    places = np.arange(size)
-    rounded[places, places] -= sigma
-    # In place, as there may be no room for another matrix; the transpose has the columns that LAPACK wants.
-    return int(dpotrf(rounded.T, overwrite_a=True, clean=False)[1]) == 0

@@ -33,6 +33,7 @@ from .reference_hessian import Problem
 from .reference_interval import UNIT, Range, Wide, down, middle_and_radius, up, wide
 from .reference_nodes import expanded
 from .reference_ranges import activations
+from .reference_unit_groups import Groups
 
 #: No less than 3 sqrt3 / 16 and 2 / (3 sqrt3).
 _CUBE, _SQUARE = np.longdouble("0.32475952641916449255"), np.longdouble("0.38490017945975050968")
@@ -120,9 +121,9 @@ class OneLayer:
     @staticmethod
     def of(problem: Problem, centre: Wide, changes: Changes, some: slice, kept: Wide) -> OneLayer:
         """For some data, of whose squares these parts (n,) count."""
-        inputs, units, outputs = problem.widths
-        places = _places(problem)
-        biases = problem.bias_at[1] + np.arange(outputs if problem.bias else 0)
+        inputs, units, _ = problem.widths
+        groups = Groups.of(problem)
+        places, biases = groups.units, groups.biases
         data, radius = problem.x[some], changes.reach
         if problem.bias:
             data = np.concatenate([data, wide(np.ones((len(data), 1)))], axis=1)
@@ -163,16 +164,6 @@ class OneLayer:
     def rows(self, dtype: Any) -> Rows:
         """One for every datum and output, in doubles or long doubles."""
         return Rows(self, dtype)
-
-
-def _places(problem: Problem) -> npt.NDArray[np.int64]:
-    inputs, units, outputs = problem.widths
-    unit = np.arange(units)[:, None]
-    parts = [problem.weight_at[0] + inputs * unit + np.arange(inputs)]
-    if problem.bias:
-        parts.append(problem.bias_at[0] + unit)
-    parts.append(problem.weight_at[1] + units * np.arange(outputs) + unit)
-    return np.concatenate(parts, axis=1)
 
 
 def _scaled(found: list[tuple[Wide, Wide]], off: Wide, move: Wide, blurred: Wide, kappa: Wide, blur: Wide) -> Series:

@@ -14,49 +14,24 @@ is by units, all but roundings of the rests to `reference_one_layer_rests`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from time import monotonic
 
 import numpy as np
 import numpy.typing as npt
 
+from .reference_block_form import BlockForm
 from .reference_changes import DOUBLE, LEAST, Changes, grown
 from .reference_hessian import Problem
 from .reference_interval import UNIT, Wide, wide, zeros
 from .reference_one_layer import OneLayer, Rows, Sizes, summed
 from .reference_one_layer_rests import UnitRests, beyond
+from .reference_unit_groups import Groups
 
 FloatArray = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
 #: Numbers of the local tensors of some data at once.
 _NUMBERS = 2**23
-
-
-@dataclass(eq=False)
-class BlockForm:
-    """What `whole_matrix` needs of a form, the tail in blocks: the places of k, a, l and b, and the numbers."""
-
-    head: Wide
-    half: Wide
-    rest: Wide
-    blocks: list[tuple[tuple[Places, Places, Places, Places], FloatArray]] = field(default_factory=list)
-
-    @staticmethod
-    def zero(size: int) -> BlockForm:
-        """The zero matrix."""
-        return BlockForm(zeros((size, size)), zeros((size,) * 3), zeros((size, size)))
-
-    def tail_rows(self, k: int) -> Wide:
-        """The rows (k, a) of the symmetric part of F_kalb, a matrix of P² columns (l, b)."""
-        size = len(self.head)
-        found = np.zeros((size,) * 3)
-        for (one, a, other, b), numbers in self.blocks:
-            for at in np.flatnonzero(one == k):
-                found[np.ix_(a, other, b)] += 0.5 * numbers[at]
-            for at in np.flatnonzero(other == k):
-                found[np.ix_(b, one, a)] += 0.5 * numbers[:, :, at].transpose(2, 0, 1)
-        return wide(found.reshape(size, -1))
 
 
 def data_at_once(problem: Problem) -> int:
@@ -81,14 +56,14 @@ def one_layer_forms(
     ``also`` is shown all data, some at a time. With ``shared`` what the polynomials leave out is taken off the head.
     """
     size = problem.num_params
-    whole, squares, sums = BlockForm.zero(size), BlockForm.zero(size), None
+    groups = Groups.of(problem)
+    whole, squares, sums = BlockForm(groups), BlockForm(groups), _Tail(groups)
     coarse, blur, unsure, step = zeros((size, size)), zeros((size, size)), wide(0.0), data_at_once(problem)
     for begin in range(0, len(problem.x), step):
         if monotonic() > deadline:
             return None
         some = slice(begin, begin + step)
         layer = OneLayer.of(problem, centre, changes, some, kept[some])
-        sums = sums or _Tail(layer)
         _add_matrices(layer, layer.rows(np.longdouble), lowered[some], whole, squares)
         _add_roundings(layer, lowered[some], coarse, blur)
         if shared is None:
@@ -99,7 +74,6 @@ def one_layer_forms(
         rows = layer.rows(np.float64)
         sums.add(rows)
         also(layer, rows)
-    assert sums is not None
     sums.put(whole, squares)
     if shared is not None:
         shared.put(layer, whole.head, coarse)
@@ -121,11 +95,11 @@ def _add_matrices(layer: OneLayer, rows: Rows, lowered: Wide, whole: BlockForm, 
         for of_delta, of_v in rows.bend(unit, 0):
             numbers = (rows.mass * of_delta)[:, None, None] * of_v
             whole.head[block] += np.tensordot(r0, numbers, (0, 0))
-            whole.half[np.ix_(np.arange(len(whole.half)), places, places)] += 0.5 * summed(r1, numbers)
+            whole.bent[unit] += 0.5 * summed(r1, numbers)
         for of_delta, of_v in rows.bend(unit, 1):
-            whole.half[np.ix_(places, places, places)] += 0.5 * summed((rows.mass * r0)[:, None] * of_delta, of_v)
+            whole.bent[unit, places] += 0.5 * summed((rows.mass * r0)[:, None] * of_delta, of_v)
         whole.head[np.ix_(inputs, inputs)] -= summed(lowered[:, unit, None] * layer.x, layer.x)
-        squares.half[np.ix_(places, places, np.arange(len(d0[0])))] += summed(rows.slope(unit, 1), kept)
+        squares.root[unit] += summed(rows.slope(unit, 1), kept)
 
 
 def _add_rests(layer: OneLayer, lowered: Wide, whole: Wide, squares: Wide) -> None:
@@ -197,13 +171,12 @@ def _root_sizes(layer: OneLayer) -> Iterator[list[Wide]]:
 class _Tail:
     """The tail's sums, in doubles."""
 
-    def __init__(self, layer: OneLayer) -> None:
-        units, width = layer.places.shape
-        self._places, self._size = layer.places, layer.num_params
+    def __init__(self, groups: Groups) -> None:
+        (units, width), size = groups.units.shape, groups.size
         shape = (width,) * 2
         #: S2 U0 and Z1 Z1' of two units, r1 U1 and d0 Z2 of all parameters and a unit, r0 U2.
         self._pairs, self._squares = (np.zeros((units, *shape, units, *shape)) for _ in range(2))
-        self._slopes, self._roots = (np.zeros((self._size, units, width, *shape)) for _ in range(2))
+        self._slopes, self._roots = (np.zeros((size, units, width, *shape)) for _ in range(2))
         self._own = np.zeros((units, *shape, *shape))
 
     def add(self, rows: Rows) -> None:
@@ -223,12 +196,13 @@ class _Tail:
 
     def put(self, whole: BlockForm, squares: BlockForm) -> None:
         """The blocks, k, a, l and b in this order."""
-        everything = np.arange(self._size)
-        for unit, p in enumerate(self._places):
-            for other, q in enumerate(self._places):
+        units = range(len(self._own))
+        for x in units:
+            for y in units:
                 # (k, l) of one and (a, b) of the other unit; (k, a) and (l, b).
-                whole.blocks.append(((p, q, p, q), self._pairs[unit, :, :, other].transpose(0, 2, 1, 3)))
-                squares.blocks.append(((p, p, q, q), self._squares[unit, :, :, other]))
-            whole.blocks.append(((everything, p, p, p), self._slopes[:, unit].transpose(0, 2, 1, 3)))
-            whole.blocks.append(((p, everything, p, p), self._roots[:, unit].transpose(1, 0, 2, 3)))
-            whole.blocks.append(((p, p, p, p), self._own[unit].transpose(0, 2, 1, 3)))
+                whole.add_tail((x, y), (x, y), self._pairs[x, :, :, y].transpose(0, 2, 1, 3))
+                squares.add_tail((x, x), (y, y), self._squares[x, :, :, y])
+            for group, places in enumerate(whole.groups.all):
+                whole.add_tail((group, x), (x, x), self._slopes[places, x].transpose(0, 2, 1, 3))
+                whole.add_tail((x, group), (x, x), self._roots[places, x].transpose(1, 0, 2, 3))
+            whole.add_tail((x, x), (x, x), self._own[x].transpose(0, 2, 1, 3))

@@ -41,9 +41,10 @@ def by_units(
     lowered: Array | None = None,
     kept: Array | None = None,
     shared: UnitRests | None = None,
+    averaged: bool = True,
 ) -> tuple[BlockForm, BlockForm, ThirdOrder]:
     form, count = Problem.of(obj), obj.data.num_samples
-    third = ThirdOrder(form)
+    third = ThirdOrder(form, averaged)
     numbers = wide(np.zeros((count, obj.net.widths[1])) if lowered is None else lowered)
     parts = wide(np.ones(count) if kept is None else kept)
     found = one_layer_forms(form, wide(centre), Changes.ball(radius), numbers, parts, np.inf, third.add, shared)
@@ -67,7 +68,7 @@ def polynomial(form: BlockForm, delta: Array, third: ThirdOrder | None = None) -
     quadratic = np.einsum("k,kalb,l->ab", delta, tails(form).reshape((size,) * 4), delta)
     found = symmetric(form.head + 2.0 * np.tensordot(delta, form.half, (0, 0)) + quadratic)
     if third is not None:
-        at = third.places
+        at = third.groups.units
         own = delta[at]
         for x, i in enumerate(at):
             into = np.ix_(i, i)

@@ -12,7 +12,7 @@ import pyhess as ph
 from pyhess.certify.reference_changes import Changes
 from pyhess.certify.reference_cubic import Poly, weighted
 from pyhess.certify.reference_cubic_hessian import Form, cubic_hessian
-from pyhess.certify.reference_cubic_ways import ways
+from pyhess.certify.reference_cubic_ways import Way, ways
 from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_interval import Range, wide
 from pyhess.certify.reference_ranges import activation, activations
@@ -43,11 +43,15 @@ def problem(case: Case) -> ph.Objective:
     return ph.Objective(ph.MLP(widths, names, beta=1.7, bias=bias, parametrization=parametrization), data, loss=loss)
 
 
-def only(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def only(monkeypatch: pytest.MonkeyPatch, name: str, **chosen: bool) -> None:
     """The polynomials are made in that way alone."""
+
+    def fits(way: Way) -> bool:
+        return _name(way.proves) == name and chosen.items() <= getattr(way.proves, "keywords", {}).items()
+
     monkeypatch.setattr(
         "pyhess.certify.reference_cubic_proof.ways",
-        lambda *given, **named: [way for way in ways(*given, **named) if _name(way.make) == name],
+        lambda *given: [way for way in ways(*given) if fits(way)],
     )
 
 

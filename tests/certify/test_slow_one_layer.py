@@ -309,15 +309,21 @@ def test_certificates_are_verified_unit_by_unit_and_nothing_above(tmp_path: Path
     assert not proof().proved and "is less" in proof().detail
 
 
+def _no_multipliers(obj: ph.Objective, order: int) -> TaylorMultipliers:
+    size, count, hidden = obj.num_params, obj.data.num_samples, sum(obj.net.widths[1:-1])
+    tau, nothing = {2: None, 3: 1.0}[order], np.zeros((count, hidden))
+    return TaylorMultipliers(np.eye(size), np.zeros((size,) * 3), 0.1, tau, np.ones(size), nothing, np.ones(count))
+
+
 def test_the_way_is_chosen_by_time_and_memory() -> None:
     def named(widths: list[int], order: int = 3, axis: bool = False, loss: str = "squared_error") -> list[tuple[str, int]]:
         case: Case = (widths, ["tanh"] * (len(widths) - 2), "squared_error", "standard", True)
         obj = problem(case)
         if loss != "squared_error":
             obj = ph.Objective(obj.net, ph.Dataset(obj.data.X, np.array([0, 1, 0, 1, 1])), loss=loss)
-        found = ways(Problem.of(obj), order, axis)
+        found = ways(Problem.of(obj), axis, _no_multipliers(obj, order))
         assert [way.seconds for way in found] == sorted(way.seconds for way in found)
-        return [(getattr(way.make, "func", way.make).__name__, way.most) for way in found]
+        return [(getattr(way.proves, "func", way.proves).__name__, way.most) for way in found]
 
     units, any_network = ("_unit_by_unit", 100), ("_whatever_the_network", MOST_PARAMS[3])
     assert named([3, 6, 1]) == [units, any_network]
@@ -328,9 +334,8 @@ def test_the_way_is_chosen_by_time_and_memory() -> None:
     # Two units have too many parameters.
     assert named([45, 2, 1]) == [any_network]
     obj = problem(([10, 9, 1], ["tanh"], "squared_error", "standard", True))
-    size = obj.num_params
-    given = TaylorMultipliers(np.eye(size), np.zeros((size,) * 3), 0.1, 1.0, np.ones(size), np.zeros((5, 9)), np.ones(5))
-    found = prove(obj, ph.Ball(np.zeros(size), 0.1), "taylor", -10.0, multipliers=given)
+    given = _no_multipliers(obj, 3)
+    found = prove(obj, ph.Ball(np.zeros(obj.num_params), 0.1), "taylor", -10.0, multipliers=given)
     assert not found.proved and "and 100 parameters" in found.detail
     late = prove(problem(CASES[0]), ph.Ball(np.zeros(9), 0.1), "taylor", -10.0, time_limit=1e-4)
     assert not late.proved

@@ -17,7 +17,7 @@ import pyhess as ph
 from pyhess.certify import Certificate, prove
 from pyhess.certify.certificate import MethodResult
 from pyhess.certify.reference_changes import Changes
-from pyhess.certify.reference_cubic_proof import not_negative
+from pyhess.certify.reference_definite import not_negative
 from pyhess.certify.slab_multipliers import Slab, SlabMultipliers
 from pyhess.threshold import verify_file
 
@@ -198,7 +198,7 @@ def test_rounding_is_made_up_for_changes_longer_than_the_radius(case: Any, monke
         longest.append(float(given[3]) if len(given) > 3 else 1.0)
         return not_negative(*given)
 
-    monkeypatch.setattr("pyhess.certify.reference_cubic_proof.not_negative", spy)
+    monkeypatch.setattr("pyhess.certify.reference_cubic_ways.not_negative", spy)
     assert prove(obj, ball, "slabs", _above(float(values.min()), -1e-9), multipliers=multipliers).proved
     assert longest[-1] == pytest.approx(np.sqrt(2.0), rel=1e-9)
 
