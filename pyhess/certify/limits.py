@@ -12,12 +12,14 @@ import numpy.typing as npt
 from ..model import MLP
 from .dense import dense_work
 from .taylor_kinds import polynomial_kind, polynomial_work
+from .taylor_unit_forms import UnitLayout
 
 #: Seconds of bounds with whole matrices at the least: per multiplication of the enclosures, and per P³ of the eigenvalues.
 _PER_MULTIPLICATION, _PER_CUBE = 4e-10, 4e-10
 #: The same of what comes before the first bound by a Taylor polynomial: per multiplication of the polynomial, of the product of
-#: its third-order terms with themselves, and per P⁶ of the steps without these.
-_PER_TAYLOR, _PER_GRAM, _PER_ROUND = 6e-11, 1e-11, 2e-10
+#: its third-order terms with themselves, and per P⁶ of the steps without these; and per multiplication of the fewest steps in pairs
+#: of units.
+_PER_TAYLOR, _PER_GRAM, _PER_ROUND, _PER_PAIRS = 6e-11, 1e-11, 2e-10, 15 * 6e-11
 #: What a flag is raised to when time is up; others raise it to one.
 _EXPIRED = 2
 
@@ -29,8 +31,10 @@ def dense_seconds(net: MLP, num_samples: int) -> float:
 
 def taylor_seconds(net: MLP, loss: str, num_samples: int) -> float:
     """Seconds that the bound by a Taylor polynomial takes at the least before it has one."""
-    size = float(net.num_params)
-    after = _PER_GRAM * size**7 if polynomial_kind(net, loss, num_samples) == "third" else _PER_ROUND * size**6
+    size, kind = float(net.num_params), polynomial_kind(net, loss, num_samples)
+    after = _PER_GRAM * size**7 if kind == "third" else _PER_ROUND * size**6
+    if kind in ("units", "pairs"):
+        after = min(after, _PER_PAIRS * UnitLayout(net).nodes.elimination_work)
     return _PER_TAYLOR * polynomial_work(net, loss, num_samples) + after
 
 

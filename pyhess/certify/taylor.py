@@ -22,7 +22,7 @@ from ..model import MLP
 from ..objective import Objective
 from ..regions import Ball
 from .intervals import gamma
-from .taylor_choice import Form, begun, fitting, maximised, one_step, promising, renewed, steps
+from .taylor_choice import Form, begun, fitting, maximised, one_step, pair_steps, promising, renewed, steps
 from .taylor_hessian import taylor_hessian
 from .taylor_kinds import Kind, order_of, polynomial_kind
 from .taylor_lifted import Lifted
@@ -33,6 +33,7 @@ from .taylor_pair_proof import proved_by_pairs
 from .taylor_proof import proved
 from .taylor_room import Room
 from .taylor_top import State
+from .taylor_unit_forms import UnitLayout
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -56,7 +57,11 @@ _COSTLY_SHARE, _OUTLYING, _OUTLYING_PARAMS = 0.1, 3.0, 40
 
 def step_work(net: MLP, loss: str, num_samples: int) -> float:
     """Multiplications of all steps, roughly."""
-    order = order_of(polynomial_kind(net, loss, num_samples))
+    kind = polynomial_kind(net, loss, num_samples)
+    order = order_of(kind)
+    if kind == "pairs":
+        # Small products take some four times as long as large ones.
+        return sum(pair_steps(turn)[0] for turn in range(_PAIR_ROUNDS[0] // 2)) * 4.0 * UnitLayout(net).nodes.elimination_work
     return sum(steps(net.num_params, order, turn)[0] for turn in range(_ROUNDS[order])) * one_step(net.num_params)
 
 

@@ -43,9 +43,14 @@ _SMALLER = (1.0, 0.8, 0.6, 0.4)
 _FIRST_SHARE, _SHARES = 0.2, (1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 
 
+def pair_steps(turn: int) -> tuple[int, float]:
+    """Steps of the quasi-Newton method in a round, and the smoothing, where steps are cheap."""
+    return _STEPS[min(turn, len(_STEPS) - 1)]
+
+
 def steps(size: int, order: int, turn: int) -> tuple[int, float]:
     """Steps of the quasi-Newton method in a round, and the smoothing."""
-    most, smoothing = _STEPS[min(turn, len(_STEPS) - 1)]
+    most, smoothing = pair_steps(turn)
     return min(most, max(_FEWEST[order], int(_STEP_WORK / one_step(size)))), smoothing
 
 
@@ -150,7 +155,7 @@ def begun(lifted: Lifted, state: State, cancelled: npt.NDArray[np.int32]) -> Sta
 def maximised(lifted: Form, start: State, turn: int, cancelled: npt.NDArray[np.int32]) -> State:
     """A choice near the best, or as far as that got until it was cancelled."""
     if isinstance(lifted, PairForm):
-        return _ascended(ByPairs(lifted, start), *_STEPS[min(turn, len(_STEPS) - 1)], cancelled)
+        return _ascended(ByPairs(lifted, start), *pair_steps(turn), cancelled)
     return _ascended(_Exactly(lifted, start), *steps(lifted.size, lifted.order, turn), cancelled)
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..model import MLP
 from .taylor_hessian import dense_polynomial_work
-from .taylor_one_layer import has_unit_polynomials, unit_polynomial_work
+from .taylor_one_layer import has_unit_polynomials, pair_numbers, unit_polynomial_work
 
 #: Of the third order by units of one hidden layer, with the form's matrices dense or in pairs of units; or of the third or second
 #: order with dense derivatives.
@@ -15,6 +15,8 @@ Kind = Literal["units", "pairs", "third", "second"]
 #: Most parameters (the form has P + P² unknowns), and most multiplications for a polynomial.
 _MAX_PARAMS: dict[Kind, int] = {"units": 72, "pairs": 320, "third": 72, "second": 72}
 _MAX_WORK = 3.5e11
+#: Most numbers in the tensors of pairs of units, of which there are some four of H² D⁵.
+_MAX_NUMBERS = 3e8
 #: The same for dense derivatives of the third order.
 _CUBIC_PARAMS, _CUBIC_WORK = 40, 2e11
 
@@ -41,7 +43,8 @@ def order_of(kind: Kind) -> int:
 
 def taylor_knows(net: MLP, loss: str, num_samples: int) -> bool:
     """Whether the bound by a Taylor polynomial is for such balls: few parameters, smooth activations."""
-    few = net.num_params <= _MAX_PARAMS[polynomial_kind(net, loss, num_samples)]
+    kind = polynomial_kind(net, loss, num_samples)
+    few = net.num_params <= _MAX_PARAMS[kind] and (kind != "pairs" or pair_numbers(net) <= _MAX_NUMBERS)
     return few and net.is_smooth and polynomial_work(net, loss, num_samples) <= _MAX_WORK
 
 

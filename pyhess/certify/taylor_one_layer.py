@@ -67,6 +67,11 @@ def unit_size(net: MLP) -> int:
     return net.widths[0] + int(net.layer_slices[0][1] is not None) + net.widths[2]
 
 
+def pair_numbers(net: MLP) -> float:
+    """Numbers of the tensors of pairs of units."""
+    return 4.0 * float(net.widths[1]) ** 2 * float(unit_size(net)) ** 5
+
+
 def unit_polynomial_work(net: MLP, num_samples: int) -> float:
     """Multiplications of `unit_hessian`, roughly."""
     size, one, units = float(net.num_params), float(unit_size(net)), float(net.widths[1])

@@ -38,6 +38,12 @@ class Nodes:
         """Rows of a node."""
         return self.one**2
 
+    @property
+    def elimination_work(self) -> float:
+        """Multiplications of a factorisation and of its solutions for the numbers of v, roughly."""
+        leaf, core = 2.0 * self.rows, float(self.groups * self.rows + self.size)
+        return len(self.pairs) * (3.0 * leaf**3 + 2.0 * leaf**2 * self.size + 2e6) + core**3 / 3.0
+
     @cached_property
     def pairs(self) -> IntArray:
         """The pairs (j, l) of groups (n, 2), l < j; the leaf of one has the rows of the node (j, l) and then those of (l, j)."""

@@ -122,9 +122,6 @@ def test_verified_from_the_file_alone_and_what_is_tampered_with_is_not(
         assert np.array_equal(getattr(again, name), value), name
     found = verify_file(path, time_limit=10.0)
     assert found.verdict == "verified" and "Taylor polynomial of the third order" in found.checks[-1].detail, found.checks
-    if kind == "units":
-        # With T as it was for the file, so that there is nothing to spare.
-        only(monkeypatch, "_unit_by_unit", averaged=True)
     assert not _proof(certificate, 0.995 * certificate.psi_lower).proved
     rng = np.random.default_rng(2069)
     noise = rng.standard_normal(multipliers.turned.shape)
