@@ -49,12 +49,11 @@ def certify(
         eigenvalue bounds for an interval enclosure of the residual part; small networks. ``"blocks"``: the residual part's
         block of one unit of a single hidden layer; any number of inputs. ``"taylor"``: the Hessian's Taylor polynomial of the
         third order about a small ball's centre, of the second above 40 parameters or with many data; up to 72 parameters, any
-        depth. With one hidden layer and squared error always of the third, up to 100 parameters. ``"slabs"``: ``"taylor"``, then
-        the same over slabs of the ball across one direction. ``"units"``: branch
-        and bound over the weights of one unit of a single hidden layer, whatever the others do. ``"boxes"``: branch and
-        bound over the parameters of a small network on a box. ``"cells"``: branch and bound with the moment bound, for
-        several hidden layers: over the parameters on a box, over the output biases and the layers' shares of the radius
-        in a ball.
+        depth. With one hidden layer and squared error always of the third, up to 320 parameters. ``"slabs"``: ``"taylor"``, then
+        the same over slabs of the ball across one direction. ``"units"``: branch and bound over the weights of one unit of a
+        single hidden layer, whatever the others do. ``"boxes"``: branch and bound over the parameters of a small network on a
+        box. ``"cells"``: branch and bound with the moment bound, for several hidden layers: over the parameters on a box, over
+        the output biases and the layers' shares of the radius in a ball.
         ``"full"``: branch and bound to any accuracy for up to 6 parameters.
         ``"exact"``: the closed forms that two-layer linear networks have.
         ``"auto"``: the best of those whose cost is reasonable.

@@ -17,8 +17,8 @@ from .taylor_unit_forms import UnitLayout
 #: Seconds of bounds with whole matrices at the least: per multiplication of the enclosures, and per P³ of the eigenvalues.
 _PER_MULTIPLICATION, _PER_CUBE = 4e-10, 4e-10
 #: The same of what comes before the first bound by a Taylor polynomial: per multiplication of the polynomial, of the product of
-#: its third-order terms with themselves, and per P⁶ of the steps without these; and per multiplication of the fewest steps in pairs
-#: of units.
+#: its third-order terms with themselves, and per P⁶ of the steps without these; and per multiplication of some steps in pairs of
+#: units.
 _PER_TAYLOR, _PER_GRAM, _PER_ROUND, _PER_PAIRS = 6e-11, 1e-11, 2e-10, 15 * 6e-11
 #: What a flag is raised to when time is up; others raise it to one.
 _EXPIRED = 2

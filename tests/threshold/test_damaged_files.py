@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import pyhess as ph
+from pyhess._files import read_result, write_result
 from pyhess.errors import FileError, MemoryLimitError
 from pyhess.threshold import verify_file
 from pyhess.threshold.witness import Witness, make_witness
@@ -176,6 +177,15 @@ def test_places_that_do_not_do_are_named(saved: tuple[Witness, Path], tmp_path: 
     for name, text in {"no/w.npz": "no folder", "w.txt": "end in .npz", "w": "end in .npz", "folder.npz": "is a folder"}.items():
         with pytest.raises(FileError, match=text):
             witness.save(tmp_path / name)
+
+
+def test_arrays_that_are_mostly_zero_take_little_room(tmp_path: Path) -> None:
+    sparse, full = np.zeros((300, 300)), np.random.default_rng(2477).standard_normal((30, 30))
+    sparse[7::50, 3] = np.pi
+    path = write_result(tmp_path / "r.npz", "certificate", {"sparse": sparse, "full": full})
+    assert full.nbytes < path.stat().st_size < full.nbytes + 10_000 < sparse.nbytes
+    found = read_result(path)
+    assert np.array_equal(found["sparse"], sparse) and np.array_equal(found["full"], full)
 
 
 def test_a_full_disk_leaves_the_old_files(saved: tuple[Witness, Path], monkeypatch: pytest.MonkeyPatch) -> None:
