@@ -31,7 +31,7 @@ class ByPairs:
         self.scale = np.sqrt(2.0) * self.unit**2 / form.ball  # as of two independent halves
         self.scalars = Scalars(form.size, start)
         area = form.ball**2
-        inner = self.nodes.groups * self.nodes.rows
+        inner = self.nodes.inner
         #: What eta and tau take from the tail; of the squares that is in the core alone.
         self.given_up = area * form.tails[1].core.reshape(inner, inner)
         self.gram, self.fixed = form.gram.scaled(0.5 * area), form.tails[0].scaled(area)

@@ -83,8 +83,6 @@ class PairForm(Top):
         )  # fmt: skip
         self.lowered, self.left_out = found.lowered, found.left_out
         self.nodes, self.permutation = found.layout.nodes, found.layout.order
-        back = np.argsort(self.permutation)
-        self._seconds = tuple(x[np.ix_(back, back)] for x in self._seconds)  # type: ignore[assignment]
         self.tails, self.gram = found.tails.matrices(), found.cubic.pairs()
         self.halves = tuple(PairSides.of(self.nodes, part.half, self.permutation) for part in self.affine)
         self.turns = PairTurns(self.nodes)
@@ -95,9 +93,8 @@ class PairForm(Top):
     @property
     def finite(self) -> bool:
         """Whether no number overflowed."""
-        parts = [x for matrix in (*self.tails, self.gram) for x in matrix.parts]
-        parts += [x for part in self.affine for x in (part.head, part.half, part.rest)]
-        return all(np.isfinite(x).all() for x in parts)
+        parts = [x for part in self.affine for x in (part.head, part.half, part.rest)]
+        return all(np.isfinite(x).all() for x in parts) and all(x.finite for x in (*self.tails, self.gram))
 
     @property
     def identities(self) -> FloatArray:
@@ -139,11 +136,12 @@ class PairForm(Top):
 
     def least_multiple(self, state: State, lams: FloatArray) -> float:
         """The least part of multipliers, positive definite ones, for a positive semi-definite tail; infinite if none is."""
-        if not np.isfinite(lams).all():
+        tail = self.tail(state)
+        if not (np.isfinite(lams).all() and tail.finite):
             return np.inf
         values, vectors = np.linalg.eigh(lams)
         roots = (vectors / np.sqrt(values)[:, None]) @ vectors.transpose(0, 2, 1)
-        return max(0.0, -extreme(self._operator(self.tail(state), roots), "SA") * SURPLUS)
+        return max(0.0, -extreme(self._operator(tail, roots), "SA") * SURPLUS)
 
     def least(self, state: State, lams: FloatArray) -> Least | None:
         """The form's least over the rest of z, in the order of the groups; None where there is none."""
@@ -168,23 +166,27 @@ class PairForm(Top):
             found[g * one : (g + 1) * one, g * one : (g + 1) * one] = lams[g]
         return found[: nodes.size, : nodes.size]
 
+    def _in_network(self, lams: FloatArray) -> FloatArray:
+        """The same in the network's order."""
+        back = np.argsort(self.permutation)
+        return np.asarray(self.together(lams)[np.ix_(back, back)])
+
     def dense(self, state: State) -> State:
         """The same choice for `Lifted`."""
-        back = np.argsort(self.permutation)
-        factors, floors = (self.together(blocks)[np.ix_(back, back)][None] for blocks in (state.factors, state.floors))
+        factors, floors = (self._in_network(blocks)[None] for blocks in (state.factors, state.floors))
         turned = self.turns.sides(state.turned).dense(self.permutation)
         return replace(state, factors=factors, floors=floors, turned=turned, most=np.ones(1))
 
     def multipliers(self, state: State, lams: FloatArray, kept: FloatArray) -> TaylorMultipliers:
         """As a certificate keeps them."""
-        back = np.argsort(self.permutation)
         turned = self.turns.sides(state.turned).dense(self.permutation)
-        lam = self.together(lams)[np.ix_(back, back)]
-        return TaylorMultipliers(lam, turned, state.share, state.tau, state.weights, self.lowered, kept, by_units=True)
+        return TaylorMultipliers(
+            self._in_network(lams), turned, state.share, state.tau, state.weights, self.lowered, kept, by_units=True
+        )
 
     def _operator(self, matrix: PairMatrix, roots: FloatArray | None = None) -> LinearOperator:
         """The matrix, scaled on both sides by I x roots."""
-        count = matrix.core.shape[0] * self.nodes.rows + len(self.nodes.pairs) * 2 * self.nodes.rows
+        count = self.nodes.slots**2
 
         def product(x: FloatArray) -> FloatArray:
             scaled = x.ravel() if roots is None else self._scaled(x.ravel(), roots)
@@ -196,7 +198,7 @@ class PairForm(Top):
     def _scaled(self, x: FloatArray, roots: FloatArray) -> FloatArray:
         """(I x roots) x, for nodes one after the other, those of the core first."""
         nodes, one = self.nodes, self.nodes.one
-        inner = nodes.groups * nodes.rows
+        inner = nodes.inner
         core = np.matmul(x[:inner].reshape(-1, one, one), roots)
         of_second = roots[nodes.pairs[:, ::-1].ravel()]
         return np.concatenate([core.ravel(), np.matmul(x[inner:].reshape(-1, one, one), of_second).ravel()])

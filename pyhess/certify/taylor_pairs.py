@@ -39,9 +39,14 @@ class Nodes:
         return self.one**2
 
     @property
+    def inner(self) -> int:
+        """Rows of the core."""
+        return self.groups * self.rows
+
+    @property
     def elimination_work(self) -> float:
         """Multiplications of a factorisation and of its solutions for the numbers of v, roughly."""
-        leaf, core = 2.0 * self.rows, float(self.groups * self.rows + self.size)
+        leaf, core = 2.0 * self.rows, float(self.inner + self.size)
         return len(self.pairs) * (3.0 * leaf**3 + 2.0 * leaf**2 * self.size + 2e6) + core**3 / 3.0
 
     @cached_property
@@ -56,21 +61,14 @@ class Nodes:
         return high * (high - 1) // 2 + low, slice(first * self.rows, (first + 1) * self.rows)
 
     @cached_property
-    def unused(self) -> FloatArray:
-        """Ones (G, D) where a slot is not used."""
-        found = np.zeros(self.slots)
-        found[self.size :] = 1.0
-        return found.reshape(self.groups, self.one)
-
-    @cached_property
     def couplings(self) -> IntArray:
         """Of every pair the core's rows and then v's slots, in the core with v after it, that its leaf meets."""
         found = []
         for pair in self.pairs:
             cores = [g * self.rows + np.arange(self.rows) for g in pair]
-            places = [self.groups * self.rows + g * self.one + np.arange(self.one) for g in pair]
+            places = [self.inner + g * self.one + np.arange(self.one) for g in pair]
             found.append(np.concatenate([*cores, *places]))
-        return np.array(found, dtype=np.int64).reshape(len(self.pairs), -1)
+        return np.array(found, dtype=np.int64).reshape(len(self.pairs), 2 * (self.rows + self.one))
 
 
 @dataclass(eq=False)
@@ -124,7 +122,7 @@ class PairMatrix:
 
     def add_spread(self, lams: FloatArray) -> None:
         """Add I x Lam, for the blocks (G, D, D) of Lam."""
-        nodes, one, rows = self.nodes, self.nodes.one, self.nodes.rows
+        nodes, one = self.nodes, self.nodes.one
         inner = self.core.reshape((nodes.groups, one, one) * 2)
         for g in range(nodes.groups):
             for k in range(one):
@@ -134,17 +132,21 @@ class PairMatrix:
         for k in range(one):
             leaves[:, 0, k, :, 0, k, :] += lams[low]
             leaves[:, 1, k, :, 1, k, :] += lams[high]
-        assert inner.base is not None and rows == one**2
+
+    @property
+    def finite(self) -> bool:
+        """Whether no number overflowed."""
+        return all(bool(np.isfinite(part).all()) for part in self.parts)
 
     @property
     def trace(self) -> float:
         """The sum of the diagonal's sizes."""
-        core = self.core.reshape((self.nodes.groups * self.nodes.rows,) * 2)
+        core = self.core.reshape((self.nodes.inner,) * 2)
         return float(np.abs(np.diag(core)).sum() + np.abs(np.diagonal(self.leaves, axis1=1, axis2=2)).sum())
 
     def times(self, x: FloatArray) -> FloatArray:
         """The product with a vector, the core's nodes first and then the leaves."""
-        nodes, inner = self.nodes, self.nodes.groups * self.nodes.rows
+        nodes, inner = self.nodes, self.nodes.inner
         core, leaves = x[:inner], x[inner:].reshape(len(nodes.pairs), -1)
         near = core.reshape(nodes.groups, -1)[nodes.pairs].reshape(leaves.shape)
         onto = np.matmul(leaves[:, None], self.crossed).reshape(-1, 2, nodes.rows)
@@ -155,7 +157,7 @@ class PairMatrix:
 
     def form(self, core: FloatArray, leaves: FloatArray) -> float:
         """The sum of its values at vectors: (G, D², r) at the core's nodes, (n, 2 D², r) at those of the leaves."""
-        nodes, inner = self.nodes, self.nodes.groups * self.nodes.rows
+        nodes, inner = self.nodes, self.nodes.inner
         flat = core.reshape(inner, -1)
         near = core[nodes.pairs].reshape(len(nodes.pairs), 2 * nodes.rows, -1)
         found = float(np.vdot(self.core.reshape(inner, inner) @ flat, flat))
@@ -227,7 +229,7 @@ class PairSides:
         nodes, core = self.nodes, self.core.reshape(-1, self.nodes.slots)
         found = core.T @ core
         for leaf, places in zip(self.leaves, nodes.couplings, strict=True):
-            at = places[2 * nodes.rows :] - nodes.groups * nodes.rows
+            at = places[2 * nodes.rows :] - nodes.inner
             found[np.ix_(at, at)] += leaf.T @ leaf
         return np.asarray(found[: nodes.size, : nodes.size])
 
@@ -263,7 +265,7 @@ class Eliminated:
         """``top`` (P slots, P slots) is the form in v itself, zeros without; ``failed`` where a leaf is not positive definite."""
         nodes = matrix.nodes
         self.nodes = nodes
-        inner, rows = nodes.groups * nodes.rows, 2 * nodes.rows
+        inner, rows = nodes.inner, 2 * nodes.rows
         self.whole = np.zeros((inner + nodes.slots,) * 2)
         self.whole[:inner, :inner] = matrix.core.reshape(inner, inner)
         self.whole[:inner, inner:] = sides.core.reshape(inner, -1)
@@ -287,7 +289,7 @@ class Eliminated:
 
 
 class PairSystem:
-    """The least of z'[top, h'; h, W] z over the part of z beyond v, for W and h in pairs; None has no least: ``failed``.
+    """The least of z'[0, h'; h, W] z over the part of z beyond v, for W and h in pairs; ``failed`` where there is none.
 
     ``schur`` (P, P) is that form in v.
     """
@@ -295,7 +297,7 @@ class PairSystem:
     def __init__(self, matrix: PairMatrix, sides: PairSides) -> None:
         nodes = matrix.nodes
         self.nodes, self._eliminated = nodes, Eliminated(matrix, sides)
-        self.failed, inner = self._eliminated.failed, nodes.groups * nodes.rows
+        self.failed, inner = self._eliminated.failed, nodes.inner
         if self.failed:
             return
         whole = self._eliminated.whole
@@ -309,12 +311,11 @@ class PairSystem:
 
     def rest(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Minus where the least is for v (P slots, r): at the nodes of the core (G, D², r) and of the leaves (n, 2 D², r)."""
-        nodes, inner = self.nodes, self.nodes.groups * self.nodes.rows
+        nodes = self.nodes
         core = dtrtrs(self._root, self._solved @ v, lower=1, trans=1)[0]
         both = np.concatenate([-core, v])
         leaves = np.empty((len(nodes.pairs), 2 * nodes.rows, v.shape[1]))
         for at, places in enumerate(nodes.couplings):
             right = self._eliminated.solved[at] @ both[places]
             leaves[at] = dtrtrs(self._eliminated.roots[at], right, lower=1, trans=1)[0]
-        assert len(core) == inner
         return np.ascontiguousarray(core).reshape(nodes.groups, nodes.rows, -1), leaves

@@ -20,7 +20,7 @@ class UnitTails:
 
     def __init__(self, layout: UnitLayout) -> None:
         h, d = layout.units, layout.one
-        self.nodes = layout.nodes
+        self.nodes, self._order = layout.nodes, layout.order
         #: r1 z1 and r0 z2: at (k, j, l, a, b) and (j, k, l, a, b).
         self.slopes, self.own = np.zeros((layout.size, h, d, d, d)), np.zeros((h, d, d, d, d))
         #: r2 z0, k and l in m, a and b in j: at (m, k, l, j, a, b).
@@ -47,7 +47,7 @@ class UnitTails:
         return found, squares
 
     def sizes(self) -> tuple[FloatArray, FloatArray]:
-        """Entries at a and b of the lengths of both matrices' parts over k and l (P, P), in the order of the layout, or more."""
+        """Entries at a and b of the lengths of both matrices' parts over k and l (P, P), in the network's order, or more."""
         units, d = len(self.own), self.nodes.one
         found, squares = (np.zeros((self.nodes.size,) * 2) for _ in range(2))
         for j in range(units):
@@ -57,7 +57,8 @@ class UnitTails:
             found[:, own] += np.sqrt((self.roots[:, j] ** 2).sum(axis=(1, 2)))
             for m in range(units):
                 squares[own, m * d : (m + 1) * d] += np.sqrt((self.squares[j, :, :, m] ** 2).sum(axis=(0, 2)))
-        return found, squares
+        back = np.ix_(np.argsort(self._order), np.argsort(self._order))
+        return found[back], squares[back]
 
 
 def _slots(x: FloatArray, one: int) -> FloatArray:
