@@ -59,8 +59,7 @@ class ByPairs:
         """The value and its gradient."""
         form, nodes = self.form, self.nodes
         state = self.split(z)
-        factors, weights, rests = state.factors, state.weights, form.rests(state.share)
-        lams = factors @ factors.transpose(0, 2, 1) + state.floors
+        lams = state.factors @ state.factors.transpose(0, 2, 1) + state.floors
         tail = self.fixed.scaled(1.0)
         tail.core.reshape(self.given_up.shape)[:] -= state.share * self.given_up
         assert state.tau is not None
@@ -69,7 +68,7 @@ class ByPairs:
         system = PairSystem(tail, form.sides(state))
         if system.failed:
             return self.beyond, np.zeros_like(z)
-        total = form.in_groups(form.polynomial(state) - rests.matrix(weights)) - form.together(lams) + system.schur
+        total = form.in_groups(form.head(state)) - form.together(lams) + system.schur
         try:
             values, vectors = eigh(0.5 * (total + total.T))
         except (np.linalg.LinAlgError, ValueError):  # no convergence, or not finite
@@ -79,20 +78,24 @@ class ByPairs:
         heavy = weight > _LIGHT
         roots = np.zeros((nodes.slots, int(heavy.sum())))
         roots[: nodes.size] = vectors[:, heavy] * np.sqrt(weight[heavy] / whole)
-        core, leaves = system.rest(roots)
-        moved = self._moved(core, leaves, roots)
-        density = np.empty((form.size,) * 2)
-        density[np.ix_(form.permutation, form.permutation)] = roots[: nodes.size] @ roots[: nodes.size].T
-        into_lams = self._into_lams(core, leaves, roots)
-        gradient = np.concatenate([
-            (self.unit * ((into_lams + into_lams.transpose(0, 2, 1)) @ factors)).ravel(),
-            2.0 * form.ball * self.scale * form.turns.slopes(moved),
-            np.bincount(form.groups, weights=rests.slopes(density, weights)),
-            self.scalars.slopes(*self._slopes(state, density, moved, core, leaves), state.share),
-        ])  # fmt: skip
         found = float(smoothing * np.log(whole) - values[0])
         self.beyond = max(self.beyond, FAR * abs(found))
-        return found, gradient
+        return found, self._gradient(state, system, roots)
+
+    def _gradient(self, state: State, system: PairSystem, roots: FloatArray) -> FloatArray:
+        """Minus the derivative of the eigenvalues' mean, whose density is roots roots'."""
+        form, size = self.form, self.nodes.size
+        core, leaves = system.rest(roots)
+        moved = self._moved(core, leaves, roots)
+        density = np.empty((size, size))
+        density[np.ix_(form.permutation, form.permutation)] = roots[:size] @ roots[:size].T
+        into_lams = self._into_lams(core, leaves, roots)
+        return np.concatenate([
+            (self.unit * ((into_lams + into_lams.transpose(0, 2, 1)) @ state.factors)).ravel(),
+            2.0 * form.ball * self.scale * form.turns.slopes(moved),
+            np.bincount(form.groups, weights=form.rests(state.share).slopes(density, state.weights)),
+            self.scalars.slopes(*self._slopes(state, density, moved, core, leaves), state.share),
+        ])  # fmt: skip
 
     def _moved(self, core: FloatArray, leaves: FloatArray, roots: FloatArray) -> PairSides:
         """The rest of z times the density."""
