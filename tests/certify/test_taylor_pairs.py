@@ -1,4 +1,4 @@
-"""Matrices and right sides in pairs of units, what is eliminated from them, and the second order's matrices, against dense ones."""
+"""Matrices and right sides in pairs of units, elimination, and the matrices of the second order, against dense ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _slots(nodes: Nodes, g: int) -> Array:
 
 def _leaf(nodes: Nodes, g: int, h: int) -> tuple[int, int]:
     """Which leaf the node (g, h) is in, counted anew, and its place there: that with the larger unit first comes first."""
-    leaves = [(j, l) for j in range(nodes.groups) for l in range(j)]
+    leaves = [(g, h) for g in range(nodes.groups) for h in range(g)]
     return leaves.index((max(g, h), min(g, h))), 0 if g > h else 1
 
 
@@ -66,8 +66,8 @@ def _padded(matrix: PairMatrix) -> Array:
 
 def _stacked(nodes: Nodes, x: Array) -> Array:
     """Rows (slots, slots, …) in the order of the core's nodes and the leaves'."""
-    pairs = [(j, l) for j in range(nodes.groups) for l in range(j)]
-    order = [(g, g) for g in range(nodes.groups)] + [node for j, l in pairs for node in ((j, l), (l, j))]
+    pairs = [(g, h) for g in range(nodes.groups) for h in range(g)]
+    order = [(g, g) for g in range(nodes.groups)] + [node for g, h in pairs for node in ((g, h), (h, g))]
     return np.concatenate([x[np.ix_(_slots(nodes, g), _slots(nodes, h))].reshape(nodes.rows, *x.shape[2:]) for g, h in order])
 
 
@@ -76,22 +76,12 @@ def _split(nodes: Nodes, x: Array) -> tuple[Array, Array]:
     return x[:inner].reshape(nodes.groups, nodes.rows, -1), x[inner:].reshape(len(nodes.pairs), 2 * nodes.rows, -1)
 
 
-def _random(nodes: Nodes, rng: np.random.Generator, *, padded: bool = False) -> PairMatrix:
-    """A symmetric matrix, with zeros where slots are not used."""
+def _random(nodes: Nodes, rng: np.random.Generator) -> PairMatrix:
+    """A symmetric matrix."""
     found = PairMatrix.zero(nodes)
     for part in found.parts:
         part += rng.standard_normal(part.shape)
-    found = found.symmetrised()
-    if not padded:
-        used = np.tile((np.arange(nodes.slots) < nodes.size).reshape(nodes.groups, 1, nodes.one), (1, nodes.one, 1))
-        rows = (used & used.swapaxes(1, 2)).reshape(nodes.groups, -1)
-        found.core *= rows[:, :, None, None] * rows
-        for at, (j, l) in enumerate(nodes.pairs):
-            slots = [(np.arange(nodes.slots) < nodes.size)[_slots(nodes, g)] for g in (j, l)]
-            row = np.concatenate([np.outer(*slots).ravel(), np.outer(*slots[::-1]).ravel()])
-            found.leaves[at] *= np.outer(row, row)
-            found.crossed[at] *= np.outer(row, np.concatenate([rows[j], rows[l]]))
-    return found
+    return found.symmetrised()
 
 
 def _sides(layout: UnitLayout, rng: np.random.Generator) -> tuple[PairSides, Array]:
@@ -116,7 +106,7 @@ def _in_network(layout: UnitLayout, x: Array) -> Array:
 
 def test_matrices_are_what_their_blocks_say(layout: UnitLayout) -> None:
     nodes, rng = layout.nodes, np.random.default_rng(3001)
-    one, other = _random(nodes, rng, padded=True), _random(nodes, rng, padded=True)
+    one, other = _random(nodes, rng), _random(nodes, rng)
     dense, more = _padded(one), _padded(other)
     flat = dense.reshape(nodes.slots**2, -1)
     np.testing.assert_array_equal(flat, flat.T)
@@ -155,7 +145,7 @@ def test_blocks_are_added_half_each_way(layout: UnitLayout) -> None:
 
 def test_multipliers_are_spread_over_all_k(layout: UnitLayout) -> None:
     nodes, rng = layout.nodes, np.random.default_rng(3019)
-    found = _random(nodes, rng, padded=True)
+    found = _random(nodes, rng)
     before = _padded(found)
     lams = rng.standard_normal((nodes.groups, nodes.one, nodes.one))
     lams = lams + lams.swapaxes(1, 2)
@@ -177,12 +167,14 @@ def test_right_sides_keep_what_meets_their_nodes(layout: UnitLayout) -> None:
     np.testing.assert_allclose(one.length, np.linalg.norm(half), rtol=1e-14)
     flat = half.reshape(-1, layout.size)
     np.testing.assert_allclose(_in_network(layout, one.square()), flat.T @ flat, rtol=0, atol=1e-12)
-    # A leaf has the rows of (j, l) first, and the columns of j.
+    # A leaf has the rows of the node with the larger unit first, and that unit's columns.
     back = np.argsort(layout.order)
-    for at, (j, l) in enumerate(nodes.pairs):
-        k, a, b = (rng.choice(_slots(nodes, g)[_slots(nodes, g) < nodes.size], 20) for g in (j, l, l))
+    for at, (g, h) in enumerate(nodes.pairs):
+        k, a, b = (rng.choice(_slots(nodes, x)[_slots(nodes, x) < nodes.size], 20) for x in (g, h, h))
         place = k % nodes.one * nodes.one + a % nodes.one
-        np.testing.assert_array_equal(one.leaves[at, place, nodes.one + b % nodes.one], half[np.ix_(*[back.argsort()] * 3)][k, a, b])
+        np.testing.assert_array_equal(
+            one.leaves[at, place, nodes.one + b % nodes.one], half[np.ix_(*[back.argsort()] * 3)][k, a, b]
+        )
 
 
 def test_turns_are_antisymmetric_and_all_that_keep_the_pairs(layout: UnitLayout) -> None:
