@@ -88,9 +88,15 @@ def test_it_can_be_cancelled_and_keeps_what_it_has(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("pyhess.certify.taylor.proved_by_pairs", once)
     found = taylor_bound(obj, region, -np.inf, stop)
     assert found is not None and [found.psi_lower] == proofs and -np.inf < found.psi_lower <= whole
-    # And where the first round was cut short.
-    monkeypatch.setattr("pyhess.certify.taylor.proved_by_pairs", lambda *_: -np.inf)
-    assert taylor_bound(obj, region, -np.inf, np.ones(1, dtype=np.int32)) is None
+    # Without a proof it has nothing.
+    stop[0] = 0
+
+    def failed(*_: Any) -> float:
+        stop[0] = 1
+        return -np.inf
+
+    monkeypatch.setattr("pyhess.certify.taylor.proved_by_pairs", failed)
+    assert taylor_bound(obj, region, -np.inf, stop) is None
     # A ball that is much too large is given up.
     far = taylor_bound(obj, ph.Ball(theta, 2.0).bind(obj), -1e-3, GO_ON)
     assert far is not None and far.psi_lower == -np.inf and far.multipliers is None
