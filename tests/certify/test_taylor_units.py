@@ -106,7 +106,7 @@ def _arranged(net: ph.MLP, dense: Expansion) -> Array:
     return np.asarray(matrix @ matrix.T)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, ([2, 1, 1], "softplus", True, "standard"), ([2, 3, 2], "tanh", True, "standard")])
 def test_all_terms_are_those_of_dense_derivatives(case: tuple[list[int], str, bool, str]) -> None:
     obj, centre, kept = _problem(*case)
     ours, dense = _expansions(obj, centre, 0.3, kept)
