@@ -121,9 +121,9 @@ def test_all_terms_are_those_of_dense_derivatives(case: tuple[list[int], str, bo
     assert ours.cubic is not None and dense.cubic is not None
     square = _arranged(obj.net, dense)
     np.testing.assert_allclose(ours.cubic.square(), square, rtol=0, atol=1e-13 * np.abs(square).max())
-    # Less is left out, but for outputs whose sums may cancel.
+    # Of many units less is left out, but for outputs whose sums may cancel.
     assert (ours.lowered > 0.0).all()
-    if obj.net.widths[-1] == 1:
+    if obj.net.widths[-1] == 1 < obj.net.widths[1]:
         assert (ours.lowered < dense.lowered).all() and (ours.left_out <= 1.0001 * dense.left_out).all()
 
 
