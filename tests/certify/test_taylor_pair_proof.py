@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.linalg import eigh
 
 from pyhess._threads import blas_single_thread
 from pyhess.certify.taylor_choice import maximised, renewed
@@ -87,6 +88,23 @@ def test_nothing_is_claimed_without_positive_multipliers(case: Case) -> None:
     for number in (np.nan, np.inf):
         assert proved_by_pairs(pairs, state, np.full_like(lams, number)) == -np.inf
     assert proved_by_pairs(pairs, replace(state, turned=np.nan * state.turned), lams) == -np.inf
+
+
+def test_multipliers_that_just_make_the_tail_positive_prove_no_more_than_there_is() -> None:
+    # Then roundings may decide whether there is a least at all; but the rest of z is no longer than v.
+    rng = np.random.default_rng(3209)
+    pairs, lifted = forms_of(([1, 3, 1], {"bias": False}))
+    for _ in range(12):
+        start = random_state(pairs, int(rng.integers(10**6)))
+        assert start.tau is not None
+        state = replace(start, tau=start.tau * 10.0 ** rng.uniform(0.0, 2.0))
+        many, lam = dense_choice(pairs, state, start.lams)
+        least = eigh(lifted.tail(many), np.kron(np.eye(pairs.size), lam[0]), eigvals_only=True)[0]
+        lams = (max(0.0, -float(least)) * (1.0 + 10.0 ** rng.uniform(-15.0, -8.0)) + 1e-12) * start.lams
+        kept = pairs.multipliers(state, lams, np.ones(8))
+        multiples = np.abs(kept.lam).max() * np.r_[0.0, 10.0 ** np.arange(-17.0, -7.0, 0.25)]
+        exact = max(exact_value(lifted, kept, kept.lam + part * np.eye(pairs.size)) for part in multiples)
+        assert proved_by_pairs(pairs, state, lams) < exact
 
 
 def test_multipliers_of_every_group_must_be_positive() -> None:
