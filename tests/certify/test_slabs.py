@@ -19,8 +19,9 @@ from pyhess.certify.slabs import SlabSearch, _direction, _room, slabs_again
 from pyhess.certify.subdivision import Limits
 from pyhess.certify.taylor import Found, TaylorBound, bound_in, lifted_in, taylor_bound
 from pyhess.certify.taylor_forms import Forms
-from pyhess.certify.taylor_lifted import State, _narrowed
+from pyhess.certify.taylor_lifted import _narrowed
 from pyhess.certify.taylor_room import Room
+from pyhess.certify.taylor_top import State
 from pyhess.certify.taylor_triples import triples
 
 from .conftest import small_objective, trained_problem
@@ -174,8 +175,9 @@ def test_the_form_with_two_multipliers_is_what_it_is_said_to_be() -> None:
     lifted.add_spread(lams, spread)
     assert np.allclose(spread, inside, rtol=1e-12)
     # In other units the head takes the sum.
-    tail = lifted.tail(_state(obj, centre, room, radius)) - 40.0 * np.eye(size**2)
-    part = lifted.least_multiple(tail, lams)
+    state = _state(obj, centre, room, radius)
+    lifted.residual.tail[np.diag_indices(size**2)] -= 40.0 / lifted.ball**2
+    part, tail = lifted.least_multiple(state, lams), lifted.tail(state)
     lifted.add_spread(part * lams / lifted.most[:, None, None], tail)
     lowest = np.linalg.eigvalsh(tail)[0]
     assert part > 0.0 and -1e-9 < lowest < 0.02  # as the floor is a little larger

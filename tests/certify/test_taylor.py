@@ -308,7 +308,9 @@ def test_it_says_where_it_does_not_apply() -> None:
     assert kinds == ["units", "second"] and polynomial_kind(ph.MLP([4, 8, 1]), "squared_error", 10, whole=False) == "second"
     assert polynomial_kind(ph.MLP([20, 3, 1]), "squared_error", 10) == "second"  # too many numbers in one unit
     assert slabs_know(ph.MLP([3, 4, 1]), "squared_error", 10) and not slabs_know(ph.MLP([4, 8, 1]), "squared_error", 10)
-    wide = ph.MLP([4, 17, 1])
-    assert not taylor_knows(wide, "squared_error", 10)
+    kinds = [polynomial_kind(ph.MLP([4, units, 1]), "squared_error", 10) for units in (11, 12)]
+    assert kinds == ["units", "pairs"]  # 67 and 73 parameters
+    wide = ph.MLP([4, 54, 1])
+    assert taylor_knows(ph.MLP([4, 53, 1]), "squared_error", 10) and not taylor_knows(wide, "squared_error", 10)
     data = ph.Dataset(np.ones((3, 4)), np.zeros(3))
     assert "taylor" not in certify(ph.Objective(wide, data), ph.Ball(0.0, 1e-3)).table

@@ -10,11 +10,12 @@ import pytest
 import pyhess as ph
 from pyhess._threads import blas_single_thread
 from pyhess.certify.intervals import gamma
-from pyhess.certify.taylor import lifted_in, taylor_bound
-from pyhess.certify.taylor_choice import _Exactly, _Roughly, begun, least_form, maximised, promising
+from pyhess.certify.taylor import _form_in, taylor_bound
+from pyhess.certify.taylor_choice import _Exactly, _Roughly, begun, maximised, promising
 from pyhess.certify.taylor_kinds import Kind, order_of
-from pyhess.certify.taylor_lifted import Lifted, State
+from pyhess.certify.taylor_lifted import Lifted
 from pyhess.certify.taylor_room import Room
+from pyhess.certify.taylor_top import State
 
 from .conftest import trained_problem
 
@@ -33,8 +34,8 @@ def _begin(kind: Kind, *, slab: bool = False, widths: tuple[int, ...] = (1, 2, 1
     if slab:
         d = np.random.default_rng(1297).standard_normal(theta.size)
         room = Room(radius, d / np.linalg.norm(d) * (1.0 + gamma(64)), 0.25 * radius, 0.9 * radius)
-    lifted = lifted_in(obj, theta, room, radius, kind, GO_ON, np.ones(obj.data.num_samples))
-    assert lifted is not None and lifted.order == order_of(kind)
+    lifted = _form_in(obj, theta, room, radius, kind, GO_ON, np.ones(obj.data.num_samples), np.inf)
+    assert isinstance(lifted, Lifted) and lifted.order == order_of(kind)
     state = promising(lifted, -np.inf)
     assert state is not None
     return lifted, state
@@ -82,7 +83,7 @@ def test_cheap_steps_lead_to_where_expensive_ones_begin_better() -> None:
     lifted, state = _begin("second", widths=(2, 3, 1), radius=0.05)
 
     def least(at: State) -> float:
-        found = least_form(lifted, at, at.lams)
+        found = lifted.least(at, at.lams)
         assert found is not None
         return float(np.linalg.eigvalsh(found.schur)[0])
 
