@@ -31,6 +31,8 @@ Form: TypeAlias = Lifted | PairForm
 #: it; and multiplications for all steps of one round, but for the fewest steps of polynomials of the second and the third order.
 #: Short rounds, as what changes between them counts for more.
 _STEPS, _STEP_WORK, _FEWEST = ((15, 0.5), (20, 0.1), (25, 0.03), (30, 0.005)), 1.5e11, {2: 20, 3: 10}
+#: The same in pairs of units, where steps take less time the fewer eigenvalues are near the smallest.
+_PAIR_STEPS = ((20, 0.1), (20, 0.05), (25, 0.02), (30, 0.005))
 #: Steps and smoothings of cheap steps that go before where the others are expensive.
 _ROUGH_STEPS, _ROUGH_SMOOTHINGS = 150, (0.5, 0.05)
 #: Rounds towards weights to begin with; the least weight that is tried, relative to the largest.
@@ -44,13 +46,13 @@ _FIRST_SHARE, _SHARES = 0.2, (1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0
 
 
 def pair_steps(turn: int) -> tuple[int, float]:
-    """Steps of the quasi-Newton method in a round, and the smoothing, where steps are cheap."""
-    return _STEPS[min(turn, len(_STEPS) - 1)]
+    """Steps of the quasi-Newton method in a round, and the smoothing, in pairs of units."""
+    return _PAIR_STEPS[min(turn, len(_PAIR_STEPS) - 1)]
 
 
 def steps(size: int, order: int, turn: int) -> tuple[int, float]:
     """Steps of the quasi-Newton method in a round, and the smoothing."""
-    most, smoothing = pair_steps(turn)
+    most, smoothing = _STEPS[min(turn, len(_STEPS) - 1)]
     return min(most, max(_FEWEST[order], int(_STEP_WORK / one_step(size)))), smoothing
 
 

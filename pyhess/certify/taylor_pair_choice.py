@@ -15,8 +15,8 @@ from .taylor_variables import FAR, Scalars, weights_of
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Eigenvectors of less weight, relative to the largest, do not count.
-_LIGHT = 1e-9
+#: Eigenvectors of less weight, relative to the largest, do not count: those of eigenvalues near zero, which are many.
+_LIGHT = 1e-4
 
 
 class ByPairs:

@@ -78,6 +78,7 @@ class PairForm(Top):
     order = 3
 
     def __init__(self, found: UnitExpansion, room: Room, radius: float) -> None:
+        assert room.direction is None
         super().__init__(
             (found.residual, found.squares), found.units, found.places, radius, room.reach, found.tails.sizes()
         )  # fmt: skip
@@ -85,6 +86,7 @@ class PairForm(Top):
         self.nodes, self.permutation = found.layout.nodes, found.layout.order
         self.tails, self.gram = found.tails.matrices(), found.cubic.pairs()
         self.halves = tuple(PairSides.of(self.nodes, part.half, self.permutation) for part in self.affine)
+        assert all(sides.count == np.count_nonzero(part.half) for sides, part in zip(self.halves, self.affine, strict=True))
         self.turns = PairTurns(self.nodes)
         self.cubic_terms = found.cubic.columns
         self.cubic_size = float(np.sqrt(self.gram.trace)) * (1.0 + gamma(self.cubic_terms))

@@ -234,6 +234,11 @@ class PairSides:
         return np.asarray(found[: nodes.size, : nodes.size])
 
     @property
+    def count(self) -> int:
+        """Entries that are not zero."""
+        return int(np.count_nonzero(self.core) + np.count_nonzero(self.leaves))
+
+    @property
     def length(self) -> float:
         """The square root of the sum of all squares."""
         return float(np.sqrt(self.dot(self)))

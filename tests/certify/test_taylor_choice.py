@@ -10,10 +10,11 @@ import pytest
 import pyhess as ph
 from pyhess._threads import blas_single_thread
 from pyhess.certify.intervals import gamma
-from pyhess.certify.taylor import _form_in, taylor_bound
+from pyhess.certify.taylor import lifted_in, taylor_bound
 from pyhess.certify.taylor_choice import _Exactly, _Roughly, begun, maximised, promising
 from pyhess.certify.taylor_kinds import Kind, order_of
 from pyhess.certify.taylor_lifted import Lifted
+from pyhess.certify.taylor_one_layer import unit_hessian
 from pyhess.certify.taylor_room import Room
 from pyhess.certify.taylor_top import State
 
@@ -34,8 +35,13 @@ def _begin(kind: Kind, *, slab: bool = False, widths: tuple[int, ...] = (1, 2, 1
     if slab:
         d = np.random.default_rng(1297).standard_normal(theta.size)
         room = Room(radius, d / np.linalg.norm(d) * (1.0 + gamma(64)), 0.25 * radius, 0.9 * radius)
-    lifted = _form_in(obj, theta, room, radius, kind, GO_ON, np.ones(obj.data.num_samples), np.inf)
-    assert isinstance(lifted, Lifted) and lifted.order == order_of(kind)
+    kept = np.ones(obj.data.num_samples)
+    if kind == "units":
+        found = unit_hessian(obj.net, theta, room, obj.data, obj.targets, kept, GO_ON)
+        lifted = None if found is None else Lifted(found.dense(), room, radius)
+    else:
+        lifted = lifted_in(obj, theta, room, radius, kind, GO_ON, kept)
+    assert lifted is not None and lifted.order == order_of(kind)
     state = promising(lifted, -np.inf)
     assert state is not None
     return lifted, state
