@@ -60,8 +60,8 @@ def step_work(net: MLP, loss: str, num_samples: int) -> float:
     kind = polynomial_kind(net, loss, num_samples)
     order = order_of(kind)
     if kind == "pairs":
-        # Small products take some four times as long as large ones.
-        return sum(pair_steps(turn)[0] for turn in range(_PAIR_ROUNDS[0] // 2)) * 4.0 * UnitLayout(net).nodes.elimination_work
+        # Small products take some six times as long as large ones.
+        return sum(pair_steps(turn)[0] for turn in range(_PAIR_ROUNDS[0] // 2)) * 6.0 * UnitLayout(net).nodes.elimination_work
     return sum(steps(net.num_params, order, turn)[0] for turn in range(_ROUNDS[order])) * one_step(net.num_params)
 
 
