@@ -150,36 +150,41 @@ def _bound_with(
 ) -> Found | None:
     """The same with the squares of some data."""
     kind = polynomial_kind(obj.net, obj.loss, obj.data.num_samples, whole=room.direction is None)
-    best = Found(-np.inf)
+    best, lifted = Found(-np.inf), None
     if kind in ("units", "pairs"):
         found = unit_hessian(obj.net, centre, room, obj.data, obj.targets, kept, cancelled)
-        if found is None:
-            return None
-        if _least_head(found) < known:
-            return best
-        if kind == "pairs" or (start is None and obj.num_params > _ROUGH_PARAMS):
-            form = PairForm(found, room, radius)
-            state = promising(form, known) if form.finite else None
-            if state is None:
-                return best
-            best = _rounds(form, state, known, cancelled, kept, _PAIR_ROUNDS[kind == "units"], _COLD)
-            if kind == "pairs" or best.state is None or best.psi_lower < _HOPELESS * known:
-                return None if best.psi_lower == -np.inf and cancelled[0] else best
-            start = form.dense(best.state)
-        lifted: Lifted | None = Lifted(found.dense(), room, radius)
+        if found is not None and _least_head(found) >= known:
+            first = kind == "pairs" or (start is None and obj.num_params > _ROUGH_PARAMS)
+            if first:
+                best = _in_pairs(PairForm(found, room, radius), known, cancelled, kept, _PAIR_ROUNDS[kind == "units"])
+                start = best.lifted.dense(best.state) if isinstance(best.lifted, PairForm) and best.state is not None else None
+            if kind == "units" and not (first and best.psi_lower < _HOPELESS * known):
+                lifted = Lifted(found.dense(), room, radius)
     else:
         lifted = lifted_in(obj, centre, room, radius, kind, cancelled, kept, -_BEYOND * known)
-    if cancelled[0] or lifted is None or not lifted.finite:
-        return None if cancelled[0] and best.psi_lower == -np.inf else best
+    if lifted is not None and lifted.finite and not cancelled[0]:
+        last = _with_matrices(lifted, start, known, cancelled, kept)
+        best = last if last.psi_lower >= best.psi_lower else best
+    return None if best.psi_lower == -np.inf and cancelled[0] else best
+
+
+def _in_pairs(form: PairForm, known: float, cancelled: npt.NDArray[np.int32], kept: FloatArray, count: int) -> Found:
+    """The best bound of some rounds with the form in pairs of units."""
+    state = promising(form, known) if form.finite else None
+    return Found(-np.inf) if state is None else _rounds(form, state, known, cancelled, kept, count, _COLD)
+
+
+def _with_matrices(
+    lifted: Lifted, start: State | None, known: float, cancelled: npt.NDArray[np.int32], kept: FloatArray
+) -> Found:  # fmt: skip
+    """The best bound with dense matrices, perhaps from a choice that was good for something similar."""
     state = promising(lifted, known) if start is None else fitting(lifted, start, cancelled)
     if state is None:
-        return best
+        return Found(-np.inf)
     if start is None and lifted.order == 2:
         state = begun(lifted, state, cancelled)
     beginning = _COLD if start is None and lifted.order == 3 else _WARM
-    last = _rounds(lifted, state, known, cancelled, kept, _ROUNDS[lifted.order], beginning)
-    best = best if best.psi_lower > last.psi_lower else last
-    return None if best.psi_lower == -np.inf and cancelled[0] else best
+    return _rounds(lifted, state, known, cancelled, kept, _ROUNDS[lifted.order], beginning)
 
 
 def _rounds(
@@ -201,11 +206,10 @@ def _rounds(
             break
         state = maximised(form, state, turn + skipped, cancelled)
         lams = state.lams / form.most[:, None, None]
-        multipliers = form.multipliers(state, lams, kept)
-        value = proved_by_pairs(form, state, lams) if isinstance(form, PairForm) else proved(form, lams, multipliers)
+        value = proved_by_pairs(form, state, lams) if isinstance(form, PairForm) else proved(form, lams, state)
         idle = 0 if value > best.psi_lower + _WORTHWHILE * abs(value) else idle + 1
         if value > best.psi_lower:
-            best = Found(value, multipliers, lams)
+            best = Found(value, form.multipliers(state, lams, kept), lams)
         if idle == patience or value < _HOPELESS * known:
             break
     return replace(best, lifted=form, state=state)

@@ -22,7 +22,7 @@ def roundings(form: Top, given: State | TaylorMultipliers, of_lams: float, turne
     return gamma(16) * total + form.cubic_rounding(given) + rests.rounding(given.weights)
 
 
-def proved(lifted: Lifted, lams: FloatArray, given: TaylorMultipliers) -> float:
+def proved(lifted: Lifted, lams: FloatArray, given: State | TaylorMultipliers) -> float:
     """A claim for which the form is positive semi-definite, near the largest.
 
     ``lams`` (1 or 2, P, P) are the multipliers of a ball, or of a slab's parts; -inf if one may not be positive definite.
