@@ -48,8 +48,8 @@ _BEYOND = 2.0
 #: How close to the smallest eigenvalue others count for the moment of the changes.
 _NEAR = 0.02
 #: The rounds end after some in a row that improve the bound by less; how many of the first are left out, and after how many they
-#: end, without and with a choice to start from: that of cheap steps, too, which polynomials of the second order have.
-_WORTHWHILE, _COLD, _WARM = 0.005, (0, 2), (2, 1)
+#: end: without a choice to start from, with one (or that of cheap steps, which polynomials of the second order have), and in pairs.
+_WORTHWHILE, _COLD, _WARM, _PAIRS = 0.005, (0, 2), (2, 1), (0, 1)
 #: Share of the squares from which on data are tried without theirs: those that leave out so many times the mean; and most
 #: parameters for that.
 _COSTLY_SHARE, _OUTLYING, _OUTLYING_PARAMS = 0.1, 3.0, 40
@@ -171,7 +171,7 @@ def _bound_with(
 def _in_pairs(form: PairForm, known: float, cancelled: npt.NDArray[np.int32], kept: FloatArray, count: int) -> Found:
     """The best bound of some rounds with the form in pairs of units."""
     state = promising(form, known) if form.finite else None
-    return Found(-np.inf) if state is None else _rounds(form, state, known, cancelled, kept, count, _COLD)
+    return Found(-np.inf) if state is None else _rounds(form, state, known, cancelled, kept, count, _PAIRS)
 
 
 def _with_matrices(
