@@ -48,7 +48,7 @@ _BEYOND = 2.0
 #: How close to the smallest eigenvalue others count for the moment of the changes.
 _NEAR = 0.02
 #: The rounds end after some in a row that improve the bound by less; how many of the first are left out, and after how many they
-#: end: without a choice to start from, with one (or that of cheap steps, which polynomials of the second order have), and in pairs.
+#: end: without a choice to start from, with one (or that of cheap steps, as polynomials of the second order have), and in pairs.
 _WORTHWHILE, _COLD, _WARM, _PAIRS = 0.005, (0, 2), (2, 1), (0, 1)
 #: Share of the squares from which on data are tried without theirs: those that leave out so many times the mean; and most
 #: parameters for that.
