@@ -69,9 +69,12 @@ def open_to_read(path: Path) -> sqlite3.Connection:
 def _check(connection: sqlite3.Connection, path: Path, *, allow_empty: bool) -> None:
     """Refuse what is no store and what a newer pyhess made."""
     connection.execute("PRAGMA trusted_schema = OFF")
+    # In one transaction, as a run may make the store between two of these.
+    connection.execute("BEGIN")
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     version = _schema.version_of(connection)
     (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    connection.execute("COMMIT")
     if (application, version, tables) == (0, 0, 0):
         if allow_empty:
             return

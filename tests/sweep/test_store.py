@@ -99,6 +99,26 @@ def test_foreign_newer_and_altered_files_are_refused_and_left_alone(tmp_path: Pa
         Store.open(tmp_path / "none" / "run.db")
 
 
+def test_a_store_that_is_just_being_made_is_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, plain = tmp_path / "run.db", schema.version_of
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        calls = []
+
+        def version_of(connection: sqlite3.Connection) -> int:
+            calls.append(connection)
+            if len(calls) == 1:
+                schema.bring_up_to_date(writer)  # between two looks of a reader
+            return plain(connection)
+
+        monkeypatch.setattr(schema, "version_of", version_of)
+        with pytest.raises(FileError, match="is empty: a run is just making it"):
+            Store.open(path, readonly=True)
+        assert len(calls) > 1
+        with Store.open(path, readonly=True) as store:
+            assert store.counts()["failed"] == 0
+
+
 def test_an_old_layout_is_brought_up_to_date(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
     with closing(sqlite3.connect(path)) as connection:
