@@ -103,7 +103,7 @@ def _zipped(arrays: dict[str, AnyArray]) -> bytes:
             sparse = array.dtype.kind in "fiu" and 2 * np.count_nonzero(array) < array.size
             entry.compress_type = zipfile.ZIP_DEFLATED if sparse else zipfile.ZIP_STORED
             with archive.open(entry, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+                np.lib.format.write_array(file, array, allow_pickle=False)
     return stream.getvalue()
 
 

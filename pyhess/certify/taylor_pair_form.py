@@ -117,7 +117,7 @@ class PairForm(Top):
         turned = self.turns.sides(self.ball * state.turned)
         return turned.plus(self.ball, self.halves[0]).plus(self.ball * (1.0 - state.share), self.halves[1])
 
-    def tail(self, state: State | TaylorMultipliers) -> PairMatrix:
+    def tail(self, state: State) -> PairMatrix:
         """R² times the tail less tau M M'/2."""
         area = self.ball**2
         found = self.tails[0].scaled(area)

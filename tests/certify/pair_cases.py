@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -88,3 +89,15 @@ def exact_value(form: Lifted, given: State | TaylorMultipliers, lam: Array) -> f
         below[:, at:] -= np.outer(below[:, at] / rows[at, at], rows[at, at:])
         top -= np.outer(rows[at, len(rows) :], rows[at, len(rows) :]) / rows[at, at]
     return float(np.linalg.eigvalsh((0.5 * (top + top.T)).astype(float))[0])
+
+
+def is_the_gradient(gradient: Array, value: Callable[[Array], float], z: Array, seed: int) -> None:
+    """Assert that it is that of the function at z, by differences along eight directions, which are off by h²."""
+    errors = []
+    for step in (2e-3, 1e-3):
+        slopes = []
+        for direction in np.random.default_rng(seed).standard_normal((8, z.size)):
+            after, before = (value(z + side * step * direction) for side in (1.0, -1.0))
+            slopes.append((after - before) / (2.0 * step) - gradient @ direction)
+        errors.append(np.linalg.norm(slopes))
+    assert errors[1] < 1e-3 * np.linalg.norm(gradient) and 3.5 < errors[0] / errors[1] < 4.5
