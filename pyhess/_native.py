@@ -23,7 +23,7 @@ import numpy.typing as npt
 from . import _core
 from .errors import InputError, NumericalError
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 ISA_LEVELS = ("base", "v3", "v4")
 
 #: Pause before a Ctrl-C that was swallowed is tried again.
@@ -47,6 +47,10 @@ descent_scratch_size = _core.descent_scratch_size
 unit_scratch_size = _core.unit_scratch_size
 #: Eight-byte fields of its record, and the cells that one of its tasks takes.
 UNIT_JOB_SIZE, CELLS_PER_TASK = int(_core.unit_job_size), int(_core.cells_per_task)
+
+#: The same of ph_relaxed_cells: (num_data, dim, num_units) -> int, and its record's fields.
+relaxed_scratch_size = _core.relaxed_scratch_size
+RELAXED_JOB_SIZE = int(_core.relaxed_job_size)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@
 #include "pyhess/job.hpp"
 #include "pyhess/kernels.hpp"
 #include "pyhess/unit_cells.hpp"
+#include "pyhess/unit_relaxed.hpp"
 
 namespace py = pybind11;
 using namespace pyhess;
@@ -67,6 +68,7 @@ void bind_system(py::module_& m) {
             out["ph_sums"] = address(ph_sums);
             out["ph_descend"] = address(ph_descend);
             out["ph_unit_cells"] = address(ph_unit_cells);
+            out["ph_relaxed_cells"] = address(ph_relaxed_cells);
             out["ph_fetch_add"] = address(ph_fetch_add);
             return out;
         },
@@ -76,6 +78,9 @@ void bind_system(py::module_& m) {
     m.attr("cells_per_task") = kCellsPerTask;
     m.def("unit_scratch_size", unit_scratch_size, py::arg("num_data"), py::arg("dim"), py::arg("outputs"),
           py::arg("num_generators"), "Doubles of scratch that ph_unit_cells needs per thread.");
+    m.attr("relaxed_job_size") = sizeof(RelaxedJob) / sizeof(std::int64_t);
+    m.def("relaxed_scratch_size", relaxed_scratch_size, py::arg("num_data"), py::arg("dim"), py::arg("num_units"),
+          "Doubles of scratch that ph_relaxed_cells needs per thread.");
     m.def(
         "run_samples",
         [](std::uintptr_t job) {

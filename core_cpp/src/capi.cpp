@@ -4,6 +4,7 @@
 #include "pyhess/descent.hpp"
 #include "pyhess/job.hpp"
 #include "pyhess/unit_cells.hpp"
+#include "pyhess/unit_relaxed.hpp"
 
 namespace {
 
@@ -46,6 +47,11 @@ int32_t ph_descend(int64_t problem, int64_t reach, int64_t mid, int64_t half, in
 int32_t ph_unit_cells(int64_t job, int64_t thread) {
     const bool known = job && thread >= 0;
     return static_cast<std::int32_t>(known ? bound_unit_cells(*at<UnitJob>(job), thread) : Status::bad_argument);
+}
+
+int32_t ph_relaxed_cells(int64_t job, int64_t thread) {
+    const bool known = job && thread >= 0;
+    return static_cast<std::int32_t>(known ? bound_relaxed_cells(*at<RelaxedJob>(job), thread) : Status::bad_argument);
 }
 
 int64_t ph_fetch_add(int64_t counter, int64_t increment) {

@@ -16,6 +16,10 @@ from .slabs import slabs_again
 from .subdivision import Limits
 from .units import unit_bound
 
+#: Cells of one unit's weights that may be looked at, for what there were: only cells below the claim are cut, but relaxed bounds
+#: are tried on others than before.
+_TIMES, _MORE = 4, 1000
+
 
 def fresh_bound(obj: Objective, region: Region, method: str, row: MethodResult) -> float:
     """The bound of a method, computed again: over the boxes or slabs of a cover if there is one, with as many cells as before.
@@ -27,7 +31,9 @@ def fresh_bound(obj: Objective, region: Region, method: str, row: MethodResult) 
     parts = (region,) if isinstance(region, Box | Ball) else region.enclosures()
     if method == "units":
         found = (
-            unit_bound(obj, part, max_cells=cells, ellipsoids=multipliers is not None)
+            unit_bound(
+                obj, part, psi_upper=row.psi_lower, rtol=0.0, max_cells=_TIMES * cells + _MORE, ellipsoids=multipliers is not None
+            )
             for part in parts
             if isinstance(part, Box | Ball)
         )

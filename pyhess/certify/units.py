@@ -5,15 +5,15 @@ Without the positive semi-definite Gauss–Newton part the Hessian is block diag
     psi >= min over units j of min over theta of eigval_min(R_j(theta)),
 
 and R_j depends on the other units through the residuals alone. Cells of unit j's weights (u, v) are bounded one by one
-(`unit_cells`), whatever the other units do (`unit_rest`); the cell with the worst bound is cut in two, until the bound is good
-enough or time is up. Every state is a cover of the region, so its worst bound is always valid. Units with the same ranges are
-looked at once.
+(`unit_cells`), whatever the other units do (`unit_rest`), and narrow ones by a relaxation, too, where that pays
+(`unit_relaxed_cells`). The cell with the worst bound is cut in two, until the bound is good enough or time is up. Every state is
+a cover of the region, so its worst bound is always valid. Units with the same ranges are looked at once.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -31,6 +31,7 @@ from .unit_alike import AlikeFit, Worst, alike
 from .unit_cells import ACTIVATIONS, TWINS, UnitCells
 from .unit_cover import AlikeSets, JointSets, UnitLeaves
 from .unit_joint import find_joint, joint_applies
+from .unit_relaxed_cells import RelaxedCells, relaxation_applies
 from .unit_rest import Roots, describe, find_roots
 from .unit_rooms import Rooms, rooms_left
 
@@ -39,6 +40,8 @@ IntArray = npt.NDArray[np.int64]
 
 #: Cells per round: this share of the open ones, between these limits.
 _SHARE, _MIN_ROUND, _MAX_ROUND = 0.25, 64, 4096
+#: The same share where relaxed bounds pay, and how much of what a cell misses of the aim such a bound must bring.
+_RELAXED_SHARE, _GAIN = 0.05, 0.2
 #: Relative distance to a witness's value at which the search ends, unless another one is asked for.
 _RTOL = 1e-4
 #: The search ends where four times as many cells has improved the bound by less than this.
@@ -167,7 +170,10 @@ def unit_bound(
 
 @dataclass(frozen=True, eq=False)
 class _Leaves:
-    """Cells that cover the region, with what is known of each; replaced as one, so that an interrupt leaves a cover."""
+    """Cells that cover the region, with what is known of each; replaced as one, so that an interrupt leaves a cover.
+
+    ``relaxed`` says of which the relaxation was tried, or will not be.
+    """
 
     cells: FloatArray
     index: IntArray
@@ -175,6 +181,7 @@ class _Leaves:
     splits: IntArray
     models: IntArray
     directions: FloatArray
+    relaxed: npt.NDArray[np.bool_]
 
     def without(self, places: IntArray) -> _Leaves:
         kept = np.ones(len(self.bounds), dtype=bool)
@@ -228,6 +235,7 @@ class UnitSearch:
         self.joint_left: float | None = None
         self.joint_due = ellipsoids and joint_applies(obj, units)
         self.alike = alike(obj, units, region)
+        self.relaxation = RelaxedCells(obj, units, self.roots) if relaxation_applies(obj, units) else None
         count = len(self.roots.types)
         self.leaves = self._evaluated(self.roots.cells.copy(), np.arange(count), np.full(count, -np.inf))
         self.evaluated = count
@@ -235,8 +243,10 @@ class UnitSearch:
 
     def _evaluated(self, cells: FloatArray, index: IntArray, parents: FloatArray) -> _Leaves:
         if self.rooms is not None:
-            return _Leaves(cells, index, *self.rooms.bound(cells, index, parents, self.stop, self.task))
-        return _Leaves(cells, index, *self.task.bound(cells, index, parents, self.stop))
+            found = self.rooms.bound(cells, index, parents, self.stop, self.task)
+        else:
+            found = self.task.bound(cells, index, parents, self.stop)
+        return _Leaves(cells, index, *found, np.full(len(cells), self.relaxation is None))
 
     def _join(self, deadline: float) -> None:
         """Fit ellipsoids to what the other units add, and see where they serve."""
@@ -294,15 +304,38 @@ class UnitSearch:
                 if lowest - reference <= _WORTHWHILE * abs(lowest):
                     return
                 checkpoint, reference = 4 * self.evaluated, lowest
-            if self.joint_due and self.evaluated >= _AGAIN * self.joined:
+            if self.joint_due and self.evaluated >= _AGAIN * self.joined and not (self.relaxation and self.relaxation.pays):
                 self._join(deadline)
-            self._cut(places, max_cells)
+            chosen = self._chosen(places, max_cells)
+            if self.relaxation is not None:
+                chosen = self._relaxed(self.relaxation, chosen, target)
+            self._cut(chosen)
 
-    def _cut(self, places: IntArray, max_cells: int) -> None:
-        count = int(np.clip(_SHARE * len(places), _MIN_ROUND, _MAX_ROUND))
+    def _chosen(self, places: IntArray, max_cells: int) -> IntArray:
+        """The worst cells, the next to be cut."""
+        share = _SHARE if self.relaxation is None or not self.relaxation.pays else _RELAXED_SHARE
+        count = int(np.clip(share * len(places), _MIN_ROUND, _MAX_ROUND))
         count = max(1, min(count, len(places), (max_cells - self.evaluated + 1) // 2))
+        return np.asarray(places[np.argsort(self.leaves.bounds[places], kind="stable")[:count]])
+
+    def _relaxed(self, relaxation: RelaxedCells, chosen: IntArray, target: float) -> IntArray:
+        """Bound those of these cells anew that it may pay for; which of them are to be cut all the same."""
         leaves = self.leaves
-        chosen = places[np.argsort(leaves.bounds[places], kind="stable")[:count]]
+        fresh = chosen[~leaves.relaxed[chosen]]
+        tried = fresh[relaxation.worth(leaves.cells[fresh])]
+        if not tried.size:
+            return chosen
+        bounds, relaxed = leaves.bounds.copy(), leaves.relaxed.copy()
+        before = bounds[tried]
+        found = relaxation.bounds(leaves.cells[tried], leaves.index[tried], target, self.stop)
+        relaxation.learn(leaves.cells[tried], found >= before + _GAIN * (target - before))
+        bounds[tried], relaxed[tried] = np.maximum(before, found), True
+        self.leaves = replace(leaves, bounds=bounds, relaxed=relaxed)
+        # The others are no worse than the best of the chosen ones was.
+        return np.asarray(chosen[bounds[chosen] <= leaves.bounds[chosen[-1]]])
+
+    def _cut(self, chosen: IntArray) -> None:
+        leaves, count = self.leaves, len(chosen)
         parts = np.repeat(leaves.cells[chosen], 2, axis=0)
         rows, sides = np.arange(2 * count), np.repeat(leaves.splits[chosen], 2)
         middle = 0.5 * (parts[rows, 0, sides] + parts[rows, 1, sides])

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#define PYHESS_ABI_VERSION 5
+#define PYHESS_ABI_VERSION 6
 
 #ifdef __cplusplus
 extern "C" {
@@ -24,6 +24,8 @@ int32_t ph_descend(int64_t problem, int64_t reach, int64_t mid, int64_t half, in
                    int64_t value, int64_t evals, int64_t scratch, int64_t turned, int64_t work, int64_t cancel);
 /* one thread's share of a pyhess::UnitJob (unit_cells.hpp), whose address `job` is */
 int32_t ph_unit_cells(int64_t job, int64_t thread);
+/* one thread's share of a pyhess::RelaxedJob (unit_relaxed.hpp), whose address `job` is */
+int32_t ph_relaxed_cells(int64_t job, int64_t thread);
 /* atomic: returns the old value of the int64 at `counter` and adds `increment` */
 int64_t ph_fetch_add(int64_t counter, int64_t increment);
 
