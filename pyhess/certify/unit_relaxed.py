@@ -44,6 +44,8 @@ _JOB = np.dtype(
     ]
 )  # fmt: skip
 assert _JOB.itemsize == 8 * RELAXED_JOB_SIZE
+#: Cells that are worth a thread.
+_PER_THREAD = 8
 _FUNCTIONS = np.array([CAPI["ph_relaxed_cells"]], dtype=np.int64)
 
 
@@ -69,7 +71,7 @@ def relaxed_bounds(
     """Proved bounds (C,), -inf where none was found or ``stop`` was set before; above ``target`` no better one is looked for."""
     count, size = where.half.shape
     bounds, mixtures = np.full(count, -np.inf), np.zeros((count, size, size))
-    threads = num_workers(count)
+    threads = num_workers(-(-count // _PER_THREAD))
     scratch = np.zeros((threads, relaxed_scratch_size(len(x), size - 1, len(others.square)) + 8))
     arrays: dict[str, npt.NDArray[Any]] = {
         "x": x, "weights": weights, "linear": others.linear, "square": others.square, "cubic": others.cubic,

@@ -22,7 +22,7 @@ _NARROW = 0.13, 0.26
 #: Cells of one width that are tried before anything is known of it, and the share of them that must gain.
 _TRIED, _GAINING, _HALVINGS = 32, 0.5, 12
 #: The others' polynomials are made for rooms whose ratio is this; and cells at once.
-_LEVEL, _BATCH = 0.94, 512
+_LEVEL, _BATCH = 0.92, 512
 _MAX_PARAMS, _MAX_UNITS = 8, 32
 
 
