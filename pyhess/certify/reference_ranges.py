@@ -120,7 +120,7 @@ def _constant(s: Range, value: float) -> Range:
 def _span(function: Function, x: Range, places: Sequence[float]) -> Range:
     found = function(Range(x.lo)).hull(function(Range(x.hi)))
     for place in places:
-        point, value = _at_place(function, place, type(arithmetic()))
+        point, value = _at_place(function, place, type(arithmetic()).__name__)
         inside = (x.lo <= point.hi) & (x.hi >= point.lo)
         if inside.any():
             found = found.hull(value, inside)
@@ -128,7 +128,7 @@ def _span(function: Function, x: Range, places: Sequence[float]) -> Range:
 
 
 @cache
-def _at_place(function: Function, place: float, _kind: type) -> tuple[Range, Range]:
+def _at_place(function: Function, place: float, _arithmetic: str) -> tuple[Range, Range]:
     """A critical point and the value there, in the arithmetic in use: as much work as an end of a range, but always the same."""
     point = Range.about(place, _NEAR)
     return point, function(point)
