@@ -42,6 +42,10 @@ _NEEDS = {
 }
 
 
-def does_not_apply(method: str) -> InputError:
+class DoesNotApplyError(InputError):
+    """A method that was asked for by name does not know the problem."""
+
+
+def does_not_apply(method: str) -> DoesNotApplyError:
     """The error of a method that was asked for by name."""
-    return InputError(f"method={method!r} does not apply to this problem: {_NEEDS[method]}. Use method='auto'.")
+    return DoesNotApplyError(f"method={method!r} does not apply to this problem: {_NEEDS[method]}. Use method='auto'.")
