@@ -26,7 +26,7 @@ WHAT = {
 _NEEDS = {
     "blocks": "it needs one hidden layer",
     "taylor": (
-        "it needs a ball, smooth activations, few data, and at most 72 parameters (100 with one hidden layer and squared error)"
+        "it needs a ball, smooth activations, few data, and at most 72 parameters (320 with one hidden layer and squared error)"
     ),
     "slabs": (
         "it needs a ball, smooth activations, few data, and at most 72 parameters (40 with one hidden layer and squared error)"
