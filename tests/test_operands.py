@@ -11,6 +11,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 import pyhess as ph
+from pyhess.threshold.witness import make_witness
 
 
 def problem(dtype: str = "float64") -> tuple[ph.Objective, np.ndarray[Any, Any]]:
@@ -101,3 +102,14 @@ def test_a_method_that_does_not_apply_is_refused_before_the_search() -> None:
     with pytest.raises(ph.InputError, match="method='cells' does not apply"):
         ph.lambda_threshold(obj, ph.Box(-0.3, 0.3), certificate="cells", rng=7, progress=lambda d: stages.append(d["stage"]))
     assert "search" not in stages
+
+
+def test_strengths_and_paths_that_are_none() -> None:
+    obj, theta = problem()
+    witness = make_witness(obj, ph.Box(-0.5, 0.5).bind(obj), theta, np.ones(13))
+    for lam in ("a", None, [1.0]):
+        with pytest.raises(ph.InputTypeError, match=r"lam is .*; pass a finite number"):
+            witness.segment(lam)  # type: ignore[arg-type]
+    for path in (None, 3):
+        with pytest.raises(ph.InputTypeError, match=r"path is .*; pass a name that ends in \.npz"):
+            witness.save(path)  # type: ignore[arg-type]
