@@ -43,7 +43,18 @@ if TYPE_CHECKING:
     from .linearization import Curvature
     from .memory import MemoryPlan, plan
     from .objective import Objective
-    from .spectrum import BatchEigenResult, EigenResult, EigenStatus, eigsh, eigsh_batch
+    from .spectrum import (
+        BatchEigenResult,
+        EigenResult,
+        EigenStatus,
+        Estimate,
+        SpectralDensity,
+        eigsh,
+        eigsh_batch,
+        frobenius_norm,
+        spectral_density,
+        trace,
+    )
     from .sweep import SweepSpec, sweep
     from .sweep.report import report
     from .threshold import (
@@ -71,6 +82,11 @@ _LAZY = {
     "EigenResult": "spectrum",
     "BatchEigenResult": "spectrum",
     "EigenStatus": "spectrum",
+    "Estimate": "spectrum",
+    "SpectralDensity": "spectrum",
+    "frobenius_norm": "spectrum",
+    "spectral_density": "spectrum",
+    "trace": "spectrum",
     "certify": "certify",
     "Certificate": "certify",
     "certify_minimum": "certify",
@@ -119,6 +135,7 @@ __all__ = [
     "Dataset",
     "EigenResult",
     "EigenStatus",
+    "Estimate",
     "FileError",
     "GeometricL2",
     "GlobalMinimum",
@@ -140,6 +157,7 @@ __all__ = [
     "Region",
     "SearchResult",
     "ShiftedL2",
+    "SpectralDensity",
     "Status",
     "StoreError",
     "SweepSpec",
@@ -151,6 +169,7 @@ __all__ = [
     "datasets",
     "eigsh",
     "eigsh_batch",
+    "frobenius_norm",
     "lambda_threshold",
     "load_certificate",
     "load_witness",
@@ -159,6 +178,8 @@ __all__ = [
     "report",
     "search",
     "show_config",
+    "spectral_density",
     "sweep",
+    "trace",
     "widen",
 ]

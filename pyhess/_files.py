@@ -23,7 +23,6 @@ from typing import IO, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import shown
 from .errors import FileError, InputTypeError
 
 AnyArray = npt.NDArray[Any]
@@ -56,7 +55,7 @@ def result_path(path: Any) -> Path:
     try:
         archive = Path(path)
     except TypeError:
-        raise InputTypeError(f"path is {shown(path)} ({type(path).__name__}); pass a name that ends in .npz.") from None
+        raise InputTypeError(f"path is a {type(path).__name__}; pass a name that ends in .npz.") from None
     if archive.suffix != ".npz":
         raise FileError(
             f"{archive} is no name for a result; allowed are names that end in .npz. The description goes to a file of the same "

@@ -111,5 +111,5 @@ def test_strengths_and_paths_that_are_none() -> None:
         with pytest.raises(ph.InputTypeError, match=r"lam is .*; pass a finite number"):
             witness.segment(lam)  # type: ignore[arg-type]
     for path in (None, 3):
-        with pytest.raises(ph.InputTypeError, match=r"path is .*; pass a name that ends in \.npz"):
+        with pytest.raises(ph.InputTypeError, match=r"path is a .*; pass a name that ends in \.npz"):
             witness.save(path)  # type: ignore[arg-type]
