@@ -89,7 +89,7 @@ def test_progress_goes_to_stderr() -> None:
         (["--data", "iris", "--widths", "4,0,3", "--box", "1"], 2, "widths"),
         (["--data", "iris", "--widths", "4,3,3", "--box", "-1"], 2, "--box is -1.0; allowed are finite numbers > 0"),
         (["--data", "iris", "--widths", "4,3,3", "--ball", "nan"], 2, "--ball is nan; allowed are finite numbers > 0"),
-        (["--data", "iris", "--widths", "4,3,3", "--ball", "-1"], 2, "radius"),
+        (["--data", "iris", "--widths", "4,3,3", "--ball", "-1"], 2, "--ball is -1.0"),
         (["--data", "iris", "--widths", "4,3,3", "--box", "1", "--activation", "tan"], 2, "tanh"),
         (["--data", "irises", "--widths", "4,3,3", "--box", "1"], 3, "iris"),
         (["--data", "iris", "--widths", "5,3,3", "--box", "1"], 3, "features"),
