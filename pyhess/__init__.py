@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from . import datasets
     from ._config import show_config
     from .certify import Certificate, GlobalMinimum, certify, certify_minimum, load_certificate
+    from .interop import from_sklearn, from_torch
     from .linearization import Curvature
     from .memory import MemoryPlan, plan
     from .objective import Objective
@@ -86,6 +87,8 @@ _LAZY = {
     "SpectralDensity": "spectrum",
     "frobenius_norm": "spectrum",
     "spectral_density": "spectrum",
+    "from_sklearn": "interop",
+    "from_torch": "interop",
     "trace": "spectrum",
     "certify": "certify",
     "Certificate": "certify",
@@ -170,6 +173,8 @@ __all__ = [
     "eigsh",
     "eigsh_batch",
     "frobenius_norm",
+    "from_sklearn",
+    "from_torch",
     "lambda_threshold",
     "load_certificate",
     "load_witness",
