@@ -40,10 +40,22 @@ if TYPE_CHECKING:
     from . import datasets
     from ._config import show_config
     from .certify import Certificate, GlobalMinimum, certify, certify_minimum, load_certificate
+    from .interop import from_sklearn, from_torch
     from .linearization import Curvature
     from .memory import MemoryPlan, plan
     from .objective import Objective
-    from .spectrum import BatchEigenResult, EigenResult, EigenStatus, eigsh, eigsh_batch
+    from .spectrum import (
+        BatchEigenResult,
+        EigenResult,
+        EigenStatus,
+        Estimate,
+        SpectralDensity,
+        eigsh,
+        eigsh_batch,
+        frobenius_norm,
+        spectral_density,
+        trace,
+    )
     from .sweep import SweepSpec, sweep
     from .sweep.report import report
     from .threshold import (
@@ -71,6 +83,13 @@ _LAZY = {
     "EigenResult": "spectrum",
     "BatchEigenResult": "spectrum",
     "EigenStatus": "spectrum",
+    "Estimate": "spectrum",
+    "SpectralDensity": "spectrum",
+    "frobenius_norm": "spectrum",
+    "spectral_density": "spectrum",
+    "from_sklearn": "interop",
+    "from_torch": "interop",
+    "trace": "spectrum",
     "certify": "certify",
     "Certificate": "certify",
     "certify_minimum": "certify",
@@ -119,6 +138,7 @@ __all__ = [
     "Dataset",
     "EigenResult",
     "EigenStatus",
+    "Estimate",
     "FileError",
     "GeometricL2",
     "GlobalMinimum",
@@ -140,6 +160,7 @@ __all__ = [
     "Region",
     "SearchResult",
     "ShiftedL2",
+    "SpectralDensity",
     "Status",
     "StoreError",
     "SweepSpec",
@@ -151,6 +172,9 @@ __all__ = [
     "datasets",
     "eigsh",
     "eigsh_batch",
+    "frobenius_norm",
+    "from_sklearn",
+    "from_torch",
     "lambda_threshold",
     "load_certificate",
     "load_witness",
@@ -159,6 +183,8 @@ __all__ = [
     "report",
     "search",
     "show_config",
+    "spectral_density",
     "sweep",
+    "trace",
     "widen",
 ]

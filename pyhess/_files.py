@@ -23,7 +23,7 @@ from typing import IO, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from .errors import FileError
+from .errors import FileError, InputTypeError
 
 AnyArray = npt.NDArray[Any]
 
@@ -49,8 +49,13 @@ def result_path(path: Any) -> Path:
     ------
     FileError
         If its name does not end in .npz, or its folder does not exist or cannot be written.
+    InputTypeError
+        If it is no path at all.
     """
-    archive = Path(path)
+    try:
+        archive = Path(path)
+    except TypeError:
+        raise InputTypeError(f"path is a {type(path).__name__}; pass a name that ends in .npz.") from None
     if archive.suffix != ".npz":
         raise FileError(
             f"{archive} is no name for a result; allowed are names that end in .npz. The description goes to a file of the same "

@@ -28,7 +28,9 @@ def parallel(function: F) -> F:
 
 
 def inlined(function: F) -> F:
-    """Compile a helper that its callers take in at the Numba level (needed where a caller is parallel)."""
+    """Compile a helper that its callers take in at the Numba level: needed where a caller is parallel, and less to compile where
+    there is but one.
+    """
     return numba.njit(inline="always", **_COMMON)(function)  # type: ignore[no-any-return]
 
 

@@ -86,6 +86,9 @@ class LinearizationBatch(Samples):
         engine.carry_out(LINEARIZE, "batch of linearizations", thetas=rows, states=states, values=values)
         self.values: FloatArray = checked("the loss", values.sum(axis=1), engine.dtype)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LinearizationBatch, (self.engine, self.thetas)
+
     def hvp(self, vs: npt.ArrayLike) -> FloatArray:
         """H(thetas[s]) vs[s] for vs (S, P); returns (S, P)."""
         return self.multiply(HVP, vs, "H v")

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,6 +165,17 @@ class Engine:
         self._arguments = (net, loss, x, targets, weights)
         self._sibling: Engine | None = None
 
+    # The compiled problem holds memory of its own, and states lie on boundaries of 64 bytes: copies are made anew.
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        remade = partial(
+            Engine,
+            streaming=bool(self.problem.streaming),
+            max_bytes=self._max_bytes,
+            accumulator_bytes=self._accumulator_bytes,
+        )
+        return remade, (*self._arguments, self.dtype.name)
+
     def in_float64(self) -> Engine:
         """The same problem in float64, compiled at the first call; this one if it is."""
         return self._in("float64")
@@ -302,6 +314,9 @@ class Linearization:
             grads=self.gradient[None] if with_gradient else None, values=values[None],
         )  # fmt: skip
         self.value = float(values.sum())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Linearization, with_gradient=bool(self.gradient.size)), (self.engine, self.theta)
 
     def multiply(self, operation: int, v: AnyArray, out: AnyArray) -> None:
         """Write A v to ``out``, contiguous (P,) arrays of the engine's dtype; ``operation`` is HVP or GGN."""

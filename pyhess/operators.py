@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
+from ._checks import check_finite, real_array
 from .errors import InputError, InputTypeError, MemoryLimitError
 from .kernels.jobs import GGN, HVP
 from .linearization import Engine, Linearization
@@ -60,6 +61,28 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
     def _matvec_into(self, v: AnyArray, out: AnyArray) -> None:
         """Write A v to out, for contiguous arrays (P,) of the operator's dtype, without checks: the eigensolvers' entry."""
         self._lin.multiply(self._operation, v, out)
+
+    def dot(self, x: Any) -> Any:
+        """A x for x (P,) or (P, k), vectors as columns, or the product with another operator; ``A @ x`` is the same.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If x has another shape, a number that is not finite, or is not real.
+        """
+        return super().dot(x if isinstance(x, LinearOperator) or np.isscalar(x) else self._real(x))
+
+    def _real(self, v: Any) -> AnyArray:
+        """An operand of the public products; those of other operators and of SciPy's solvers come in by `_matvec`."""
+        array = np.asarray(v)
+        if array.dtype.kind != "c":  # which has advice of its own
+            array = real_array("v", v)
+        if array.ndim not in (1, 2) or array.shape[0] != self.shape[0]:
+            raise InputError(
+                f"v has shape {array.shape}; allowed are ({self.shape[0]},) and ({self.shape[0]}, k), vectors as columns."
+            )
+        check_finite("v", array)
+        return array
 
     def _matvec(self, v: AnyArray) -> AnyArray:
         out = np.empty(self.shape[0], dtype=self.dtype)
@@ -128,10 +151,6 @@ class GaussNewton(CurvatureOperator):
 
 
 def apply_columns(operator: CurvatureOperator, v: AnyArray) -> AnyArray:
-    """A v for v (P,) or (P, k), vectors as columns."""
-    if v.ndim not in (1, 2) or v.shape[0] != operator.shape[0]:
-        raise InputError(
-            f"v has shape {v.shape}; allowed are ({operator.shape[0]},) and ({operator.shape[0]}, k), vectors as columns."
-        )
+    """A v for v (P,) or (P, k) that has been looked at, vectors as columns."""
     product: AnyArray = operator._matvec(v) if v.ndim == 1 else operator._matmat(v)
     return product

@@ -1,6 +1,10 @@
 """What all tests share."""
 
 import os
+
+# Before OpenMP makes its threads: on cores shared with other work, those that spin hold up those that they wait for.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -338,7 +338,7 @@ def oblique(theta: np.ndarray) -> np.ndarray:
         (lambda: ph.Intersection(ph.Box(-1, 1)), InputTypeError, "pass a list of regions"),
         (lambda: ph.Intersection([ph.Box(-1, 1), 3]), InputTypeError, r"parts\[1\] is 3"),
         (lambda: ph.Intersection([ph.Box(-np.ones(2), 1), ph.Box(-np.ones(3), 1)]), InputError, r"\[2, 3\] coordinates"),
-        (lambda: ph.Intersection([ph.Box(-1, 1), ph.Box(2, 3)]), InputError, "the box is empty"),
+        (lambda: ph.Intersection([ph.Box(-1, 1), ph.Box(2, 3)]), InputError, "no common interior: in every coordinate"),
         (lambda: ph.Intersection([ph.Box(-np.ones(2), 1), ph.Ball(5.0, 1.0)]), InputError, "no common interior"),
         (lambda: ph.Intersection([ph.Box(-1, 1), ph.Ball(2.0, 1.0)]), InputError, "no common interior"),
         (lambda: ph.Ordered(ph.Box(-1, 1), ph.MLP([2, 3, 1], bias=False)), InputError, "no biases"),

@@ -16,24 +16,22 @@ from .slabs import slabs_again
 from .subdivision import Limits
 from .units import unit_bound
 
-#: Cells of one unit's weights that may be looked at, for what there were: only cells below the claim are cut, but relaxed bounds
-#: are tried on others than before.
-_TIMES, _MORE = 4, 1000
+#: Cells that a search may take again, in those it took: when ellipsoids come into it depends on time.
+_MORE_CELLS = 4
 
 
-def fresh_bound(obj: Objective, region: Region, method: str, row: MethodResult) -> float:
-    """The bound of a method, computed again: over the boxes or slabs of a cover if there is one, with as many cells as before.
+def fresh_bound(obj: Objective, region: Region, method: str, row: MethodResult, claim: float) -> float:
+    """The bound of a method, computed again: over the boxes or slabs of a cover if there is one.
 
-    A bound over a unit's weights is as before without ellipsoids where there was no time for them.
+    A bound over a unit's weights is searched for until it reaches the claim, as before without ellipsoids where there was no time
+    for them. With the number of cells alone it would be another one, because those that are cut depend on what was asked for.
     """
     cells, cover, multipliers = row.cells, row.cover, row.multipliers
     region = as_region(region).bind(obj)
     parts = (region,) if isinstance(region, Box | Ball) else region.enclosures()
     if method == "units":
         found = (
-            unit_bound(
-                obj, part, psi_upper=row.psi_lower, rtol=0.0, max_cells=_TIMES * cells + _MORE, ellipsoids=multipliers is not None
-            )
+            unit_bound(obj, part, psi_upper=claim, rtol=0.0, max_cells=_MORE_CELLS * cells, ellipsoids=multipliers is not None)
             for part in parts
             if isinstance(part, Box | Ball)
         )

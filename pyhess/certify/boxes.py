@@ -80,15 +80,17 @@ def full_subdivision(obj: Objective, region: Box | Ball) -> Subdivision:
 
 
 def recheck(obj: Objective, region: Box | Ball, name: str, cover: Cover) -> float:
-    """The bound that the boxes of a cover prove, computed afresh; -inf if they do not cover the region."""
+    """The bound that the boxes of a cover prove, computed afresh; -inf if they do not cover the region, or are not about it."""
     if name == "full":
         search = full_subdivision(obj, region)
     elif name == "cells":
         search = cell_subdivision(obj, region)
-    else:
-        assert isinstance(region, Box)
+    elif isinstance(region, Box):
         search = box_subdivision(obj, region)
-    if cover.keys != search.keys or not covers(cover, search.low, search.high):
+    else:
+        return -math.inf
+    fits = cover.keys == search.keys and cover.low.shape[1] == search.low.size
+    if not fits or not covers(cover, search.low, search.high):
         return -math.inf
     bounds = search.evaluated(cover.low, cover.high)
     return float(np.min(bounds))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .._jit import serial
+from .._jit import inlined, serial
 from .residual_kernel import enclose
 from .scalar_ranges import down, up
 
@@ -98,7 +98,7 @@ def largest_eigenvalue(n: Any, d: Any, steps: Any) -> Any:
     return best
 
 
-@serial
+@inlined
 def _residual_bound(problem: Any, lo: Any, hi: Any, r_lo: Any, r_hi: Any, n: Any, d: Any) -> Any:
     widths, codes, betas, w_at, b_at, scale, x, y, mass, loss = problem
     size = scale.size

@@ -83,7 +83,8 @@ class Certificate:
         return max(0.0, -0.5 * self.psi_lower)
 
     def verify(self) -> bool:
-        """Compute the winning method's bound afresh and compare; for branch and bound, that of every box or slab of its cover.
+        """Compute the winning method's bound afresh and compare; for branch and bound, that of every box or slab of its cover, or
+        by a search until it reaches what is claimed.
 
         Raises
         ------
@@ -96,7 +97,7 @@ class Certificate:
             return True
         row = self.table.get(self.method)
         assert row is not None
-        fresh = fresh_bound(self._obj, self._region, self.method, row)
+        fresh = fresh_bound(self._obj, self._region, self.method, row, self.psi_lower)
         if not fresh >= self.psi_lower - 1e-9 * abs(self.psi_lower):
             raise NumericalError(
                 f"the method {self.method!r} now proves psi >= {fresh!r}, the certificate claims {self.psi_lower!r}; "

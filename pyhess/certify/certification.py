@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 
 import numpy as np
@@ -17,7 +19,7 @@ from ..regions import Ball, Box, Region, as_region
 from .certificate import Certificate, MethodResult
 from .portfolio import DENSE_PARAMS_MAX, Run
 from .subdivision import Progress
-from .texts import ROUNDING
+from .texts import ROUNDING, DoesNotApplyError
 
 METHODS = ("moment", "centre", "comparison", "deif", "blocks", "taylor", "slabs", "units", "boxes", "cells", "full", "exact")
 #: Share of a time limit that the bounds of the whole region may use where branch and bound goes on from them.
@@ -159,19 +161,28 @@ class Certification:
 
     def roots(self, method: str = "auto", time_limit: float | None = None) -> Certification:
         """The bounds of the region as a whole, or over few cells."""
-        for run in self._runs:
-            share = None if time_limit is None else time_limit / len(self._runs)
-            with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-                run.roots(method, share)
+        self._on_each(Run.roots, time_limit, method)
         return self
 
     def refine(self, method: str = "auto", time_limit: float | None = None, psi_upper: float | None = None) -> Certification:
         """Branch and bound."""
-        for run in self._runs:
-            share = None if time_limit is None else time_limit / len(self._runs)
-            with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-                run.refine(method, share, psi_upper)
+        self._on_each(partial(Run.refine, psi_upper=psi_upper), time_limit, method)
         return self
+
+    def _on_each(self, work: Callable[[Run, str, float | None], None], time_limit: float | None, method: str) -> None:
+        """Part by part of an intersection; those that the method does not know are left out, unless it knows none."""
+        share = None if time_limit is None else time_limit / max(1, len(self._runs))
+        known, refusal = [], None
+        for run in self._runs:
+            try:
+                with blas_single_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+                    work(run, method, share)
+                known.append(run)
+            except DoesNotApplyError as error:
+                refusal = error
+        if refusal is not None and not known:
+            raise refusal
+        self._runs = known
 
     @property
     def out_of_time(self) -> bool:

@@ -92,7 +92,8 @@ class Run:
         needs = {
             "blocks": self.obj.net.num_layers == 2, "taylor": self._taylor_knows(), "slabs": self._taylor_knows(slabs_know)
         }  # fmt: skip
-        if not needs.get(method, True):
+        # Branch and bound comes later; whether it applies is known now.
+        if not needs.get(method, True) or (method in _SEARCHES and method not in self.searches()):
             raise does_not_apply(method)
         names = [first] if method != "auto" else self._auto()
         makers = WholeBounds(self.obj, self.region, self.stop).makers

@@ -57,7 +57,8 @@ class Problem:
             bias_at.append(at)
             at += fan_out if net.bias else 0
         ntk = net.parametrization == "ntk"
-        scale = tuple(_ONE / Range(wide(fan_in)).root() if ntk else _ONE for fan_in in net.widths[:-1])
+        # That of one input is one, without the rounding of a root.
+        scale = tuple(_ONE / Range(wide(fan_in)).root() if ntk and fan_in > 1 else _ONE for fan_in in net.widths[:-1])
         given = Range(np.ones(count) if obj.data.weights is None else wide(obj.data.weights))
         mass = given / given.sum(0)
         return Problem(

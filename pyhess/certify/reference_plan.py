@@ -70,12 +70,13 @@ def check_seconds(obj: Objective, region: Region, method: str, cover: Cover | No
 
 def arithmetics(method: str, seconds: float, time_limit: float, deadline: float
                 ) -> Iterator[tuple[AbstractContextManager[None], float]]:  # fmt: skip
-    """Arb's for small work, where it is installed, with a share of the time; then NumPy's, doubles for very many cells."""
+    """Arb's for small work, where it is installed, with a share of the time; then NumPy's, for very many cells doubles first."""
     if find_spec("flint") is not None:
         from .reference_arb import ArbBalls, in_balls
 
         share = _ARB_SHARE * time_limit
         if ArbBalls.cost * seconds <= share:
             yield in_balls(), min(deadline, monotonic() + share)
-    many = method in ("units", "full") and seconds > _LONG_SHARE * time_limit
-    yield using(Doubles()) if many else nullcontext(), deadline
+    if method in ("units", "full") and seconds > _LONG_SHARE * time_limit:
+        yield using(Doubles()), deadline
+    yield nullcontext(), deadline

@@ -13,9 +13,11 @@ pdf (18 - 51s² + 16s⁴ - s⁶), with critical points in s.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 
+from .reference_arithmetic import arithmetic
 from .reference_interval import Range, Wide, down, exp, length, logistic, normal, normal_density, softplus, tanh, up, wide
 
 Function = Callable[[Range], Range]
@@ -118,9 +120,18 @@ def _constant(s: Range, value: float) -> Range:
 def _span(function: Function, x: Range, places: Sequence[float]) -> Range:
     found = function(Range(x.lo)).hull(function(Range(x.hi)))
     for place in places:
-        point = Range.about(place, _NEAR)
-        found = found.hull(function(point), (x.lo <= point.hi) & (x.hi >= point.lo))
+        point, value = _at_place(function, place, type(arithmetic()).__name__)
+        inside = (x.lo <= point.hi) & (x.hi >= point.lo)
+        if inside.any():
+            found = found.hull(value, inside)
     return found
+
+
+@cache
+def _at_place(function: Function, place: float, _arithmetic: str) -> tuple[Range, Range]:
+    """A critical point and the value there, in the arithmetic in use: as much work as an end of a range, but always the same."""
+    point = Range.about(place, _NEAR)
+    return point, function(point)
 
 
 def _tanh_slope(t: Range) -> Range:

@@ -39,7 +39,8 @@ def residual(loss: Any, f_lo: Any, f_hi: Any, y: Any, out_lo: Any, out_hi: Any) 
             out_lo[k], out_hi[k] = down(f_lo[k] - y[k]), up(f_hi[k] - y[k])
         return
     if loss == 1:
-        low, high = activation_range(2, 1.0, 0, f_lo[0], f_hi[0])
+        # No literals, for which it would be compiled anew.
+        low, high = activation_range(np.int64(2), 1.0, np.int64(0), f_lo[0], f_hi[0])
         out_lo[0], out_hi[0] = down(max(low, 0.0) - y[0]), up(min(high, 1.0) - y[0])
         return
     mass = 0.0
@@ -115,10 +116,11 @@ def enclose(
                 break
             for k in range(widths[m + 1]):
                 for order in range(3):  # one call: every other one would be compiled again
-                    spans[order] = activation_range(codes[m], betas[m], order, s_lo[m, k], s_hi[m, k])
-                a_lo[m + 1, k], a_hi[m + 1, k] = spans[0]
-                g_lo[m, k], g_hi[m, k] = spans[1]
-                c_lo[m, k], c_hi[m, k] = spans[2]
+                    # Number by number: rows assigned at once take long to compile.
+                    spans[order, 0], spans[order, 1] = activation_range(codes[m], betas[m], order, s_lo[m, k], s_hi[m, k])
+                a_lo[m + 1, k], a_hi[m + 1, k] = spans[0, 0], spans[0, 1]
+                g_lo[m, k], g_hi[m, k] = spans[1, 0], spans[1, 1]
+                c_lo[m, k], c_hi[m, k] = spans[2, 0], spans[2, 1]
         top = layers - 1
         residual(loss, s_lo[top], s_hi[top], y[i], d_lo[top], d_hi[top])
         if _too_big(d_lo, d_hi, top, outputs):

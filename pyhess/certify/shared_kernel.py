@@ -204,7 +204,9 @@ def shared_sups(
                     scale[1] = max(factor, _LEAST)
                     # Where r needs much of the radius to have its sign at all, the radius counts more.
                     scale[2] = about_v * scale[0] / (scale[0] + max(0.0, -base[side, b, i]))
-                    z[:] = warm
+                    # Number by number here and below: arrays assigned at once take seconds to compile.
+                    for k in range(4):
+                        z[k] = warm[k]
                     best = math.inf
                     for at_step in range(late, _FIRST if late == 0 else late + _NEXT):
                         found = _total(
@@ -226,14 +228,18 @@ def shared_sups(
                         )
                         if found < best:
                             best = found
-                            keep[:] = z
+                            for k in range(4):
+                                keep[k] = z[k]
                         if best <= worst:
                             break  # the other sign of r has more
-                        length = math.sqrt((step**2).sum())
-                        z[:] = z - 0.5 / (1.0 + 0.15 * at_step) / max(1.0, length) * step
+                        length = math.sqrt(step[0] * step[0] + step[1] * step[1] + step[2] * step[2] + step[3] * step[3])
+                        pace = 0.5 / (1.0 + 0.15 * at_step) / max(1.0, length)
+                        for k in range(4):
+                            z[k] -= pace * step[k]
                     if best > worst:
                         worst = best
-                        warm[:] = keep
+                        for k in range(4):
+                            warm[k] = keep[k]
                     late = _LATE
                 bound = math.exp(worst) * (1.0 + 1e-13)
                 out[kind, b, i] = bound if kind == BENT else math.sqrt(bound) * (1.0 + 1e-13)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .._jit import serial
+from .._jit import inlined, serial
 from .cell_bounds import scaled_box
 from .curvature import curved_bound
 from .eigen_kernel import verified
@@ -59,7 +59,7 @@ def _spread(table: Any, degree: Any, scale: Any, lo: Any, hi: Any, order: Any, m
                     middle[at], radius[at] = times * mid, far
 
 
-@serial
+@inlined
 def _full_bound(problem: Any, cubic: Any, quartic: Any, ball: Any, centre: Any, lo: Any, hi: Any, score: Any) -> Any:
     """Lower bound of eigval_min over the box (and the ball of radius ``ball`` about ``centre``, if positive); inf if
     they do not meet.

@@ -80,7 +80,8 @@ def _add_scaled(c_lo: Any, c_hi: Any, a_lo: Any, a_hi: Any, out_lo: Any, out_hi:
 def _ranges(code: Any, beta: Any, orders: Any, low: Any, high: Any, out: Any) -> None:
     """Enclosures of an activation and its derivatives up to so many over [low, high]."""
     for order in range(orders + 1):
-        out[order] = activation_range(code, beta, order, low, high)
+        # Number by number: a row assigned at once takes seconds to compile.
+        out[order, 0], out[order, 1] = activation_range(code, beta, order, low, high)
 
 
 @serial
@@ -199,7 +200,8 @@ def derivatives(
                     d[1, 0], d[1, 1] = down(low - y[i, k]), up(high - y[i, k])
                     d[2] = 1.0
                 else:
-                    _ranges(2, 1.0, degree - 1, low, high, d[1:])
+                    # No literal, for which all of it would be compiled anew.
+                    _ranges(np.int64(2), 1.0, degree - 1, low, high, d[1:])
                     d[1, 0], d[1, 1] = down(max(d[1, 0], 0.0) - y[i, k]), up(min(d[1, 1], 1.0) - y[i, k])
                 _compose(products, degree, d, powers, l_lo, l_hi)
                 _add_scaled(w_lo, w_hi, l_lo, l_hi, out_lo, out_hi)

@@ -26,7 +26,7 @@ WHAT = {
 _NEEDS = {
     "blocks": "it needs one hidden layer",
     "taylor": (
-        "it needs a ball, smooth activations, few data, and at most 72 parameters (100 with one hidden layer and squared error)"
+        "it needs a ball, smooth activations, few data, and at most 72 parameters (320 with one hidden layer and squared error)"
     ),
     "slabs": (
         "it needs a ball, smooth activations, few data, and at most 72 parameters (40 with one hidden layer and squared error)"
@@ -42,6 +42,10 @@ _NEEDS = {
 }
 
 
-def does_not_apply(method: str) -> InputError:
+class DoesNotApplyError(InputError):
+    """A method that was asked for by name does not know the problem."""
+
+
+def does_not_apply(method: str) -> DoesNotApplyError:
     """The error of a method that was asked for by name."""
-    return InputError(f"method={method!r} does not apply to this problem: {_NEEDS[method]}. Use method='auto'.")
+    return DoesNotApplyError(f"method={method!r} does not apply to this problem: {_NEEDS[method]}. Use method='auto'.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,9 @@ def check_region_options(box: float | None, ball: float | None, box_scaled: floa
     """Refuse none and more than one region, before anything is read."""
     if sum(size is not None for size in (box, ball, box_scaled)) != 1:
         raise click.UsageError("give exactly one region: --box R, --ball R or --box-scaled C.")
+    for option, size in (("--box", box), ("--ball", ball), ("--box-scaled", box_scaled)):
+        if size is not None and not 0.0 < size < math.inf:
+            raise click.UsageError(f"{option} is {size}; allowed are finite numbers > 0.")
 
 
 def check_penalty_options(penalty: str, shift: float | None, weights: str | None) -> None:

@@ -46,7 +46,11 @@ def _descend(function: int, add: int, tasks: Any, scratch: Any, turned: Any, wor
                 task.value, task.evals, scratch[worker].ctypes.data, turned[worker], work[worker], cancel.ctypes.data,
             )  # fmt: skip
             status[worker] = max(status[worker], code)
-    return status.max()
+    # `status.max()` would be another parallel loop to compile.
+    worst = 0
+    for worker in range(status.size):
+        worst = max(worst, status[worker])
+    return worst
 
 
 descend = {False: serial(_descend), True: parallel(_descend)}

@@ -39,4 +39,8 @@ def share(functions: Any, job: Any, threads: int) -> int:
         job[0].next = 0
         for thread in numba.prange(threads):
             status[thread] = max(status[thread], call2(function, address, thread))
-    return int(status.max())
+    # `status.max()` would be another parallel loop to compile.
+    worst = 0
+    for thread in range(threads):
+        worst = max(worst, status[thread])
+    return worst

@@ -103,10 +103,11 @@ class L2(_Quadratic):
 
     kind = "l2"
     penalize: str
+    _size: int | None
     _mask: FloatArray | None
 
     def __init__(self, penalize: str = "all") -> None:
-        self._set(penalize=choice("penalize", penalize, ("all", "weights")), _mask=None)
+        self._set(penalize=choice("penalize", penalize, ("all", "weights")), _size=None, _mask=None)
 
     @property
     def formula(self) -> str:  # type: ignore[override]
@@ -120,11 +121,11 @@ class L2(_Quadratic):
 
     @property
     def size(self) -> int | None:
-        return None if self._mask is None else int(self._mask.size)
+        return self._size
 
     def _with_net(self, size: int, net: MLP | None) -> L2:
         if self.penalize == "all":
-            return self
+            return _l2("all", size, None)
         if net is None:
             raise InputTypeError(
                 f"{self!r} was given the number of parameters {size} alone; allowed are an MLP and an Objective, which know "
@@ -134,9 +135,7 @@ class L2(_Quadratic):
         for _, bias in net.layer_slices:
             if bias is not None:
                 mask[bias] = 0.0
-        bound = L2("weights")
-        bound._set(_mask=frozen(mask))
-        return bound
+        return _l2("weights", size, frozen(mask))
 
     def _weights(self, size: int) -> FloatArray:
         if self.penalize == "all":
@@ -163,15 +162,15 @@ class L2(_Quadratic):
         return self.penalize, None if self._mask is None else self._mask.tobytes()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _l2, (self.penalize, self._mask)
+        return _l2, (self.penalize, self._size, self._mask)
 
     def __repr__(self) -> str:
         return "L2()" if self.penalize == "all" else "L2(penalize='weights')"
 
 
-def _l2(penalize: str, mask: FloatArray | None) -> L2:
+def _l2(penalize: str, size: int | None, mask: FloatArray | None) -> L2:
     penalty = L2(penalize)
-    penalty._set(_mask=mask)
+    penalty._set(_size=size, _mask=mask)
     return penalty
 
 

@@ -197,4 +197,12 @@ def _common_box(boxes: Sequence[Box]) -> Box:
     low, high = boxes[0].low, boxes[0].high
     for box in boxes[1:]:
         low, high = np.maximum(low, box.low), np.minimum(high, box.high)
+    if not (low < high).all():
+        place = np.unravel_index(int(np.argmax(low >= high)), low.shape)
+        where = f"coordinate {int(place[0])}" if place else "every coordinate"
+        raise InputError(
+            f"the parts have no common interior: in {where} the largest low is {float(low[place])!r}, the smallest high "
+            f"{float(high[place])!r}; allowed are parts that overlap in more than their boundaries. Enlarge a part or move the "
+            "parts together."
+        )
     return Box(low, high)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import as_rng, as_vector, choice
+from .._checks import as_real, as_rng, check_finite, choice
 from .._native import CAPI, address
 from .._threads import num_workers
 from ..errors import InputError, InputTypeError
@@ -98,12 +98,12 @@ def eigsh_batch(
 
 
 def _as_thetas(thetas: npt.ArrayLike, size: int) -> AnyArray:
-    array = np.asarray(thetas)
+    array = as_real("thetas", thetas)
     if array.ndim != 2 or array.shape[1] != size or array.shape[0] < 1:
         advice = " Use thetas[None] for one sample." if array.shape == (size,) else ""
         raise InputError(f"thetas has shape {array.shape}; allowed is (S, {size}) with S >= 1.{advice}")
-    flat = as_vector("thetas", array.reshape(-1), array.size)
-    return flat.reshape(array.shape)
+    check_finite("thetas", array)
+    return np.ascontiguousarray(array)
 
 
 def _solve(engine: Engine, operation: int, thetas: AnyArray, runs: Runs) -> None:

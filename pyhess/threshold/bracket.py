@@ -33,6 +33,8 @@ Progress = Callable[[dict[str, Any]], object]
 
 #: Relative width of the bracket at which the threshold counts as known.
 EXACT_TOLERANCE = 1e-6
+#: What allowances for underflow leave of a threshold of zero, with room to spare.
+_ZERO = 1e-290
 #: Shares of a time limit that the stages before the search may use up.
 _KINK_SHARE = 0.25
 _CERTIFICATE_SHARE = 0.5
@@ -347,7 +349,7 @@ def status_of(lam_lower: float, lam_upper: float, interrupted: bool) -> Status:
     """The status of a bracket."""
     if math.isinf(lam_lower):
         return Status.INFINITE
-    if lam_upper - lam_lower <= EXACT_TOLERANCE * lam_upper and math.isfinite(lam_upper):
+    if lam_upper - lam_lower <= max(EXACT_TOLERANCE * lam_upper, _ZERO) and math.isfinite(lam_upper):
         return Status.EXACT
     if interrupted:
         return Status.INTERRUPTED

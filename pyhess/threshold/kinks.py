@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._checks import positive_float
 from .._claims import Check, Outcome, judged
 from ..errors import InputError, NumericalError
 from ..penalties import Penalty
+from ..penalties.base import as_strength
 from ..regions import Region
 from .checks import check_direction, check_point, surroundings
 from .differences import midpoint_gap
@@ -125,9 +127,7 @@ class KinkWitness:
         h : float
             A length in parameter space, positive.
         """
-        if not (h > 0.0 and math.isfinite(h)):
-            raise InputError(f"h = {h!r}; the scale is a length in parameter space and must be positive and finite.")
-        return abs(self.jump) / (2.0 * h)
+        return abs(self.jump) / (2.0 * positive_float("h", h))
 
     def verify(self, obj: Objective | None = None, region: Region | None = None) -> bool:
         """Check the whole claim anew, from the network's values alone as far as possible.
@@ -225,18 +225,17 @@ class KinkWitness:
 
         Raises
         ------
-        InputError
-            If lam is negative or not finite.
+        InputError, InputTypeError
+            If lam is negative, not finite or no number.
         NumericalError
             If lam is so large that the segment becomes too short for floating-point numbers.
         """
-        if not (lam >= 0.0 and math.isfinite(lam)):
-            raise InputError(f"lam = {lam!r}; a penalty strength must be non-negative and finite.")
-        found = find_segment(obj, region.bind(obj), self.theta, self.v, lam, None if penalty is None else penalty.bind(obj))
+        strength = as_strength(lam)
+        found = find_segment(obj, region.bind(obj), self.theta, self.v, strength, None if penalty is None else penalty.bind(obj))
         if found is None:
             raise NumericalError(
-                f"lam = {lam!r}: segments shorter than {self.lambda_at_scale(1.0) / max(lam, 1e-300):.1e} would be needed, "
-                "too short to resolve in floating point; take a smaller lam."
+                f"lam = {strength!r}: segments shorter than {self.lambda_at_scale(1.0) / max(strength, 1e-300):.1e} would be "
+                "needed, too short to resolve in floating point; take a smaller lam."
             )
         return found
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import as_vector
+from .._checks import as_vector, finite_float
 from .._claims import Check, Outcome, guarded, judged
 from ..errors import InputError, NumericalError
 from ..penalties import L2, Penalty
@@ -88,12 +88,12 @@ class Witness:
 
         Raises
         ------
-        InputError
-            If lam is negative, not a number, or at least ``lam_lower``.
+        InputError, InputTypeError
+            If lam is negative, at least ``lam_lower``, not finite or no number.
         NumericalError
             If lam is so close below ``lam_lower`` that the violation drowns in rounding.
         """
-        strength = float(lam)
+        strength = finite_float("lam", lam)
         if not 0.0 <= strength < self.lam_lower:
             raise InputError(
                 f"lam = {strength!r}, but this witness breaks convexity for 0 <= lam < lam_lower = "

@@ -28,6 +28,12 @@ def doubles() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less cutting of balls: worse bounds, as valid, and faster tests."""
+    monkeypatch.setattr("pyhess.certify.portfolio._MAX_CELLS", 9)
+
+
 def small_objective(
     seed: int, count: int, widths: list[int], loss: str = "squared_error", activation: str = "tanh", **options: Any
 ) -> ph.Objective:

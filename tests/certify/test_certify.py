@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pyhess as ph
-from pyhess.certify import Certificate, certify, joint, portfolio, relu_kink_status
+from pyhess.certify import Certificate, certify, joint, relu_kink_status
 from pyhess.certify.allocation import worst_over_ball
 from pyhess.certify.dense import dense_enclosures
 from pyhess.certify.moment import Parts, residual_forms
@@ -20,12 +20,6 @@ from pyhess.errors import InputError, InputTypeError, MemoryLimitError
 from .conftest import form_sizes, random_objective, random_region
 
 GO = np.zeros(1, dtype=np.int32)
-
-
-@pytest.fixture
-def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Less cutting of balls: worse bounds, as valid, and faster tests."""
-    monkeypatch.setattr(portfolio, "_MAX_CELLS", 9)
 
 
 def smallest(obj: ph.Objective, theta: Any) -> float:
@@ -98,6 +92,7 @@ def test_bounds_overflow_honestly() -> None:
     json.dumps(c.to_dict(), allow_nan=False)
 
 
+@pytest.mark.usefixtures("few_cells")
 @pytest.mark.parametrize("loss", ["squared_error", "cross_entropy", "logistic"])
 def test_the_centre_bound_becomes_exact_on_small_regions(loss: str) -> None:
     rng = np.random.default_rng(64)

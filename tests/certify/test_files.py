@@ -154,6 +154,7 @@ def test_regions_of_users_are_taken_at_their_word(tmp_path: Path) -> None:
     assert "no file can hold its projection" in " ".join(result.stdout.split())
 
 
+@pytest.mark.usefixtures("few_cells")
 @pytest.mark.parametrize(
     ("entry", "value", "text"),
     [
@@ -177,6 +178,7 @@ def test_damaged_files_are_named(entry: str, value: Any, text: str, tmp_path: Pa
         ph.load_certificate(tmp_path / "damaged.npz")
 
 
+@pytest.mark.usefixtures("few_cells")
 def test_a_method_of_older_versions_is_no_method_of_the_claim_but_may_be_in_the_table(tmp_path: Path) -> None:
     certificate = certify(problem([1, 2, 1]), ph.Ball(0.0, 0.4), "moment")
     row = certificate.table["moment"]

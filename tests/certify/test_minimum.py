@@ -16,6 +16,7 @@ from pyhess.errors import InputError, InputTypeError
 from .conftest import random_objective, random_region
 
 
+@pytest.mark.usefixtures("few_cells")
 def test_ends_hold_and_the_gap_is_within_its_bound() -> None:
     rng = np.random.default_rng(233)
     for _ in range(15):

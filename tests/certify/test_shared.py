@@ -143,6 +143,7 @@ def test_above_every_network_of_a_cell(cut: float | None) -> None:
             assert (np.abs(r) * np.linalg.norm(slope * rows, axis=1) <= last.steep * (1 + 1e-12)).all()
 
 
+@pytest.mark.usefixtures("few_cells")
 def test_tighter_in_balls(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2719)
     x = rng.standard_normal((8, 2))

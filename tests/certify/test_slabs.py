@@ -301,6 +301,7 @@ def test_without_one_direction_nothing_is_cut(cut: tuple[ph.Objective, ph.Ball, 
     assert search.run(Limits(GO_ON, max_cells=4)) == -inf and search.multipliers() is None
 
 
+@pytest.mark.usefixtures("few_cells")
 def test_slabs_by_name_and_where_they_do_not_apply() -> None:
     obj, theta = trained_problem(1213, [1, 2, 1, 1])
     region = ph.Ball(theta, 0.2)

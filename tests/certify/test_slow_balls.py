@@ -49,6 +49,7 @@ BALLS = [
 ]
 
 
+@pytest.mark.usefixtures("few_cells")
 @pytest.mark.parametrize(("widths", "loss", "activation", "ball", "options"), BALLS)
 def test_balls_are_proved_again(
     widths: list[int], loss: str, activation: str, ball: ph.Ball, options: dict[str, Any], tmp_path: Path

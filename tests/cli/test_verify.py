@@ -158,7 +158,7 @@ def test_penalties(tmp_path: Path) -> None:
     ("options", "code", "text"),
     [
         (["--box", "1", "--box-scaled", "1"], 2, "exactly one region"),
-        (["--box-scaled", "-1"], 2, "c is -1.0"),
+        (["--box-scaled", "-1"], 2, "--box-scaled is -1.0"),
         (["--box", "1", "--penalty", "l1"], 2, "l2-weights"),
         (["--box", "1", "--penalty", "shifted"], 2, "--shift"),
         (["--box", "1", "--shift", "0.1"], 2, "--penalty shifted"),

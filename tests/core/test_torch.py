@@ -28,6 +28,8 @@ def test_products(widths: list[int], module: str, activation: str, loss: str) ->
         layers += [torch.nn.Linear(fan_in, fan_out), getattr(torch.nn, module)()]
     model = torch.nn.Sequential(*layers[:-1]).double()
     theta = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    net, ours = ph.from_torch(model)
+    assert net == ph.MLP(widths, activation=activation) and np.array_equal(ours, theta.numpy())
     x = torch.tensor(rng.standard_normal((30, widths[0])))
     y: Any = {
         "cross_entropy": lambda: torch.tensor(rng.integers(0, widths[-1], 30)),

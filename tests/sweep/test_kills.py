@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def test_kills_at_random_moments(tmp_path: Path, engine: str) -> None:
     content = chaos_spec(64, pause=0.05, warm="width", seeds=[*range(11, 27)])
     spec, path, calm = tmp_path / "spec.json", tmp_path / "run.db", tmp_path / "calm.db"
     spec.write_text(json.dumps(content))
-    ph.sweep(content, calm, 0)
+    with ThreadPoolExecutor(8) as executor:  # most of a cell is a pause
+        ph.sweep(content, calm, executor)
     expected = answers(calm)
     known: dict[str, float] = {}
     for number in range(ROUNDS[engine]):

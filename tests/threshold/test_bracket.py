@@ -351,3 +351,10 @@ def test_a_limit_that_branch_and_bound_uses_up_is_told() -> None:
     free = ph.lambda_threshold(obj, ph.Box(-0.5, 0.5), rng=1237, starts=2, certificate="moment", time_limit=600.0)
     assert not free.stats["time_limited"] and not free.stats["interrupted"]
     assert not ph.lambda_threshold(obj, ph.Box(-0.5, 0.5), rng=1237, starts=2, certificate="moment").stats["time_limited"]
+
+
+def test_a_threshold_of_zero_is_known() -> None:
+    # No biases and inputs of zero: the outputs are zero whatever theta is. Allowances for underflow remain.
+    obj = ph.Objective(ph.MLP([2, 3, 2, 1], bias=False), ph.Dataset(np.zeros((3, 2)), np.ones(3)))
+    t = ph.lambda_threshold(obj, ph.Ball(radius=1.0), rng=7, time_limit=20.0)
+    assert t.lam_lower == 0.0 <= t.lam_upper < 1e-290 and t.status.name == "EXACT", str(t)
