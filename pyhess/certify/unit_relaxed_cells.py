@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,8 +21,9 @@ IntArray = npt.NDArray[np.int64]
 
 #: Half widths of the weights and of the output weight, as shares of the radius, up to which the relaxation may serve.
 _NARROW = 0.13, 0.26
-#: Cells of one width that are tried before anything is known of it, and the share of them that must gain.
-_TRIED, _GAINING, _HALVINGS = 32, 0.5, 12
+#: Cells of one width that are tried before anything is known of it, the share of them that must gain, and that of the others that
+#: are tried all the same; older cells count half after so many; and widths that are told apart.
+_TRIED, _GAINING, _SOME, _MEMORY, _HALVINGS = 32, 0.5, 0.05, 512, 12
 #: The others' polynomials are made for rooms whose ratio is this; and cells at once.
 _LEVEL, _BATCH = 0.92, 512
 _MAX_PARAMS, _MAX_UNITS = 8, 32
@@ -55,7 +58,7 @@ class RelaxedCells:
             if tried < _TRIED:
                 found[members[_TRIED - tried :]] = False
             elif self._gained[width] < _GAINING * tried:
-                found[members] = False
+                found[members[math.ceil(_SOME * len(members)) :]] = False
         return np.asarray(found)
 
     def learn(self, cells: FloatArray, gained: npt.NDArray[np.bool_]) -> None:
@@ -63,6 +66,9 @@ class RelaxedCells:
         widths = self._widths(cells)
         np.add.at(self._tried, widths, 1)
         np.add.at(self._gained, widths[gained], 1)
+        old = self._tried > _MEMORY
+        self._tried[old] //= 2
+        self._gained[old] //= 2
 
     def _widths(self, cells: FloatArray) -> IntArray:
         """How often the widest cells that are narrow would have to be halved, at most; -1 for wider ones."""
