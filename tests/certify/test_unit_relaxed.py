@@ -48,10 +48,14 @@ class _Case:
         self.units: Units = describe(obj, region)
         self.roots: Roots = find_roots(obj, self.units)
         self.root = next(k for k, t in enumerate(self.roots.types) if unit in self.units.types[t])
-        places = [np.arange(self._first.start, self._first.stop).reshape(net.widths[1], -1)[unit]]
-        places += [] if self._bias is None else [np.array([self._bias.start + unit])]
-        self.own = np.concatenate([*places, [self._second.start + unit]])
+        self.own = self.places(unit)
         self.others = np.setdiff1d(np.arange(obj.num_params), self.own)
+
+    def places(self, unit: int) -> npt.NDArray[np.int64]:
+        """Where a unit's parameters are."""
+        entering = np.arange(self._first.start, self._first.stop).reshape(self.obj.net.widths[1], -1)[unit]
+        bias = [] if self._bias is None else [self._bias.start + unit]
+        return np.concatenate([entering, bias, [self._second.start + unit]]).astype(np.int64)
 
     @property
     def x(self) -> Array:
@@ -169,10 +173,8 @@ def _by_unit(case: _Case, delta: Array) -> Array:
     """Changes of the others unit by unit (M, D)."""
     whole = np.zeros(case.obj.num_params)
     whole[case.others] = delta
-    hidden = range(case.obj.net.widths[1])
-    return np.array([whole[_Case(case.obj, case.centre, 1.0, unit=m).own] for m in hidden if m != case.unit]).reshape(
-        -1, len(case.own)
-    )
+    others = [m for m in range(case.obj.net.widths[1]) if m != case.unit]
+    return np.array([whole[case.places(m)] for m in others]).reshape(-1, len(case.own))
 
 
 @pytest.mark.parametrize(("seed", "activation", "options"), _cases())
