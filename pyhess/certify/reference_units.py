@@ -28,6 +28,7 @@ from .reference_unit_alike import AlikeProof
 from .reference_unit_ball import BallRest, Model
 from .reference_unit_block import Rest, UnitProblem, enclosed
 from .reference_unit_joint import JointProof
+from .reference_unit_relaxed import UnitRelaxed
 from .reference_unit_rest import Units, box_rest, range_rest, twin_rest
 from .unit_cover import AlikeSets, JointSets, UnitLeaves
 
@@ -66,13 +67,15 @@ class Outcome:
 class _Task:
     """Cells (C, 2, …) of one unit, and the models of the others over some of them, the better ones first.
 
-    ``exact`` says that a model leaves nothing open where a cell is a point; ``ball`` is the one that the cells are in, if any.
+    ``exact`` says that a model leaves nothing open where a cell is a point; ``ball`` is the one that the cells are in, if any,
+    and ``relaxed`` proves more of its narrow cells.
     """
 
     cells: FloatArray
     models: list[Model]
     exact: bool
     ball: BallRest | None = None
+    relaxed: UnitRelaxed | None = None
 
 
 def units_seconds(obj: Objective, leaves: UnitLeaves | None) -> float:
@@ -129,7 +132,7 @@ def _ball_tasks(problem: Problem, one: UnitProblem, region: Ball, joint: JointPr
     tasks = []
     for unit in sorted(set(Units.of(problem, centre, centre).kinds)):
         rest = BallRest(problem, one, region, unit, joint)
-        tasks.append(_Task(rest.root, rest.models, exact=False, ball=rest))
+        tasks.append(_Task(rest.root, rest.models, exact=False, ball=rest, relaxed=UnitRelaxed.of(problem, region, unit)))
     return tasks
 
 
@@ -288,6 +291,10 @@ class _Work:
             if task.ball is not None:
                 scores[chosen] += task.ball.gained(cells[chosen]) * found.rest[better, None]
             likely[chosen], best[chosen] = found.value[better], number
+        if task.relaxed is not None:
+            rest = np.flatnonzero(~proved & task.relaxed.narrow(cells))
+            relaxed = task.relaxed.test(cells[rest], self._claim)
+            proved[rest], scores[rest] = relaxed.proved, relaxed.scores
         return proved, scores, best
 
     def _missed(self, task: _Task, cells: FloatArray) -> bool:

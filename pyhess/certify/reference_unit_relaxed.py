@@ -1,0 +1,174 @@
+"""Whether a hidden unit's block has no eigenvalue below a number, over narrow cells of a ball, by a relaxation in the others' changes.
+
+The block is a polynomial in the changes of the unit's weights on the cell and of all others in what the ball leaves to them
+(`reference_unit_relaxed_cells`, `reference_unit_relaxed_others`), and a rest. That the polynomial is nowhere below the number is
+shown by one matrix that has no negative eigenvalue (`reference_unit_relaxed_forms`). All in doubles, with bounds of what is
+rounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..regions import Ball
+from .reference_arithmetic import Doubles, using
+from .reference_hessian import Problem
+from .reference_unit_groups import Groups
+from .reference_unit_relaxed_cells import CellPoints, Rests
+from .reference_unit_relaxed_choice import Mixture, lowest
+from .reference_unit_relaxed_forms import Bounded, Forms, Room
+from .reference_unit_relaxed_others import FloatArray, IntArray, Numbers, Others
+
+Flags = npt.NDArray[np.bool_]
+
+SMOOTH = ("tanh", "sigmoid", "softplus", "gelu", "identity")
+#: Largest half width of cells over the radius.
+NARROW = 0.1
+#: The others are expanded for changes of so much of the radius, to powers.
+_LEVEL, _LEVELS = 0.85, 30
+#: Steps of the mixture, those after which cells are given up whose bound has not come nearer to the claim by such a share.
+_STEPS, _TRIED, _NEARER = 10, 3, 0.15
+#: Numbers that the tables of one level and the matrices of one batch may take, and sizes beyond which nothing is tried.
+_TABLES, _NUMBERS, _SIZES = 20_000_000, 2_000_000, 1e12
+#: Relative room for a few roundings.
+_ROOM = 1e-14
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """For cells (B,): whether it is proved, about what can be, and how much each coordinate makes of what is lost (B, D)."""
+
+    proved: Flags
+    value: FloatArray
+    scores: FloatArray
+
+
+class UnitRelaxed:
+    """One unit of a ball, and the others about the centre."""
+
+    def __init__(self, problem: Problem, region: Ball, unit: int) -> None:
+        with using(Doubles()), np.errstate(all="ignore"):
+            self.numbers = Numbers.of(problem)
+        groups = Groups.of(problem)
+        self._centre, self._radius = region.center.astype(np.float64), float(region.radius)
+        self._groups, self._unit = groups, unit
+        self._own = self._centre[groups.units[unit]]
+        self.size = len(self._own)
+        self._scale = np.append(np.full(self.size - 1, self.numbers.k1), self.numbers.k2)
+        self._most = self._radius * (1.0 + _ROOM) * _LEVEL ** np.arange(_LEVELS)
+        self._kept: dict[int, Others] = {}
+        largest = max(float(np.abs(x).max(initial=0.0)) for x in (self.numbers.x, self.numbers.y, self._centre))
+        small = (self.numbers.size > 0.0) & (self.numbers.size < 1e-30)
+        self._usable = self.numbers.sure and largest <= _SIZES and 1e-30 <= self._radius <= _SIZES and not small.any()
+
+    @staticmethod
+    def of(problem: Problem, region: Ball, unit: int) -> UnitRelaxed | None:
+        """None where there is no such bound."""
+        inputs, units, outputs = problem.widths
+        size = inputs + int(problem.bias) + 1
+        cubes = units * size * (size + 1) * (size + 2) // 6
+        if problem.loss != "squared_error" or outputs != 1 or problem.activations[0] not in SMOOTH:
+            return None
+        if len(problem.x) * cubes * size**2 > _TABLES:
+            return None
+        found = UnitRelaxed(problem, region, unit)
+        return found if found._usable else None
+
+    def narrow(self, cells: FloatArray) -> Flags:
+        """Which cells (B, 2, D) are."""
+        half = 0.5 * (cells[:, 1] - cells[:, 0]) / self._scale
+        return np.asarray(half.max(axis=1) <= NARROW * self._radius)
+
+    def test(self, cells: FloatArray, claim: float) -> Relaxed:
+        """Cells (B, 2, D) of the unit's effective weights."""
+        count = len(cells)
+        found = Relaxed(np.zeros(count, dtype=np.bool_), np.full(count, -np.inf), np.zeros((count, self.size)))
+        with using(Doubles()), np.errstate(all="ignore"):
+            t, h = self._parameters(cells)
+            level = np.clip(np.searchsorted(-self._most, -self._left(t, h), side="right") - 1, 0, _LEVELS - 1)
+            batch = max(1, _NUMBERS // (len(self._groups.units) * self.size**4))
+            for number in np.unique(level):
+                rows = np.flatnonzero(level == number)
+                for begin in range(0, len(rows), batch):
+                    some = rows[begin : begin + batch]
+                    self._test(found, some, (t[some], h[some]), self._others(int(number)), claim)
+        return found
+
+    def _parameters(self, cells: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Middles, as they stand, and half widths of parameters' cells that contain these."""
+        unsure = 4.0 * _ROOM + self.numbers.eta * (self._scale != 1.0) * 0.0
+        low, high = cells[:, 0] / self._scale, cells[:, 1] / self._scale
+        t = 0.5 * (low + high)
+        half = np.maximum(high - t, t - low) + unsure * np.where(self._scale == 1.0, 0.0, np.maximum(np.abs(low), np.abs(high)))
+        return t, half * (1.0 + _ROOM)
+
+    def _left(self, t: FloatArray, h: FloatArray) -> FloatArray:
+        """What is left to the others (B,), rounded up."""
+        nearest = np.maximum(np.abs(t - self._own) * (1.0 - _ROOM) - h, 0.0)
+        square = self._radius**2 * (1.0 + _ROOM) - (nearest * nearest).sum(axis=1) * (1.0 - _ROOM)
+        return np.minimum(np.sqrt(np.maximum(square, 0.0)) * (1.0 + _ROOM), self._most[0])
+
+    def _others(self, level: int) -> Others:
+        if level not in self._kept:
+            self._kept[level] = Others(self.numbers, self._centre, self._groups, self._unit, float(self._most[level]))
+        return self._kept[level]
+
+    def _room(self, t: FloatArray, h: FloatArray, rho: FloatArray, others: Others) -> Room:
+        # A power of two, so that nothing is rounded.
+        unit = 2.0 ** np.round(np.log2(self._radius))
+        q, h, most = (t - self._own) / unit, h / unit, others.rho / unit
+        far, radius = (q * q).sum(axis=1), (self._radius / unit) ** 2
+        # Rounding q moves |q + h e| by no more than UNIT |q|.
+        square = radius - far + _ROOM * (radius + far)
+        blur = 2.0 * (radius + far + (h * h).sum(axis=1) + most**2)
+        return Room(q, h, most, square, rho / others.rho * (1.0 + _ROOM), blur)
+
+    def _test(self, found: Relaxed, rows: IntArray, cells: tuple[FloatArray, FloatArray], others: Others, claim: float) -> None:
+        t, h = cells
+        points = CellPoints(self.numbers, t, h)
+        rho = self._left(t, h)
+        expanded = points.expanded(others)
+        rests = points.rests(others, rho, expanded.r0)
+        usable = np.isfinite(rests.blur) & np.isfinite(rests.a).all(axis=1) & np.isfinite(rests.b).all(axis=1)
+        usable &= (np.abs(t) + h).max(axis=1) <= _SIZES
+        if not usable.all():
+            keep = np.flatnonzero(usable)
+            if keep.size:
+                self._test(found, rows[keep], (t[keep], h[keep]), others, claim)
+            return
+        forms, room = Forms(points, others, expanded), self._room(t, h, rho, others)
+        self._search(found, rows, forms, room, rests, claim)
+
+    def _search(self, found: Relaxed, rows: IntArray, forms: Forms, room: Room, rests: Rests, claim: float) -> None:
+        mixture = Mixture(forms, room)
+        value, open_ = np.full(len(rows), -np.inf), np.ones(len(rows), dtype=np.bool_)
+        for step in range(_STEPS):
+            multipliers = mixture.multipliers()
+            bounded = Bounded(forms, room, multipliers, mixture.taken(rests), rests.blur)
+            moved, vectors = [], []
+            for cell in np.flatnonzero(open_):
+                least = lowest(bounded, forms, cell)
+                if least is None:
+                    mixture.repair(cell)
+                    continue
+                if least.value >= claim and bounded.arrow(cell, claim).not_negative(self.size, self._longest):
+                    found.proved[rows[cell]], open_[cell] = True, False
+                open_[cell] &= step < _TRIED or least.value - value[cell] > _NEARER * (claim - value[cell])
+                value[cell] = max(value[cell], least.value)
+                mixture.learn(cell, least, multipliers.ball[cell])
+                moved.append(cell)
+                vectors.append(least.vector)
+            if not open_.any():
+                break
+            if moved:
+                mixture.move(np.array(moved), np.array(vectors), step)
+        found.value[rows] = value
+        found.scores[rows] = 2.0 * (multipliers.sides * mixture.z[:, None]).sum(axis=(2, 3))
+
+    @property
+    def _longest(self) -> float:
+        """No e x p and delta x p is longer, for |p| = 1."""
+        return float(np.sqrt(self.size + 1.0)) * (1.0 + 1e-12)

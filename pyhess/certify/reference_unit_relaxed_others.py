@@ -1,0 +1,228 @@
+"""The other hidden units near a ball's centre as polynomials in their changes, in doubles, for checking certificates.
+
+With |t| <= w for t = X . (change of a unit's weights), b the change of its V, [lo, hi] the range of phi'''' or phi''' over
+[s - w, s + w], and everything about the centre,
+
+    phi(s + t) = phi + phi' t + A t² + phi''' t³/6 ± eps2 t²,    A ± eps2 = phi''/2 + [min(0, lo), max(0, hi)] w²/24,
+    phi(s + t) = phi + B t + phi'' t²/2 ± eps1 |t|,              B ± eps1 = phi' + [min(0, lo), max(0, hi)] w²/6,
+
+the first times V, the second times b. The squares of the units' changes add up to rho² at most, so that their terms are together
+
+    rho sqrt(sum (V phi' |X|)² + phi² [+ 1]),    rho² max lambda_max[|V A| |X|², |B| |X|/2; ., 0],
+    rho³ max (|V phi'''/6| |X|³ + |phi''/2| |X|² 2/(3 sqrt3)),    rho² max lambda_max[|V| eps2 |X|², eps1 |X|/2; ., 0]
+
+at the most, the 1 for the output's bias. So are the sums of their terms' absolute values, but for products |b t| of the second
+order and the like, in which numbers that are off by errors e count as |f| + e / eta: what they are off by is then no more than
+eta of it, however the terms are multiplied and added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from .reference_hessian import Problem
+from .reference_interval import Range, middle_and_radius
+from .reference_ranges import activations
+from .reference_unit_groups import Groups
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+#: Unit roundoff of doubles, and what roundings may be at most, relative to the sizes of what is rounded.
+_UNIT, _SURE = 2.0**-53, 1e-10
+#: 2 / (3 sqrt3), rounded up.
+_SQUARE = 0.384900179459751
+
+
+@dataclass(frozen=True)
+class Series:
+    """Derivatives at points: numbers, and bounds of what they are off by."""
+
+    at: list[FloatArray]
+    off: list[FloatArray]
+
+    @property
+    def sizes(self) -> list[FloatArray]:
+        """Bounds of the derivatives."""
+        return [np.abs(f) + e for f, e in zip(self.at, self.off, strict=True)]
+
+    def padded(self, eta: float) -> list[FloatArray]:
+        """Sizes of which errors are no more than a quarter of eta."""
+        return [np.abs(f) + (4.0 / eta) * e for f, e in zip(self.at, self.off, strict=True)]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A problem with one output in doubles: X = k1 (x, 1), its lengths, k2, the data's shares, and eta, which bounds roundings."""
+
+    name: str
+    beta: float
+    x: FloatArray  # (n, E)
+    size: FloatArray  # (n,)
+    k1: float
+    k2: float
+    bias: bool
+    mass: FloatArray
+    y: FloatArray
+    eta: float
+
+    @staticmethod
+    def of(problem: Problem) -> Numbers:
+        """The problem's numbers."""
+        (k1, off1), (k2, off2) = (_number(kappa) for kappa in problem.scale)
+        mass, off = _number(problem.mass)
+        x = problem.x.astype(np.float64)
+        if problem.bias:
+            x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+        n, inputs = x.shape
+        unsure = float(off1 / k1 + off2 / k2) + float(np.where(mass > 0.0, off / np.where(mass > 0.0, mass, 1.0), 0.0).max())
+        eta = 16.0 * (_UNIT * (n + (inputs + 1) ** 3 + 500) + unsure)
+        x = float(k1) * x
+        size = np.sqrt((x * x).sum(axis=1)) * (1.0 + eta)
+        y = problem.y[:, 0].astype(np.float64)
+        return Numbers(problem.activations[0], problem.betas[0], x, size, float(k1), float(k2), problem.bias, mass, y, eta)
+
+    @property
+    def sure(self) -> bool:
+        """Whether roundings are as small as they should be."""
+        return self.eta <= _SURE
+
+    def preactivations(self, w: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """X . w (…, n) for w (…, E), and what they are off by."""
+        return w @ self.x.T, self.eta * (np.abs(w) @ np.abs(self.x).T)
+
+    def at(self, s: FloatArray, off: FloatArray, orders: int) -> Series:
+        """The first derivatives at s ± off."""
+        found = activations(self.name, self.beta, range(orders), Range.about(s, off))
+        middles = [0.5 * (f.lo + f.hi) for f in found]
+        errors = [np.maximum(f.hi - m, m - f.lo) * (1.0 + self.eta) for f, m in zip(found, middles, strict=True)]
+        return Series([m.astype(np.float64) for m in middles], [e.astype(np.float64) for e in errors])
+
+    def over(self, s: FloatArray, reach: FloatArray, orders: tuple[int, ...]) -> list[Range]:
+        """Derivatives over s ± reach."""
+        return activations(self.name, self.beta, orders, Range.about(s, reach))
+
+
+def _number(x: Range) -> tuple[FloatArray, FloatArray]:
+    """In doubles, and what they are off by."""
+    middle, radius = middle_and_radius(x)
+    found = np.asarray(middle.astype(np.float64))
+    return found, np.asarray(radius.astype(np.float64)) * (1.0 + 4.0 * _UNIT) + 4.0 * _UNIT * np.abs(found)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bounds (n,) of the others' orders, for changes no longer than one."""
+
+    constant: FloatArray
+    first: FloatArray
+    second: FloatArray
+    third: FloatArray
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Coefficients of delta, of delta_l delta_m with l <= m and of delta_l delta_m delta_n with l <= m <= n, unit by unit, for
+    changes in units of ``rho``, times the entries of X X' (n, J E²) and of X (n, J E). The output's bias is delta's last.
+    """
+
+    first: tuple[FloatArray, FloatArray]
+    second: tuple[FloatArray, FloatArray]
+    third: tuple[FloatArray, FloatArray]
+
+
+class Others:
+    """All units but one, for changes no longer than ``rho``."""
+
+    def __init__(self, numbers: Numbers, centre: FloatArray, groups: Groups, unit: int, rho: float) -> None:
+        self.rho, self._numbers = rho, numbers
+        eta, k2, x, size = numbers.eta, numbers.k2, numbers.x, numbers.size
+        own = np.array([k for k in range(len(groups.units)) if k != unit], dtype=np.int64)
+        parameters = centre[groups.units[own]].reshape(-1, x.shape[1] + 1)
+        self.units = len(parameters)
+        v = parameters[:, -1:]
+        s, off = numbers.preactivations(parameters[:, :-1])
+        reach = rho * size * (1.0 + eta) + off
+        series = numbers.at(s, off, 4)
+        third, fourth = numbers.over(s, reach, (3, 4))
+        square = reach * reach * (1.0 + eta)
+        bend, eps2 = _middle(0.5 * series.at[2], 0.5 * series.off[2], fourth, square / 24.0, eta)
+        slope, eps1 = _middle(series.at[1], series.off[1], third, square / 6.0, eta)
+        bias = centre[groups.biases] if numbers.bias else np.zeros(0)
+        self.constant = k2 * ((v * series.at[0]).sum(axis=0) + bias.sum()) - numbers.y
+        self.fine, self.padded = (self._sizes(f, v, bend, slope, bias) for f in (series.sizes, series.padded(eta)))
+        self.rest = k2 * _largest(_two_by_two(np.abs(v) * eps2 * size**2, eps1 * size / 2.0))
+        self._parts = (v, series, bend, slope)
+
+    def _sizes(self, f: list[FloatArray], v: FloatArray, bend: FloatArray, slope: FloatArray, bias: FloatArray) -> Sizes:
+        numbers, size, v = self._numbers, self._numbers.size, np.abs(v)
+        k2, one = numbers.k2, float(numbers.bias)
+        constant = k2 * ((v * f[0]).sum(axis=0) + np.abs(bias).sum()) + np.abs(numbers.y)
+        first = k2 * np.sqrt(((v * f[1] * size) ** 2 + f[0] ** 2).sum(axis=0) + one)
+        second = k2 * _largest(_two_by_two(v * np.abs(bend) * size**2, np.abs(slope) * size / 2.0))
+        third = k2 * _largest(v * f[3] / 6.0 * size**3 + f[2] / 2.0 * size**2 * _SQUARE)
+        return Sizes(constant, first, second, third)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The polynomials themselves."""
+        v, series, bend, slope = self._parts
+        numbers, rho = self._numbers, self.rho
+        x, k2 = numbers.x, numbers.k2
+        n, inputs = x.shape
+        size = inputs + 1
+        v, f0, f1, f2, f3 = v[:, :, None], *(f[:, :, None] for f in series.at)
+        xs = x[None]
+        first = np.concatenate([v * f1 * xs, f0], axis=2).transpose(1, 0, 2).reshape(n, -1)
+        if numbers.bias:
+            first = np.concatenate([first, np.ones((n, 1))], axis=1)
+        low, high = np.triu_indices(size)
+        extended = np.concatenate([x, np.zeros((n, 1))], axis=1)
+        both = np.where(high == inputs, x[:, np.minimum(low, inputs - 1)] * (low < inputs), 0.0)
+        flat = extended[:, low] * extended[:, high]
+        second = v * bend[:, :, None] * flat[None] + slope[:, :, None] * (0.5 * both)[None]
+        l, m, k = triples(size)  # noqa: E741 - as in the formulas
+        # b t² is spread evenly over the three places that b may have.
+        spread = np.where((k == inputs) & (m < inputs), x[:, np.minimum(l, inputs - 1)] * x[:, np.minimum(m, inputs - 1)], 0.0)
+        cube = extended[:, l] * extended[:, m] * extended[:, k]
+        third = v * (f3 / 6.0) * cube[None] + (f2 / 6.0) * spread[None]
+        return Tables(
+            self._outer(k2 * rho * first),
+            self._outer(k2 * rho**2 * second.transpose(1, 0, 2).reshape(n, -1)),
+            self._outer(k2 * rho**3 * third.transpose(1, 0, 2).reshape(n, -1)),
+        )
+
+    def _outer(self, c: FloatArray) -> tuple[FloatArray, FloatArray]:
+        x = self._numbers.x
+        n, inputs = x.shape
+        line = c[:, :, None] * x[:, None]
+        return (line[..., None] * x[:, None, None]).reshape(n, c.shape[1] * inputs**2), line.reshape(n, c.shape[1] * inputs)
+
+
+def triples(size: int) -> tuple[IntArray, IntArray, IntArray]:
+    """All l <= m <= k below a size, in the order of their numbers."""
+    found = [(a, b, c) for a in range(size) for b in range(a, size) for c in range(b, size)]
+    l, m, k = np.array(found, dtype=np.int64).T  # noqa: E741 - as in the formulas
+    return l, m, k
+
+
+def _middle(f: FloatArray, off: FloatArray, x: Range, factor: FloatArray, eta: float) -> tuple[FloatArray, FloatArray]:
+    """A number, and a bound of its distance from f ± off + [min(0, lo), max(0, hi)] factor."""
+    low, high = np.minimum(x.lo, 0.0).astype(np.float64) * factor, np.maximum(x.hi, 0.0).astype(np.float64) * factor
+    middle = f + 0.5 * (low + high)
+    return middle, 0.5 * (high - low) + off + eta * (np.abs(f) + high - low)
+
+
+def _two_by_two(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Largest eigenvalue of [a, b; b, 0] for a, b >= 0."""
+    found: FloatArray = 0.5 * a + np.sqrt(0.25 * a * a + b * b)
+    return found
+
+
+def _largest(x: FloatArray) -> FloatArray:
+    found: FloatArray = x.max(axis=0, initial=0.0)
+    return found
