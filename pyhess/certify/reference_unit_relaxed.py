@@ -18,7 +18,7 @@ from .reference_arithmetic import Doubles, using
 from .reference_hessian import Problem
 from .reference_unit_groups import Groups
 from .reference_unit_relaxed_cells import CellPoints, Rests
-from .reference_unit_relaxed_choice import Mixture, lowest
+from .reference_unit_relaxed_choice import Least, Mixture, lowest
 from .reference_unit_relaxed_forms import Bounded, Forms, Room
 from .reference_unit_relaxed_others import FloatArray, IntArray, Numbers, Others
 
@@ -148,7 +148,8 @@ class UnitRelaxed:
         for step in range(_STEPS):
             multipliers = mixture.multipliers()
             bounded = Bounded(forms, room, multipliers, mixture.taken(rests), rests.blur)
-            moved, vectors = [], []
+            learnt: list[Least] = []
+            moved: list[int] = []
             for cell in np.flatnonzero(open_):
                 least = lowest(bounded, forms, cell)
                 if least is None:
@@ -158,13 +159,12 @@ class UnitRelaxed:
                     found.proved[rows[cell]], open_[cell] = True, False
                 open_[cell] &= step < _TRIED or least.value - value[cell] > _NEARER * (claim - value[cell])
                 value[cell] = max(value[cell], least.value)
-                mixture.learn(cell, least, multipliers.ball[cell])
                 moved.append(cell)
-                vectors.append(least.vector)
+                learnt.append(least)
             if not open_.any():
                 break
             if moved:
-                mixture.move(np.array(moved), np.array(vectors), step)
+                mixture.learn(np.array(moved), learnt, multipliers.ball)
         found.value[rows] = value
         found.scores[rows] = 2.0 * (multipliers.sides * mixture.z[:, None]).sum(axis=(2, 3))
 

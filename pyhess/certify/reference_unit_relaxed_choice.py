@@ -14,6 +14,7 @@ of the Schur complement on p. Nothing here is taken for true.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from scipy.linalg.blas import dgemm, dtrsm
@@ -29,6 +30,9 @@ _NEAR, _LEAST = 0.1, 1e-4
 _FLAT, _FAR = 1e-8, 1e12
 #: How much more than necessary is added to Lam, in units of its mean, and times that leaves are repaired.
 _MORE, _REPAIRS = 0.2, 8
+
+
+Cells: TypeAlias = IntArray | slice
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,10 @@ class Mixture:
         v = np.linalg.eigh(forms.core[:, :size, :size])[1][:, :, 0]
         self.z = 0.5 * v[:, :, None] * v[:, None, :] + 0.5 / size * np.eye(size)
         self._delta = np.zeros_like(self.z)
+        self._steps = np.zeros(len(self.z))
         self._repaired = np.zeros(len(self.z), dtype=np.int64)
         self._slopes = forms.slopes()
-        self._sum = self._linear()
+        self._sum = self._linear(slice(None))
         unit = -self._solved(self._ball())
         self._tau = self._cubic(unit)
 
@@ -77,17 +82,17 @@ class Mixture:
         sides = inverse[:, None] @ vectors * np.sqrt(np.abs(values))[:, :, None, :]
         return Multipliers.of(ball, sides, self._tau)
 
-    def learn(self, cell: int, least: Least, ball: FloatArray) -> None:
-        """From where the form is least with this Lam."""
-        one = slice(cell, cell + 1)
-        moved = (least.u @ self.z[cell] @ np.swapaxes(least.u, 1, 2)).sum(axis=0) * self._room.rho**2
-        self._delta[cell] = ball - _between(moved[None], self._sum[one])[0] / (2.0 * self._room.rho)
-        self._tau[one] = self._cubic(least.u[None], one)
-
-    def move(self, cells: IntArray, vectors: FloatArray, steps: int) -> None:
-        """To the lowest eigenvectors."""
-        self.z[cells] += (vectors[:, :, None] * vectors[:, None, :] - self.z[cells]) / (steps + 2.0)
-        self._sum = self._linear()
+    def learn(self, cells: IntArray, found: list[Least], balls: FloatArray) -> None:
+        """From where the form is least with these Lam."""
+        u = np.stack([least.u for least in found])
+        moved = (u @ self.z[cells, None] @ np.swapaxes(u, 2, 3)).sum(axis=1) * self._room.rho**2
+        self._delta[cells] = balls[cells] - _between(moved, self._sum[cells]) / (2.0 * self._room.rho)
+        self._tau[cells] = self._cubic(u, cells)
+        vectors = np.stack([least.vector for least in found])
+        self._steps[cells] += 1.0
+        step = (1.0 + self._steps[cells])[:, None, None]
+        self.z[cells] += (vectors[:, :, None] * vectors[:, None, :] - self.z[cells]) / step
+        self._sum[cells] = self._linear(cells)
 
     def repair(self, cell: int) -> None:
         """Lam larger and tau smaller until all leaves seem definite."""
@@ -99,15 +104,16 @@ class Mixture:
         ball = before + (margin * np.trace(before) / size + 1e-200) * np.eye(size)
         for leaf in forms.leaf[cell]:
             for k in range(_REPAIRS):
-                values, vectors = np.linalg.eigh(leaf + np.kron(np.eye(size), square * ball))
-                missing = np.maximum(margin * square * np.trace(ball) / size - values, 0.0)
-                if not missing.any():
+                least = margin * square * np.trace(ball) / size
+                matrix = leaf + _repeated(square * ball - least * np.eye(size))
+                if not dpotrf(matrix, clean=False)[1]:
                     break
-                parts = vectors.T.reshape(-1, size, size)
-                ball += (1.0 + 0.5 * k) / square * (missing[:, None, None] * (np.swapaxes(parts, 1, 2) @ parts)).sum(axis=0)
+                values, vectors = np.linalg.eigh(matrix)
+                parts = (vectors * np.sqrt(np.maximum(-values, 0.0))).T.reshape(-1, size)
+                ball += (1.0 + 0.5 * k) / square * (parts.T @ parts)
         self._delta[cell] += ball - before
         for leaf, gram in zip(forms.leaf[cell], forms.third[0][cell], strict=True):
-            own = leaf + np.kron(np.eye(size), square * ball)
+            own = leaf + _repeated(square * ball)
             while self._tau[cell] > 1.0 / _FAR and dpotrf(own - self._tau[cell] * gram, clean=False)[1]:
                 self._tau[cell] *= 0.5
 
@@ -116,8 +122,8 @@ class Mixture:
         square = np.maximum(np.maximum(room.square, _NEAR * (room.share * room.rho) ** 2), _LEAST)
         return _between(square[:, None, None] * self.z, self._sum) / (2.0 * room.rho) + self._delta
 
-    def _linear(self) -> FloatArray:
-        found: FloatArray = 4.0 * (self._slopes @ self.z[:, None] @ self._slopes).sum(axis=1)
+    def _linear(self, cells: Cells) -> FloatArray:
+        found: FloatArray = 4.0 * (self._slopes[cells] @ self.z[cells, None] @ self._slopes[cells]).sum(axis=1)
         return found
 
     def _solved(self, ball: FloatArray) -> FloatArray:
@@ -125,7 +131,7 @@ class Mixture:
         rigid = ball + (1e-9 * np.trace(ball, axis1=1, axis2=2) + 1e-200)[:, None, None] * np.eye(size)
         return np.linalg.solve(self._room.rho**2 * rigid[:, None], self._slopes)
 
-    def _cubic(self, u: FloatArray, cells: slice = slice(None)) -> FloatArray:
+    def _cubic(self, u: FloatArray, cells: Cells = slice(None)) -> FloatArray:
         forms, size = self._forms, self._forms.size
         gram, z = forms.third[0][cells], self.z[cells]
         units = gram.shape[1]
@@ -150,6 +156,14 @@ def _between(a: FloatArray, b: FloatArray) -> FloatArray:
     root = (vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]) @ np.swapaxes(vectors, 1, 2)
     found = inverse @ root @ inverse
     return 0.5 * (found + np.swapaxes(found, 1, 2))
+
+
+def _repeated(x: FloatArray) -> FloatArray:
+    """X for every delta_l."""
+    size, places = len(x), np.arange(len(x))
+    found = np.zeros((size,) * 4)
+    found[places, :, places] = x
+    return found.reshape(size * size, -1)
 
 
 def _root(x: FloatArray) -> FloatArray:

@@ -111,7 +111,7 @@ class Forms:
         cross = cross.reshape(count, 1 + size, symbols, size, size).transpose(0, 2, 3, 1, 4)
         cross = np.ascontiguousarray(cross).reshape(count, symbols * size, (1 + size) * size)
         inner = units * size * size
-        self.cross = cross[:, :inner].reshape(count, units, size * size, -1)
+        self.cross = cross[:, :inner].reshape(count, units, size * size, (1 + size) * size)
         self.bias = cross[:, inner:] if numbers.bias else None
         a0, b0 = (numbers.mass * c[0] for c in (found.a, found.b))
         pairs, place = _pairs(size)
@@ -131,25 +131,29 @@ class Forms:
         return found
 
     @cached_property
-    def third(self) -> tuple[FloatArray, FloatArray]:
-        """M M' (B, units, D², D²), and the largest |M|² of a unit (B,)."""
+    def cubic(self) -> FloatArray:
+        """M (B, units, D², D (D + 1)/2 D): the pairs of delta times the roots of how often they occur."""
         size = self.size
         l, m, k = triples(size)  # noqa: E741 - as in the formulas
         number = np.zeros((size,) * 3, dtype=np.int64)
         for x, y, z in ((l, m, k), (l, k, m), (m, l, k), (m, k, l), (k, l, m), (k, m, l)):
             number[x, y, z] = np.arange(len(l))
         low, high = np.triu_indices(size)
-        # Each pair stands for two places off the diagonal.
         root = np.where(low == high, 1.0, np.sqrt(2.0))[:, None, None]
         third = self._third.reshape(self.count, self._units, len(l), size, size)
-        rows = third[:, :, number[:, low, high]] * root
-        rows = rows.transpose(0, 1, 2, 4, 3, 5).reshape(self.count, self._units, size * size, -1)
+        rows = (third[:, :, number[:, low, high]] * root).transpose(0, 1, 2, 4, 3, 5)
+        return rows.reshape(self.count, self._units, size * size, len(low) * size)
+
+    @cached_property
+    def third(self) -> tuple[FloatArray, FloatArray]:
+        """M M' (B, units, D², D²), and the largest |M|² of a unit (B,)."""
+        rows = self.cubic
         return rows @ np.swapaxes(rows, 2, 3), (rows * rows).sum(axis=(2, 3)).max(axis=1, initial=0.0)
 
     def slopes(self) -> FloatArray:
         """The matrices of delta_l p p' (B, L, D, D), halved."""
         size = self.size
-        found = self.cross.reshape(self.count, -1, size, (1 + size) * size)[..., :size]
+        found = self.cross.reshape(self.count, self._units * size, size, (1 + size) * size)[..., :size]
         if self.bias is None:
             return found
         return np.concatenate([found, self.bias[:, None, :, :size]], axis=1)

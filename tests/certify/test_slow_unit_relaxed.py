@@ -1,0 +1,304 @@
+"""The independent check of certificates by units: narrow cells of a ball, with the others' changes relaxed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+import pyhess as ph
+from pyhess.certify import prove
+from pyhess.certify.reference_arithmetic import Doubles, using
+from pyhess.certify.reference_definite import Arrow
+from pyhess.certify.reference_hessian import Problem
+from pyhess.certify.reference_unit_groups import Groups
+from pyhess.certify.reference_unit_relaxed import UnitRelaxed
+from pyhess.certify.reference_unit_relaxed_cells import CellPoints, Expanded, Rests
+from pyhess.certify.reference_unit_relaxed_forms import Bounded, Forms, Multipliers, Room
+from pyhess.certify.reference_unit_relaxed_others import Others
+
+from .conftest import trained_problem
+from .slow_taylor_cases import Array
+
+#: Widths, activation, parametrization, bias, and whether the data have weights.
+CASES: list[tuple[list[int], str, str, bool, bool]] = [
+    ([2, 3, 1], "tanh", "standard", True, False),
+    ([3, 4, 1], "gelu", "ntk", False, True),
+    ([1, 3, 1], "sigmoid", "ntk", True, True),
+    ([2, 2, 1], "softplus", "standard", False, False),
+    ([1, 2, 1], "identity", "standard", True, True),
+    ([2, 1, 1], "tanh", "ntk", True, False),
+    ([2, 1, 1], "softplus", "standard", False, True),
+]
+
+
+@pytest.fixture(autouse=True)
+def _doubles() -> Iterator[None]:
+    with np.errstate(all="ignore"):
+        yield
+
+
+def _objective(case: tuple[list[int], str, str, bool, bool], rng: np.random.Generator) -> ph.Objective:
+    widths, name, kind, bias, weighted = case
+    x = rng.standard_normal((6, widths[0]))
+    x[2] = 0.0
+    weights = rng.uniform(0.2, 3.0, 6) if weighted else None
+    net = ph.MLP(widths, name, bias=bias, parametrization=kind, beta=1.7 if name == "softplus" else 1.0)
+    return ph.Objective(net, ph.Dataset(x, rng.standard_normal(6), weights))
+
+
+class _Cell(NamedTuple):
+    """A cell, all that is made of it, and where its parameters are."""
+
+    obj: ph.Objective
+    centre: Array
+    radius: float
+    relaxed: UnitRelaxed
+    t: Array
+    h: Array
+    others: Others
+    found: Expanded
+    rests: Rests
+    forms: Forms
+    room: Room
+    own: Array
+    rest: Array
+
+    def block(self, e: Array, zeta: Array) -> Array:
+        """The unit's block of the residual part at t + h e and the others' changes rho zeta."""
+        theta = self.centre.copy()
+        theta[self.own] = self.t + self.h * e
+        theta[self.rest] += self.others.rho * zeta
+        return _block(self.obj, theta, self.own)
+
+    def vector(self, e: Array, zeta: Array, p: Array) -> tuple[Array, Array, Array]:
+        """The core's, the leaves' of the units, and the bias's parts of z."""
+        size, units = self.forms.size, self.others.units
+        inner = units * size
+        parts = (zeta[:inner, None] * p).reshape(units, size * size)
+        last = zeta[inner:, None] * p
+        return np.concatenate([p, (e[:, None] * p).ravel()]), parts, last.ravel()
+
+
+def _block(obj: ph.Objective, theta: Array, own: Array) -> Array:
+    part = obj.hessian(theta).to_dense() - obj.gauss_newton(theta).to_dense()
+    return np.asarray(part[np.ix_(own, own)])
+
+
+def _cell(case: tuple[list[int], str, str, bool, bool], rng: np.random.Generator, radius: float, half: float, *,
+          away: float = 0.4, unit: int = 0, level: int = 2) -> _Cell:  # fmt: skip
+    """A cell at a distance from the centre, both in units of the radius."""
+    obj = _objective(case, rng)
+    centre = 0.8 * rng.standard_normal(obj.num_params)
+    relaxed = UnitRelaxed.of(Problem.of(obj), ph.Ball(centre, radius).bind(obj), unit)
+    assert relaxed is not None
+    groups = Groups.of(Problem.of(obj))
+    own = groups.units[unit]
+    rest = np.concatenate([*(places for k, places in enumerate(groups.units) if k != unit), groups.biases])
+    direction = rng.standard_normal(len(own))
+    t = centre[own] + away * radius * direction / np.linalg.norm(direction)
+    h = half * radius * rng.uniform(0.3, 1.0, len(own))
+    with using(Doubles()):
+        others = relaxed._others(level)
+        points = CellPoints(relaxed.numbers, t[None], h[None])
+        rho = relaxed._left(t[None], h[None])
+        assert rho[0] <= others.rho
+        found = points.expanded(others)
+        rests = points.rests(others, rho, found.r0)
+        forms = Forms(points, others, found)
+        room = relaxed._room(t[None], h[None], rho, others)
+    return _Cell(obj, centre, radius, relaxed, t, h, others, found, rests, forms, room, own, rest)
+
+
+def _points(cell: _Cell, rng: np.random.Generator, count: int) -> Iterator[tuple[Array, Array, Array]]:
+    """e, also corners, zeta, as long as the ball allows, and unit vectors p."""
+    size, more = cell.forms.size, len(cell.rest)
+    for k in range(count):
+        e = rng.uniform(-1.0, 1.0, size)
+        e = np.sign(e) if k % 2 else e
+        left = cell.radius**2 - ((cell.t + cell.h * e - cell.centre[cell.own]) ** 2).sum()
+        zeta = rng.standard_normal(more) * 10.0 ** rng.uniform(-1.0, 0.0, more)
+        if more:
+            zeta *= np.sqrt(max(left, 0.0)) / cell.others.rho / np.linalg.norm(zeta)
+        p = rng.standard_normal(size)
+        if left >= 0.0:
+            yield e, zeta, p / np.linalg.norm(p)
+
+
+def _cubic(cell: _Cell, zeta: Array, p: Array) -> tuple[float, float, float]:
+    """The term of the third order, |M'(zeta x p)|² and |zeta x zeta x p|², unit by unit summed."""
+    size = cell.forms.size
+    low, high = np.triu_indices(size)
+    total, turned, square = 0.0, 0.0, 0.0
+    for k, rows in enumerate(cell.forms.cubic[0]):
+        own = zeta[k * size : (k + 1) * size]
+        pairs = own[low] * own[high] * np.where(low == high, 1.0, np.sqrt(2.0))
+        y, image = np.outer(pairs, p).ravel(), rows.T @ np.outer(own, p).ravel()
+        total, turned, square = total + image @ y, turned + image @ image, square + y @ y
+    return total, turned, square
+
+
+def _kept(cell: _Cell, e: Array, zeta: Array, p: Array) -> float:
+    core, parts, last = cell.vector(e, zeta, p)
+    forms = cell.forms
+    total = core @ forms.core[0] @ core
+    for part, leaf, cross in zip(parts, forms.leaf[0], forms.cross[0], strict=True):
+        total += part @ leaf @ part + 2.0 * part @ cross @ core
+    if forms.bias is not None:
+        total += 2.0 * last @ forms.bias[0] @ core
+    return float(total + _cubic(cell, zeta, p)[0])
+
+
+def _left_out(cell: _Cell, p: Array) -> float:
+    numbers = cell.relaxed.numbers
+    sigma, nu = numbers.x @ p[:-1], p[-1]
+    return float((numbers.mass * (cell.rests.a[0] * sigma**2 + 2.0 * cell.rests.b[0] * np.abs(sigma * nu))).sum())
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("radius", "half", "away"), [(0.3, 0.1, 0.4), (1.5, 0.3, 0.6), (0.02, 0.05, 0.1)])
+def test_polynomials_are_the_block_but_for_their_rests(case: Any, radius: float, half: float, away: float) -> None:
+    rng = np.random.default_rng(2467)
+    for unit in range(min(2, case[0][1])):
+        cell = _cell(case, rng, radius, half, away=away, unit=unit, level=0)
+        for e, zeta, p in _points(cell, rng, 120):
+            exact, kept, rest = p @ cell.block(e, zeta) @ p, _kept(cell, e, zeta, p), _left_out(cell, p)
+            assert abs(exact - kept) <= rest * (1.0 + 1e-9) + cell.rests.blur[0] + 1e-13
+            assert cell.rests.blur[0] <= 1e-8
+
+
+CURVED = [case for case in CASES if case[1] != "identity"]
+
+
+@pytest.mark.parametrize("case", CURVED)
+def test_rests_are_of_the_third_order(case: Any) -> None:
+    found = []
+    for k in range(4):
+        cell = _cell(case, np.random.default_rng(2473), 0.1 * 0.5**k, 0.3, away=0.3, level=0)
+        found.append(float((cell.rests.a + cell.rests.b).sum()))
+    ratios = np.array(found[1:]) / np.array(found[:-1])
+    assert (np.abs(ratios[1:] - 0.125) <= 0.02).all(), ratios
+
+
+@pytest.mark.parametrize("case", CURVED)
+def test_rests_are_nearly_reached(case: Any) -> None:
+    """Where all terms are large."""
+    rng = np.random.default_rng(2477)
+    cell = _cell(case, rng, 0.4, 0.6, away=0.1, level=0)
+    most = 0.0
+    for e, zeta, p in _points(cell, rng, 400):
+        most = max(most, abs(p @ cell.block(e, zeta) @ p - _kept(cell, e, zeta, p)) / _left_out(cell, p))
+    assert 0.01 <= most <= 1.0, most
+
+
+def _multipliers(cell: _Cell, rng: np.random.Generator) -> Multipliers:
+    size = cell.forms.size
+    return Multipliers.of(rng.standard_normal((1, size, size)), 0.3 * rng.standard_normal((1, size, size, size)), np.array([0.7]))
+
+
+def _value(arrow: Arrow, core: Array, parts: list[Array]) -> float:
+    total = core @ arrow.core @ core
+    for part, leaf in zip(parts, arrow.leaves, strict=True):
+        count = len(leaf.rows)
+        total += part @ leaf.rows[:, :count] @ part + 2.0 * part @ leaf.rows[:, count:] @ core[leaf.at]
+    return float(total)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_matrix_is_below_the_block(case: Any) -> None:
+    rng = np.random.default_rng(2503)
+    for radius, half, away in ((0.7, 0.1, 0.5), (0.3, 0.2, 1.05), (1e-3, 0.1, 0.2)):
+        cell = _cell(case, rng, radius, half, away=away, level=0)
+        multipliers, size = _multipliers(cell, rng), cell.forms.size
+        root = rng.standard_normal((size, size))
+        taken, claim = (root @ root.T)[None], -1.3
+        bounded = Bounded(cell.forms, cell.room, multipliers, taken, cell.rests.blur)
+        arrow = bounded.arrow(0, claim)
+        lam, sides, tau, unit = multipliers.ball[0], multipliers.sides[0], 0.7, 2.0 ** np.round(np.log2(radius))
+        some = False
+        for e, zeta, p in _points(cell, rng, 60):
+            core, parts, last = cell.vector(e, zeta, p)
+            found = _value(arrow, core, [*parts, *([last] if cell.forms.bias is not None else [])])
+            for part, leaf in zip(parts, arrow.leaves, strict=False):
+                assert np.allclose(leaf.rows[:, : len(part)], leaf.rows[:, : len(part)].T, rtol=0.0, atol=1e-12)
+            q = cell.t + cell.h * e - cell.centre[cell.own]
+            rho = cell.others.rho
+            slack = p @ lam @ p * (radius**2 - q @ q - rho**2 * (zeta @ zeta)) / unit**2
+            slack += sum(p @ side @ p * (1.0 - x * x) for side, x in zip(sides, e, strict=True))
+            third, turned, square = _cubic(cell, zeta, p)
+            most = (cell.relaxed._left(cell.t[None], cell.h[None])[0] / rho) ** 4
+            cubic = 0.5 * tau * turned + most / (2.0 * tau)
+            assert square <= most * (1.0 + 1e-9) and third >= -cubic and slack >= -1e-12
+            expected = _kept(cell, e, zeta, p) - third - cubic - slack - p @ taken[0] @ p - claim
+            assert abs(found - expected) <= 1e-9 * (1.0 + abs(expected))
+            assert found <= expected
+            some = True
+        assert some
+
+
+def test_matrices_bound_the_rests() -> None:
+    rng = np.random.default_rng(2521)
+    for case in CASES:
+        cell = _cell(case, rng, 0.4, 0.2, level=0)
+        from pyhess.certify.reference_unit_relaxed_choice import Mixture
+
+        mixture = Mixture(cell.forms, cell.room)
+        taken = mixture.taken(cell.rests)[0]
+        for p in rng.standard_normal((50, cell.forms.size)):
+            assert _left_out(cell, p) <= p @ taken @ p * (1.0 + 1e-12)
+
+
+def _least(cell_obj: ph.Objective, centre: Array, radius: float, own: Array, low: Array, high: Array,
+           rng: np.random.Generator) -> float:  # fmt: skip
+    """The block's least eigenvalue over a cell and a ball that is found by local minimisation."""
+    best, half, middle = np.inf, 0.5 * (high - low), 0.5 * (low + high)
+
+    def place(x: Array) -> Array:
+        delta = radius * x / max(1.0, float(np.linalg.norm(x)))
+        theta = centre + delta
+        theta[own] = np.clip(theta[own], low, high)
+        over = float(np.linalg.norm(np.delete(theta - centre, own)))
+        room = radius**2 - float(((theta[own] - centre[own]) ** 2).sum())
+        if room < over**2:
+            others = np.setdiff1d(np.arange(len(centre)), own)
+            theta[others] = centre[others] + (theta[others] - centre[others]) * np.sqrt(max(room, 0.0)) / over
+        return np.asarray(theta) if room >= 0.0 else centre * np.nan
+
+    def value(x: Array) -> float:
+        theta = place(x)
+        return float(np.linalg.eigvalsh(_block(cell_obj, theta, own))[0]) if np.isfinite(theta).all() else 1e3
+
+    for _ in range(6):
+        start = rng.standard_normal(len(centre))
+        start *= rng.uniform(0.6, 1.5) / np.linalg.norm(start)
+        start[own] = (middle + half * rng.uniform(-1.0, 1.0, len(own)) - centre[own]) / radius
+        best = min(best, minimize(value, start, method="Nelder-Mead", options={"maxfev": 400}).fun, value(start))
+    return best
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_claim_above_the_least_eigenvalue_is_proved(case: Any) -> None:
+    rng = np.random.default_rng(2531)
+    proved = 0
+    for radius, half, away in ((0.3, 0.02, 0.3), (0.8, 0.05, 0.5), (0.05, 0.09, 0.9)):
+        obj = _objective(case, rng)
+        centre = 0.8 * rng.standard_normal(obj.num_params)
+        relaxed = UnitRelaxed.of(Problem.of(obj), ph.Ball(centre, radius).bind(obj), 0)
+        assert relaxed is not None
+        own = Groups.of(Problem.of(obj)).units[0]
+        direction = rng.standard_normal(len(own))
+        t = centre[own] + away * radius * direction / np.linalg.norm(direction)
+        low, high = t - half * radius, t + half * radius
+        cells = (np.stack([low, high]) * relaxed._scale)[None]
+        assert relaxed.narrow(cells).all()
+        least = _least(obj, centre, radius, own, low, high, rng)
+        assert np.isfinite(least)
+        scale = abs(least) + 1e-3
+        for above in (1e-6, 1e-3, 0.03, 0.3, 3.0):
+            assert not relaxed.test(cells, least + above * scale).proved.any()
+        accepted = [below for below in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0) if relaxed.test(cells, least - below * scale).proved.all()]
+        proved += bool(accepted) and accepted[0] <= 1.0
+    assert proved >= 2
