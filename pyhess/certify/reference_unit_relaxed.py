@@ -25,8 +25,8 @@ from .reference_unit_relaxed_others import FloatArray, IntArray, Numbers, Others
 Flags = npt.NDArray[np.bool_]
 
 SMOOTH = ("tanh", "sigmoid", "softplus", "gelu", "identity")
-#: Largest half width of cells over the radius.
-NARROW = 0.1
+#: Cells are tried where such a share of about as wide ones is proved, and some always; how many widths are told apart.
+_PAYS, _SOME, _PART, _KINDS = 0.2, 24, 0.05, 40
 #: The others are expanded for changes of so much of the radius, to powers.
 _LEVEL, _LEVELS = 0.85, 30
 #: Steps of the mixture, those after which cells are given up whose bound has not come nearer to the claim by such a share.
@@ -59,6 +59,7 @@ class UnitRelaxed:
         self.size = len(self._own)
         self._scale = np.append(np.full(self.size - 1, self.numbers.k1), self.numbers.k2)
         self._most = self._radius * (1.0 + _ROOM) * _LEVEL ** np.arange(_LEVELS)
+        self._counts = np.zeros((3, _KINDS))  # of cells seen, tried and proved, by width
         self._kept: dict[int, Others] = {}
         largest = max(float(np.abs(x).max(initial=0.0)) for x in (self.numbers.x, self.numbers.y, self._centre))
         small = (self.numbers.size > 0.0) & (self.numbers.size < 1e-30)
@@ -77,10 +78,17 @@ class UnitRelaxed:
         found = UnitRelaxed(problem, region, unit)
         return found if found._usable else None
 
-    def narrow(self, cells: FloatArray) -> Flags:
-        """Which cells (B, 2, D) are."""
-        half = 0.5 * (cells[:, 1] - cells[:, 0]) / self._scale
-        return np.asarray(half.max(axis=1) <= NARROW * self._radius)
+    def promising(self, cells: FloatArray) -> Flags:
+        """Which cells (B, 2, D) are likely enough to be proved, as others of their width were."""
+        kind = self._widths(cells)
+        seen, tried, proved = (counts[kind] for counts in self._counts)
+        np.add.at(self._counts[0], kind, 1.0)
+        return np.asarray((proved >= _PAYS * tried) | (tried < _SOME + _PART * seen))
+
+    def _widths(self, cells: FloatArray) -> IntArray:
+        """Numbers that grow by one with every half of the largest width."""
+        half = (0.5 * (cells[:, 1] - cells[:, 0]) / self._scale).max(axis=1)
+        return np.clip(np.floor(np.log2(self._radius / half)), 0, _KINDS - 1).astype(np.int64)
 
     def test(self, cells: FloatArray, claim: float) -> Relaxed:
         """Cells (B, 2, D) of the unit's effective weights."""
@@ -95,6 +103,8 @@ class UnitRelaxed:
                 for begin in range(0, len(rows), batch):
                     some = rows[begin : begin + batch]
                     self._test(found, some, (t[some], h[some]), self._others(int(number)), claim)
+        for counts, which in zip(self._counts[1:], (slice(None), found.proved), strict=True):
+            np.add.at(counts, self._widths(cells)[which], 1.0)
         return found
 
     def _parameters(self, cells: FloatArray) -> tuple[FloatArray, FloatArray]:

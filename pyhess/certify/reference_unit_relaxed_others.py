@@ -80,7 +80,7 @@ class Numbers:
             x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
         n, inputs = x.shape
         unsure = float(off1 / k1 + off2 / k2) + float(np.where(mass > 0.0, off / np.where(mass > 0.0, mass, 1.0), 0.0).max())
-        eta = 16.0 * (_UNIT * (n + (inputs + 1) ** 3 + 500) + unsure)
+        eta = 8.0 * (_UNIT * (n + (inputs + 1) ** 3 + 100) + unsure)
         x = float(k1) * x
         size = np.sqrt((x * x).sum(axis=1)) * (1.0 + eta)
         y = problem.y[:, 0].astype(np.float64)

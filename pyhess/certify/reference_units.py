@@ -292,7 +292,7 @@ class _Work:
                 scores[chosen] += task.ball.gained(cells[chosen]) * found.rest[better, None]
             likely[chosen], best[chosen] = found.value[better], number
         if task.relaxed is not None:
-            rest = np.flatnonzero(~proved & task.relaxed.narrow(cells))
+            rest = np.flatnonzero(~proved & task.relaxed.promising(cells))
             relaxed = task.relaxed.test(cells[rest], self._claim)
             proved[rest], scores[rest] = relaxed.proved, relaxed.scores
         return proved, scores, best
