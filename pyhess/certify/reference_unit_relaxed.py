@@ -25,8 +25,8 @@ from .reference_unit_relaxed_others import FloatArray, IntArray, Numbers, Others
 Flags = npt.NDArray[np.bool_]
 
 SMOOTH = ("tanh", "sigmoid", "softplus", "gelu", "identity")
-#: Cells are tried where such a share of about as wide ones is proved, and some always; how many widths are told apart.
-_PAYS, _SOME, _PART, _KINDS = 0.2, 24, 0.05, 40
+#: Cells are tried where such a share of those like them is proved, and some always; widths and levels that are told apart.
+_PAYS, _SOME, _PART, _KINDS = 0.35, 16, 0.03, (40, 8)
 #: The others are expanded for changes of so much of the radius, to powers.
 _LEVEL, _LEVELS = 0.85, 30
 #: Steps of the mixture, those after which cells are given up whose bound has not come nearer to the claim by such a share.
@@ -59,7 +59,7 @@ class UnitRelaxed:
         self.size = len(self._own)
         self._scale = np.append(np.full(self.size - 1, self.numbers.k1), self.numbers.k2)
         self._most = self._radius * (1.0 + _ROOM) * _LEVEL ** np.arange(_LEVELS)
-        self._counts = np.zeros((3, _KINDS))  # of cells seen, tried and proved, by width
+        self._counts = np.zeros((3, _KINDS[0] * _KINDS[1]))  # of cells seen, tried and proved, by kind
         self._kept: dict[int, Others] = {}
         largest = max(float(np.abs(x).max(initial=0.0)) for x in (self.numbers.x, self.numbers.y, self._centre))
         small = (self.numbers.size > 0.0) & (self.numbers.size < 1e-30)
@@ -79,16 +79,21 @@ class UnitRelaxed:
         return found if found._usable else None
 
     def promising(self, cells: FloatArray) -> Flags:
-        """Which cells (B, 2, D) are likely enough to be proved, as others of their width were."""
-        kind = self._widths(cells)
+        """Which cells (B, 2, D) are likely enough to be proved, as others as wide and with as much room were."""
+        kind = self._kinds(cells)
         seen, tried, proved = (counts[kind] for counts in self._counts)
         np.add.at(self._counts[0], kind, 1.0)
         return np.asarray((proved >= _PAYS * tried) | (tried < _SOME + _PART * seen))
 
-    def _widths(self, cells: FloatArray) -> IntArray:
-        """Numbers that grow by one with every half of the largest width."""
-        half = (0.5 * (cells[:, 1] - cells[:, 0]) / self._scale).max(axis=1)
-        return np.clip(np.floor(np.log2(self._radius / half)), 0, _KINDS - 1).astype(np.int64)
+    def _kinds(self, cells: FloatArray) -> IntArray:
+        """Numbers of kinds: every half of the largest width, with every other of the first levels."""
+        t, h = self._parameters(cells)
+        width = np.clip(np.floor(np.log2(self._radius / h.max(axis=1))), 0, _KINDS[0] - 1)
+        level = np.minimum(self._level(self._left(t, h)) // 2, _KINDS[1] - 1)
+        return (width * _KINDS[1] + level).astype(np.int64)
+
+    def _level(self, rho: FloatArray) -> IntArray:
+        return np.clip(np.searchsorted(-self._most, -rho, side="right") - 1, 0, _LEVELS - 1)
 
     def test(self, cells: FloatArray, claim: float) -> Relaxed:
         """Cells (B, 2, D) of the unit's effective weights."""
@@ -96,7 +101,7 @@ class UnitRelaxed:
         found = Relaxed(np.zeros(count, dtype=np.bool_), np.full(count, -np.inf), np.zeros((count, self.size)))
         with using(Doubles()), np.errstate(all="ignore"):
             t, h = self._parameters(cells)
-            level = np.clip(np.searchsorted(-self._most, -self._left(t, h), side="right") - 1, 0, _LEVELS - 1)
+            level = self._level(self._left(t, h))
             batch = max(1, _NUMBERS // (len(self._groups.units) * self.size**4))
             for number in np.unique(level):
                 rows = np.flatnonzero(level == number)
@@ -104,15 +109,16 @@ class UnitRelaxed:
                     some = rows[begin : begin + batch]
                     self._test(found, some, (t[some], h[some]), self._others(int(number)), claim)
         for counts, which in zip(self._counts[1:], (slice(None), found.proved), strict=True):
-            np.add.at(counts, self._widths(cells)[which], 1.0)
+            np.add.at(counts, self._kinds(cells)[which], 1.0)
         return found
 
     def _parameters(self, cells: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Middles, as they stand, and half widths of parameters' cells that contain these."""
-        unsure = 4.0 * _ROOM + self.numbers.eta * (self._scale != 1.0) * 0.0
         low, high = cells[:, 0] / self._scale, cells[:, 1] / self._scale
         t = 0.5 * (low + high)
-        half = np.maximum(high - t, t - low) + unsure * np.where(self._scale == 1.0, 0.0, np.maximum(np.abs(low), np.abs(high)))
+        # The NTK's scales, and quotients by them, are rounded.
+        off = np.where(self._scale == 1.0, 0.0, 0.25 * self.numbers.eta) * np.maximum(np.abs(low), np.abs(high))
+        half = np.maximum(high - t, t - low) + off
         return t, half * (1.0 + _ROOM)
 
     def _left(self, t: FloatArray, h: FloatArray) -> FloatArray:
