@@ -1,4 +1,4 @@
-"""Whether a hidden unit's block has no eigenvalue below a number, over narrow cells of a ball, by a relaxation in the others' changes.
+"""Whether a hidden unit's block has no eigenvalue below a number, over cells of a ball, relaxed in all changes together.
 
 The block is a polynomial in the changes of the unit's weights on the cell and of all others in what the ball leaves to them
 (`reference_unit_relaxed_cells`, `reference_unit_relaxed_others`), and a rest. That the polynomial is nowhere below the number is
@@ -24,7 +24,7 @@ from .reference_unit_relaxed_others import FloatArray, IntArray, Numbers, Others
 
 Flags = npt.NDArray[np.bool_]
 
-SMOOTH = ("tanh", "sigmoid", "softplus", "gelu", "identity")
+_SMOOTH = ("tanh", "sigmoid", "softplus", "gelu", "identity")
 #: Cells are tried where such a share of those like them is proved, and some always; widths and levels that are told apart.
 _PAYS, _SOME, _PART, _KINDS = 0.35, 16, 0.03, (40, 8)
 #: The others are expanded for changes of so much of the radius, to powers.
@@ -32,7 +32,7 @@ _LEVEL, _LEVELS = 0.85, 30
 #: Steps of the mixture, those after which cells are given up whose bound has not come nearer to the claim by such a share.
 _STEPS, _TRIED, _NEARER = 10, 3, 0.15
 #: Numbers that the tables of one level and the matrices of one batch may take, and sizes beyond which nothing is tried.
-_TABLES, _NUMBERS, _SIZES = 20_000_000, 2_000_000, 1e12
+_TABLES, _NUMBERS, _SIZES = 20_000_000, 150_000, 1e12
 #: Relative room for a few roundings.
 _ROOM = 1e-14
 
@@ -71,7 +71,7 @@ class UnitRelaxed:
         inputs, units, outputs = problem.widths
         size = inputs + int(problem.bias) + 1
         cubes = units * size * (size + 1) * (size + 2) // 6
-        if problem.loss != "squared_error" or outputs != 1 or problem.activations[0] not in SMOOTH:
+        if problem.loss != "squared_error" or outputs != 1 or problem.activations[0] not in _SMOOTH:
             return None
         if len(problem.x) * cubes * size**2 > _TABLES:
             return None
@@ -90,10 +90,10 @@ class UnitRelaxed:
         t, h = self._parameters(cells)
         width = np.clip(np.floor(np.log2(self._radius / h.max(axis=1))), 0, _KINDS[0] - 1)
         level = np.minimum(self._level(self._left(t, h)) // 2, _KINDS[1] - 1)
-        return (width * _KINDS[1] + level).astype(np.int64)
+        return np.asarray(width * _KINDS[1] + level, dtype=np.int64)
 
     def _level(self, rho: FloatArray) -> IntArray:
-        return np.clip(np.searchsorted(-self._most, -rho, side="right") - 1, 0, _LEVELS - 1)
+        return np.asarray(np.clip(np.searchsorted(-self._most, -rho, side="right") - 1, 0, _LEVELS - 1))
 
     def test(self, cells: FloatArray, claim: float) -> Relaxed:
         """Cells (B, 2, D) of the unit's effective weights."""
@@ -108,8 +108,9 @@ class UnitRelaxed:
                 for begin in range(0, len(rows), batch):
                     some = rows[begin : begin + batch]
                     self._test(found, some, (t[some], h[some]), self._others(int(number)), claim)
-        for counts, which in zip(self._counts[1:], (slice(None), found.proved), strict=True):
-            np.add.at(counts, self._kinds(cells)[which], 1.0)
+        kinds = self._kinds(cells)
+        np.add.at(self._counts[1], kinds, 1.0)
+        np.add.at(self._counts[2], kinds[found.proved], 1.0)
         return found
 
     def _parameters(self, cells: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -125,7 +126,8 @@ class UnitRelaxed:
         """What is left to the others (B,), rounded up."""
         nearest = np.maximum(np.abs(t - self._own) * (1.0 - _ROOM) - h, 0.0)
         square = self._radius**2 * (1.0 + _ROOM) - (nearest * nearest).sum(axis=1) * (1.0 - _ROOM)
-        return np.minimum(np.sqrt(np.maximum(square, 0.0)) * (1.0 + _ROOM), self._most[0])
+        found: FloatArray = np.minimum(np.sqrt(np.maximum(square, 0.0)) * (1.0 + _ROOM), self._most[0])
+        return found
 
     def _others(self, level: int) -> Others:
         if level not in self._kept:
@@ -134,7 +136,7 @@ class UnitRelaxed:
 
     def _room(self, t: FloatArray, h: FloatArray, rho: FloatArray, others: Others) -> Room:
         # A power of two, so that nothing is rounded.
-        unit = 2.0 ** np.round(np.log2(self._radius))
+        unit = float(2.0 ** np.round(np.log2(self._radius)))
         q, h, most = (t - self._own) / unit, h / unit, others.rho / unit
         far, radius = (q * q).sum(axis=1), (self._radius / unit) ** 2
         # Rounding q moves |q + h e| by no more than UNIT |q|.
@@ -166,7 +168,7 @@ class UnitRelaxed:
             bounded = Bounded(forms, room, multipliers, mixture.taken(rests), rests.blur)
             learnt: list[Least] = []
             moved: list[int] = []
-            for cell in np.flatnonzero(open_):
+            for cell in map(int, np.flatnonzero(open_)):
                 least = lowest(bounded, forms, cell)
                 if least is None:
                     mixture.repair(cell)

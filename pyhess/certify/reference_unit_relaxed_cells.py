@@ -8,8 +8,8 @@ o the others', the targets taken off. With a0, a1 and a2 the orders of a in e, |
 
     r0 G0 + (r0 G1 + g1 G0 + o1 G0) + (r0 G2 + g1 G1 + g2 G0 + o1 G1 + o2 G0) + o3 G0,    G_k = a_k sigma² + 2 b_k sigma nu.
 
-What is left out, at most da sigma² + 2 db |sigma nu|, is no more than (da + t db) sigma² + db nu²/t for any t > 0. What the numbers
-kept are off by, and what their sums are rounded by, is no more than eta of the sums of all sizes, and those are at most
+What is left out, at most da sigma² + 2 db |sigma nu|, is no more than (da + t db) sigma² + db nu²/t for any t > 0. What the
+numbers kept are off by, and what their sums are rounded by, is no more than eta of the sums of all sizes, and those are at most
 
     m r^ (a^ |X|² + 2 b^ |X|) |p|²
 
@@ -69,10 +69,10 @@ class CellPoints:
         mixed = 0.5 * (along[..., low] * end[..., high] + end[..., low] * along[..., high])
 
         def first(moving: FloatArray, fixed: FloatArray) -> FloatArray:
-            return k2 * ((v * moving)[..., None] * along + fixed[..., None] * end)
+            return np.asarray(k2 * ((v * moving)[..., None] * along + fixed[..., None] * end))
 
         def second(bent: FloatArray, slope: FloatArray) -> FloatArray:
-            return k2 * ((v * bent)[..., None] * (0.5 * flat) + slope[..., None] * mixed)
+            return np.asarray(k2 * ((v * bent)[..., None] * (0.5 * flat) + slope[..., None] * mixed))
 
         return Expanded(
             k2 * v * f0 + others.constant,
@@ -91,8 +91,7 @@ class CellPoints:
         o1, o23 = room * others.fine.first, room**2 * others.fine.second + room**3 * others.fine.third
         o4 = room**2 * others.rest
         lost = [
-            (1.0 + eta)
-            * (r0 * c[3] + (g[1] + o1) * (c[2] + c[3]) + (g[2] + o23) * (c[1] + c[2] + c[3]) + (g[3] + o4) * sum(c))
+            (1.0 + eta) * (r0 * c[3] + (g[1] + o1) * (c[2] + c[3]) + (g[2] + o23) * (c[1] + c[2] + c[3]) + (g[3] + o4) * sum(c))
             for c in (a, b)
         ]
         residual = padded.constant + sum(wide_g[:3]) + _moved(padded, room)

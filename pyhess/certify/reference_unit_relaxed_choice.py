@@ -6,9 +6,9 @@ the X with X A X = B,
     Lam = T + Delta,  T = ((R² - |q|²) Z) # S / (2 rho),    Lam_k = Z^-1/2 |Z^1/2 F_k Z^1/2| Z^-1/2,
     t = sqrt(Z_nu,nu / X'Z X),    tau = share² / sqrt(sum_k tr(M M' u_k Z u_k')),
 
-where u_l p is the delta_l x p for which the form is least. Delta is what the form has of its own, less than nothing: Lam less
-(rho² sum_l u_l Z u_l') # S / (2 rho), for the least is to be where delta is as long as it may be. Z moves to the lowest eigenvector
-of the Schur complement on p. Nothing here is taken for true.
+where u_l p is the delta_l x p for which the form is least. Delta is what the form's own curvature does not do already: Lam less
+(rho² sum_l u_l Z u_l') # S / (2 rho), as the form is to be least where delta is as long as it may be. Z moves to the lowest
+eigenvector of the Schur complement on p. Nothing here is taken for true.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Mixture:
         weight = mass * (rests.a + t * rests.b)
         found[:, :inputs, :inputs] = np.swapaxes(weight[..., None] * x, 1, 2) @ x
         found[:, inputs, inputs] = (mass * (rests.b / t)).sum(axis=1)
-        return found
+        return np.asarray(found)
 
     def multipliers(self) -> Multipliers:
         """Lam, Lam_k and tau."""
@@ -120,7 +120,7 @@ class Mixture:
     def _ball(self) -> FloatArray:
         room = self._room
         square = np.maximum(np.maximum(room.square, _NEAR * (room.share * room.rho) ** 2), _LEAST)
-        return _between(square[:, None, None] * self.z, self._sum) / (2.0 * room.rho) + self._delta
+        return np.asarray(_between(square[:, None, None] * self.z, self._sum) / (2.0 * room.rho) + self._delta)
 
     def _linear(self, cells: Cells) -> FloatArray:
         found: FloatArray = 4.0 * (self._slopes[cells] @ self.z[cells, None] @ self._slopes[cells]).sum(axis=1)
@@ -137,7 +137,7 @@ class Mixture:
         units = gram.shape[1]
         flat = u[:, : units * size].reshape(len(u), units, size * size, size)
         strength = ((gram @ flat) * (flat @ z[:, None])).sum(axis=(1, 2, 3))
-        return np.clip(self._room.share[cells] ** 2 / np.sqrt(np.maximum(strength, 1e-30)), 1.0 / _FAR, _FAR)
+        return np.asarray(np.clip(self._room.share[cells] ** 2 / np.sqrt(np.maximum(strength, 1e-30)), 1.0 / _FAR, _FAR))
 
 
 def _powers(x: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -155,7 +155,7 @@ def _between(a: FloatArray, b: FloatArray) -> FloatArray:
     values, vectors = np.linalg.eigh(middle @ np.swapaxes(middle, 1, 2))
     root = (vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]) @ np.swapaxes(vectors, 1, 2)
     found = inverse @ root @ inverse
-    return 0.5 * (found + np.swapaxes(found, 1, 2))
+    return np.asarray(0.5 * (found + np.swapaxes(found, 1, 2)))
 
 
 def _repeated(x: FloatArray) -> FloatArray:

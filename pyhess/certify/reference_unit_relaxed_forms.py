@@ -93,8 +93,8 @@ class Forms:
         core[:, 0, :, 0] = rows[:, 0]
         for k in range(size):
             core[:, 0, :, 1 + k] = core[:, 1 + k, :, 0] = rows[:, 1 + k]
-        for place, (k, l) in enumerate(zip(low, high, strict=True)):  # noqa: E741 - as in the formulas
-            core[:, 1 + k, :, 1 + l] = core[:, 1 + l, :, 1 + k] = rows[:, 1 + size + place]
+        for place, (one, other) in enumerate(zip(low, high, strict=True), 1 + size):
+            core[:, 1 + one, :, 1 + other] = core[:, 1 + other, :, 1 + one] = rows[:, place]
         return core.reshape(count, size * (1 + size), size * (1 + size))
 
     def _delta(self, others: Others, found: Expanded) -> None:

@@ -11,9 +11,8 @@ the first times V, the second times b. The squares of the units' changes add up 
     rho sqrt(sum (V phi' |X|)² + phi² [+ 1]),    rho² max lambda_max[|V A| |X|², |B| |X|/2; ., 0],
     rho³ max (|V phi'''/6| |X|³ + |phi''/2| |X|² 2/(3 sqrt3)),    rho² max lambda_max[|V| eps2 |X|², eps1 |X|/2; ., 0]
 
-at the most, the 1 for the output's bias. So are the sums of their terms' absolute values, but for products |b t| of the second
-order and the like, in which numbers that are off by errors e count as |f| + e / eta: what they are off by is then no more than
-eta of it, however the terms are multiplied and added.
+at the most, the 1 for the output's bias, and so are the sums of all terms' absolute values. Where numbers f that are off by e
+count as |f| + 4 e / eta in such sums, what the terms are off by is no more than eta of them.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Numbers:
-    """A problem with one output in doubles: X = k1 (x, 1), its lengths, k2, the data's shares, and eta, which bounds roundings."""
+    """A problem with one output in doubles: X = k1 (x, 1), its lengths, k2, the data's shares, and eta, for roundings."""
 
     name: str
     beta: float
@@ -156,7 +155,7 @@ class Others:
         self.constant = k2 * ((v * series.at[0]).sum(axis=0) + bias.sum()) - numbers.y
         self.fine, self.padded = (self._sizes(f, v, bend, slope, bias) for f in (series.sizes, series.padded(eta)))
         self.rest = k2 * _largest(_two_by_two(np.abs(v) * eps2 * size**2, eps1 * size / 2.0))
-        self._parts = (v, series, bend, slope)
+        self.v, self.series, self.bend, self.slope = v, series, (bend, eps2), (slope, eps1)
 
     def _sizes(self, f: list[FloatArray], v: FloatArray, bend: FloatArray, slope: FloatArray, bias: FloatArray) -> Sizes:
         numbers, size, v = self._numbers, self._numbers.size, np.abs(v)
@@ -170,12 +169,12 @@ class Others:
     @cached_property
     def tables(self) -> Tables:
         """The polynomials themselves."""
-        v, series, bend, slope = self._parts
-        numbers, rho = self._numbers, self.rho
+        numbers, rho, series = self._numbers, self.rho, self.series
         x, k2 = numbers.x, numbers.k2
         n, inputs = x.shape
         size = inputs + 1
-        v, f0, f1, f2, f3 = v[:, :, None], *(f[:, :, None] for f in series.at)
+        v, bend, slope = self.v[:, :, None], self.bend[0], self.slope[0]
+        f0, f1, f2, f3 = (f[:, :, None] for f in series.at)
         xs = x[None]
         first = np.concatenate([v * f1 * xs, f0], axis=2).transpose(1, 0, 2).reshape(n, -1)
         if numbers.bias:
