@@ -8,7 +8,7 @@ rounded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -35,15 +35,6 @@ _STEPS, _TRIED, _NEARER = 10, 3, 0.15
 _TABLES, _NUMBERS, _SIZES = 20_000_000, 150_000, 1e12
 #: Relative room for a few roundings.
 _ROOM = 1e-14
-
-
-@dataclass(frozen=True)
-class Relaxed:
-    """For cells (B,): whether it is proved, about what can be, and how much each coordinate makes of what is lost (B, D)."""
-
-    proved: Flags
-    value: FloatArray
-    scores: FloatArray
 
 
 class UnitRelaxed:
@@ -95,10 +86,9 @@ class UnitRelaxed:
     def _level(self, rho: FloatArray) -> IntArray:
         return np.asarray(np.clip(np.searchsorted(-self._most, -rho, side="right") - 1, 0, _LEVELS - 1))
 
-    def test(self, cells: FloatArray, claim: float) -> Relaxed:
-        """Cells (B, 2, D) of the unit's effective weights."""
-        count = len(cells)
-        found = Relaxed(np.zeros(count, dtype=np.bool_), np.full(count, -np.inf), np.zeros((count, self.size)))
+    def test(self, cells: FloatArray, claim: float) -> Flags:
+        """On which cells (B, 2, D) of the unit's effective weights it is proved."""
+        proved = np.zeros(len(cells), dtype=np.bool_)
         with using(Doubles()), np.errstate(all="ignore"):
             t, h = self._parameters(cells)
             level = self._level(self._left(t, h))
@@ -107,11 +97,13 @@ class UnitRelaxed:
                 rows = np.flatnonzero(level == number)
                 for begin in range(0, len(rows), batch):
                     some = rows[begin : begin + batch]
-                    self._test(found, some, (t[some], h[some]), self._others(int(number)), claim)
+                    # Guesses may be no numbers.
+                    with suppress(np.linalg.LinAlgError):
+                        proved[some] = self._test(t[some], h[some], self._others(int(number)), claim)
         kinds = self._kinds(cells)
         np.add.at(self._counts[1], kinds, 1.0)
-        np.add.at(self._counts[2], kinds[found.proved], 1.0)
-        return found
+        np.add.at(self._counts[2], kinds[proved], 1.0)
+        return proved
 
     def _parameters(self, cells: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Middles, as they stand, and half widths of parameters' cells that contain these."""
@@ -144,8 +136,7 @@ class UnitRelaxed:
         blur = 2.0 * (radius + far + (h * h).sum(axis=1) + most**2)
         return Room(q, h, most, square, rho / others.rho * (1.0 + _ROOM), blur)
 
-    def _test(self, found: Relaxed, rows: IntArray, cells: tuple[FloatArray, FloatArray], others: Others, claim: float) -> None:
-        t, h = cells
+    def _test(self, t: FloatArray, h: FloatArray, others: Others, claim: float) -> Flags:
         points = CellPoints(self.numbers, t, h)
         rho = self._left(t, h)
         expanded = points.expanded(others)
@@ -153,16 +144,16 @@ class UnitRelaxed:
         usable = np.isfinite(rests.blur) & np.isfinite(rests.a).all(axis=1) & np.isfinite(rests.b).all(axis=1)
         usable &= (np.abs(t) + h).max(axis=1) <= _SIZES
         if not usable.all():
-            keep = np.flatnonzero(usable)
-            if keep.size:
-                self._test(found, rows[keep], (t[keep], h[keep]), others, claim)
-            return
+            if usable.any():
+                usable[usable] = self._test(t[usable], h[usable], others, claim)
+            return np.asarray(usable)
         forms, room = Forms(points, others, expanded), self._room(t, h, rho, others)
-        self._search(found, rows, forms, room, rests, claim)
+        return self._search(forms, room, rests, claim)
 
-    def _search(self, found: Relaxed, rows: IntArray, forms: Forms, room: Room, rests: Rests, claim: float) -> None:
+    def _search(self, forms: Forms, room: Room, rests: Rests, claim: float) -> Flags:
         mixture = Mixture(forms, room)
-        value, open_ = np.full(len(rows), -np.inf), np.ones(len(rows), dtype=np.bool_)
+        value = np.full(forms.count, -np.inf)
+        proved, open_ = np.zeros(forms.count, dtype=np.bool_), np.ones(forms.count, dtype=np.bool_)
         for step in range(_STEPS):
             multipliers = mixture.multipliers()
             bounded = Bounded(forms, room, multipliers, mixture.taken(rests), rests.blur)
@@ -174,7 +165,7 @@ class UnitRelaxed:
                     mixture.repair(cell)
                     continue
                 if least.value >= claim and bounded.arrow(cell, claim).not_negative(self.size, self._longest):
-                    found.proved[rows[cell]], open_[cell] = True, False
+                    proved[cell], open_[cell] = True, False
                 open_[cell] &= step < _TRIED or least.value - value[cell] > _NEARER * (claim - value[cell])
                 value[cell] = max(value[cell], least.value)
                 moved.append(cell)
@@ -183,8 +174,7 @@ class UnitRelaxed:
                 break
             if moved:
                 mixture.learn(np.array(moved), learnt, multipliers.ball)
-        found.value[rows] = value
-        found.scores[rows] = 2.0 * (multipliers.sides * mixture.z[:, None]).sum(axis=(2, 3))
+        return proved
 
     @property
     def _longest(self) -> float:

@@ -293,8 +293,7 @@ class _Work:
             likely[chosen], best[chosen] = found.value[better], number
         if task.relaxed is not None:
             rest = np.flatnonzero(~proved & task.relaxed.promising(cells))
-            relaxed = task.relaxed.test(cells[rest], self._claim)
-            proved[rest], scores[rest] = relaxed.proved, relaxed.scores
+            proved[rest] = task.relaxed.test(cells[rest], self._claim)
         return proved, scores, best
 
     def _missed(self, task: _Task, cells: FloatArray) -> bool:

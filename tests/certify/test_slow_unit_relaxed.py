@@ -295,22 +295,6 @@ def test_multipliers_are_definite() -> None:
         assert np.allclose(lam, a[0] @ a[0].T, rtol=1e-10)
 
 
-def _tested(detail: str) -> int:
-    return int(detail.split("cells of one unit's weights tested")[0].split()[-1])
-
-
-def test_claims_are_proved_in_fewer_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    obj, centre = trained_problem(2579, [1, 3, 1])
-    region = ph.Ball(centre, 0.3)
-    proof = prove(obj, region, "units", -0.5, time_limit=600.0)
-    assert proof.proved, proof.detail
-    # Above the least eigenvalue that is found nothing is proved.
-    monkeypatch.setattr(UnitRelaxed, "of", staticmethod(lambda *_: None))
-    plain = prove(obj, region, "units", -0.5, time_limit=600.0)
-    print(_tested(proof.detail), plain.detail)
-    assert not plain.proved or _tested(plain.detail) > 3 * _tested(proof.detail)
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("radius", "half", "away"), [(0.3, 0.1, 0.4), (1.5, 0.3, 0.6), (0.02, 0.05, 0.1)])
 def test_polynomials_are_the_block_but_for_their_rests(case: Any, radius: float, half: float, away: float) -> None:
@@ -448,9 +432,63 @@ def test_no_claim_above_the_least_eigenvalue_is_proved(case: Any) -> None:
         assert np.isfinite(least)
         scale = abs(least) + 1e-3
         for above in (1e-6, 1e-3, 0.03, 0.3, 3.0):
-            assert not relaxed.test(cells, least + above * scale).proved.any()
-        accepted = [
-            below for below in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0) if relaxed.test(cells, least - below * scale).proved.all()
-        ]
+            assert not relaxed.test(cells, least + above * scale).any()
+        accepted = [below for below in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0) if relaxed.test(cells, least - below * scale).all()]
         proved += bool(accepted) and accepted[0] <= 1.0
     assert proved >= 2
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("size", "radius", "reached"),
+    [(1.0, 1e-12, True), (1.0, 1e-5, True), (30.0, 0.1, False), (1e6, 1.0, False), (0.0, 0.3, False)],
+)
+def test_hostile_balls(case: Any, size: float, radius: float, reached: bool) -> None:
+    """Tiny ones about centres of size one, saturated units, huge weights, and the origin."""
+    rng = np.random.default_rng(2591)
+    obj = _objective(case, rng)
+    centre = size * rng.standard_normal(obj.num_params)
+    own = Groups.of(Problem.of(obj)).units[0]
+    relaxed = UnitRelaxed.of(Problem.of(obj), ph.Ball(centre, radius).bind(obj), 0)
+    assert relaxed is not None
+    for away in (0.0, 0.5, 0.99, 1.02):
+        direction = rng.standard_normal(len(own))
+        t = centre[own] + away * radius * direction / np.linalg.norm(direction)
+        cells = (np.stack([t - 0.05 * radius, t + 0.05 * radius]) * relaxed._scale)[None]
+        theta = centre.copy()
+        theta[own] = t if away < 0.99 else centre[own] + (t - centre[own]) * (0.98 / away)
+        value = float(np.linalg.eigvalsh(_block(obj, theta, own))[0])
+        scale = abs(value) + 1e-3
+        assert not relaxed.test(cells, value + 1e-6 * scale).any()
+        if reached:
+            assert relaxed.test(cells, value - (1e-6 + 100.0 * radius) * scale).all()
+
+
+def test_arb_problems_are_taken() -> None:
+    flint = pytest.importorskip("flint")
+    from pyhess.certify.reference_arb import in_balls
+
+    assert flint
+    obj = _objective(CASES[1], np.random.default_rng(2593))
+    region = ph.Ball(np.full(obj.num_params, 0.3), 0.2).bind(obj)
+    plain = UnitRelaxed.of(Problem.of(obj), region, 0)
+    with in_balls():
+        found = UnitRelaxed.of(Problem.of(obj), region, 0)
+    assert found is not None and plain is not None
+    assert np.allclose(found.numbers.x, plain.numbers.x, rtol=1e-15) and found.numbers.eta <= plain.numbers.eta * (1.0 + 1e-9)
+
+
+def _tested(detail: str) -> int:
+    return int(detail.split("cells of one unit's weights tested")[0].split()[-1])
+
+
+def test_claims_are_proved_in_fewer_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    obj, centre = trained_problem(2579, [1, 3, 1])
+    region, least = ph.Ball(centre, 0.4), -1.1755
+    claim = 1.2 * least
+    proof = prove(obj, region, "units", claim, time_limit=600.0)
+    assert proof.proved, proof.detail
+    assert not prove(obj, region, "units", 0.999 * least, time_limit=3.0).proved
+    monkeypatch.setattr(UnitRelaxed, "of", staticmethod(lambda *_: None))
+    plain = prove(obj, region, "units", claim, time_limit=600.0)
+    assert plain.proved and _tested(plain.detail) > 3 * _tested(proof.detail)
