@@ -4,7 +4,7 @@ With one hidden layer the residual part of the Hessian is block diagonal over th
 of a unit's block, or zero. Units with the same ranges are alike. For one of each kind, and for every model of the other units
 that has to be looked at, the file's cells must contain all weights that the unit can have, and on each of them the block must
 have no eigenvalue below the claim; cells on which that is not proved at once are cut in two. On a ball the cutting starts with
-one cell that contains the ball, and cells lose what sticks out of it; cells that no model of the others serves are also tried with
+one cell that contains the ball, and cells lose what sticks out of it; those that no model of the others proves are tried with
 all changes together (`reference_unit_relaxed`), where that is likely to help.
 """
 
