@@ -1,12 +1,17 @@
 """What is subtracted from a hidden unit's polynomials: guesses of the best multipliers, in floating point.
 
-For a mixture Z of directions, with D_l/2 and F_k the matrices between p and the delta_l and e_k, S = sum_l D_l Z D_l, and A # B
-the X with X A X = B,
+For a mixture Z of directions, with K_l and K_k the matrices between the delta_l x p, the e_k x p and p, S = 4 sum_l K_l Z K_l',
+and A # B the X with X A X = B,
 
-    Lam = T + Delta,  T = ((R² - |q|²) Z) # S / (2 rho),    Lam_k = Z^-1/2 |Z^1/2 F_k Z^1/2| Z^-1/2,
+    Lam = T + Delta,  T = ((R² - |q|²) Z) # S / (2 rho),    Lam_k = Z # (K_k Z K_k'),
     t = sqrt(Z_nu,nu / X'Z X),    tau = share² / sqrt(sum_k tr(M M' u_k Z u_k')),
 
-where u_l p is the delta_l x p for which the form is least. Delta is what the form's own curvature does not do already: Lam less
+where only the symmetric part C/2 of a K is given, with the ball's share q_k h_k Lam for the e_k. In Z's eigenvectors, z_i the
+eigenvalues, those with the least tr(K Z K') are
+
+    K_ij = C_ij z_i / (z_i + z_j),    the antisymmetric part of which is C_ij/2 (z_i - z_j) / (z_i + z_j).
+
+u_l p is the delta_l x p for which the form is least. Delta is what the form's own curvature does not do already: Lam less
 (rho² sum_l u_l Z u_l') # S / (2 rho), as the form is to be least where delta is as long as it may be. Z moves to the lowest
 eigenvector of the Schur complement on p. Nothing here is taken for true.
 """
@@ -55,6 +60,7 @@ class Mixture:
         self._steps = np.zeros(len(self.z))
         self._repaired = np.zeros(len(self.z), dtype=np.int64)
         self._slopes = forms.slopes()
+        self._turns = np.zeros_like(self._slopes)
         self._sum = self._linear(slice(None))
         unit = -self._solved(self._ball())
         self._tau = self._cubic(unit)
@@ -73,14 +79,14 @@ class Mixture:
 
     def multipliers(self) -> Multipliers:
         """Lam, Lam_k and tau."""
-        forms, room, size = self._forms, self._room, self._forms.size
+        forms, room = self._forms, self._room
         ball = _root(self._ball())
+        own = forms.along() + (room.q * room.h)[:, :, None, None] * (ball @ np.swapaxes(ball, 1, 2))[:, None]
+        turns = _turned(own, self.z)
         half, inverse = _powers(self.z)
-        tilted = forms.linear.reshape(-1, size, size, size).transpose(0, 2, 1, 3)
-        tilted = tilted + (room.q * room.h)[:, :, None, None] * (ball @ np.swapaxes(ball, 1, 2))[:, None]
-        values, vectors = np.linalg.eigh(half[:, None] @ tilted @ half[:, None])
-        sides = inverse[:, None] @ vectors * np.sqrt(np.abs(values))[:, :, None, :]
-        return Multipliers.of(ball, sides, self._tau)
+        vectors, values, _ = np.linalg.svd(half[:, None] @ (own + turns) @ half[:, None])
+        sides = inverse[:, None] @ vectors * np.sqrt(values)[:, :, None, :]
+        return Multipliers.of(ball, sides, self._tau, turns, self._turns)
 
     def learn(self, cells: IntArray, found: list[Least], balls: FloatArray) -> None:
         """From where the form is least with these Lam."""
@@ -123,13 +129,16 @@ class Mixture:
         return np.asarray(_between(square[:, None, None] * self.z, self._sum) / (2.0 * room.rho) + self._delta)
 
     def _linear(self, cells: Cells) -> FloatArray:
-        found: FloatArray = 4.0 * (self._slopes[cells] @ self.z[cells, None] @ self._slopes[cells]).sum(axis=1)
+        """S, with the best K for Z."""
+        self._turns[cells] = _turned(self._slopes[cells], self.z[cells])
+        k = self._slopes[cells] + self._turns[cells]
+        found: FloatArray = 4.0 * (k @ self.z[cells, None] @ np.swapaxes(k, 2, 3)).sum(axis=1)
         return found
 
     def _solved(self, ball: FloatArray) -> FloatArray:
         size = self._forms.size
         rigid = ball + (1e-9 * np.trace(ball, axis1=1, axis2=2) + 1e-200)[:, None, None] * np.eye(size)
-        return np.linalg.solve(self._room.rho**2 * rigid[:, None], self._slopes)
+        return np.linalg.solve(self._room.rho**2 * rigid[:, None], self._slopes + self._turns)
 
     def _cubic(self, u: FloatArray, cells: Cells = slice(None)) -> FloatArray:
         forms, size = self._forms, self._forms.size
@@ -138,6 +147,16 @@ class Mixture:
         flat = u[:, : units * size].reshape(len(u), units, size * size, size)
         strength = ((gram @ flat) * (flat @ z[:, None])).sum(axis=(1, 2, 3))
         return np.asarray(np.clip(self._room.share[cells] ** 2 / np.sqrt(np.maximum(strength, 1e-30)), 1.0 / _FAR, _FAR))
+
+
+def _turned(symmetric: FloatArray, z: FloatArray) -> FloatArray:
+    """The antisymmetric matrices (B, K, D, D) that make K of C/2."""
+    values, vectors = np.linalg.eigh(z)
+    values, vectors = np.maximum(values, _FLAT * values[:, -1:] + 1e-200), vectors[:, None]
+    over, under = values[:, :, None] - values[:, None, :], values[:, :, None] + values[:, None, :]
+    turned = np.swapaxes(vectors, 2, 3)
+    found: FloatArray = vectors @ (turned @ symmetric @ vectors * (over / under)[:, None]) @ turned
+    return found
 
 
 def _powers(x: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -177,9 +196,9 @@ def lowest(bounded: Bounded, forms: Forms, cell: int) -> Least | None:
     """Where the form is least; None if it has no least."""
     size = forms.size
     core = bounded.core[cell].copy(order="F")
-    parts = [(bounded.leaf[cell, k], forms.cross[cell, k]) for k in range(forms.cross.shape[1])]
-    if forms.bias is not None:
-        parts.append((bounded.last[cell], forms.bias[cell]))
+    parts = [(bounded.leaf[cell, k], bounded.cross[cell, k]) for k in range(bounded.cross.shape[1])]
+    if bounded.bias is not None:
+        parts.append((bounded.last[cell], bounded.bias[cell]))
     roots = []
     for own, cross in parts:
         root, info = dpotrf(own.T, lower=True, clean=False)
