@@ -4,7 +4,8 @@ With one hidden layer the residual part of the Hessian is block diagonal over th
 of a unit's block, or zero. Units with the same ranges are alike. For one of each kind, and for every model of the other units
 that has to be looked at, the file's cells must contain all weights that the unit can have, and on each of them the block must
 have no eigenvalue below the claim; cells on which that is not proved at once are cut in two. On a ball the cutting starts with
-one cell that contains the ball, and cells lose what sticks out of it.
+one cell that contains the ball, and cells lose what sticks out of it; those that no model of the others proves are tried with
+all changes together (`reference_unit_relaxed`), where that is likely to help.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .reference_unit_alike import AlikeProof
 from .reference_unit_ball import BallRest, Model
 from .reference_unit_block import Rest, UnitProblem, enclosed
 from .reference_unit_joint import JointProof
+from .reference_unit_relaxed import UnitRelaxed
 from .reference_unit_rest import Units, box_rest, range_rest, twin_rest
 from .unit_cover import AlikeSets, JointSets, UnitLeaves
 
@@ -66,13 +68,15 @@ class Outcome:
 class _Task:
     """Cells (C, 2, …) of one unit, and the models of the others over some of them, the better ones first.
 
-    ``exact`` says that a model leaves nothing open where a cell is a point; ``ball`` is the one that the cells are in, if any.
+    ``exact`` says that a model leaves nothing open where a cell is a point; ``ball`` is the one that the cells are in, if any,
+    and ``relaxed`` proves more of its narrow cells.
     """
 
     cells: FloatArray
     models: list[Model]
     exact: bool
     ball: BallRest | None = None
+    relaxed: UnitRelaxed | None = None
 
 
 def units_seconds(obj: Objective, leaves: UnitLeaves | None) -> float:
@@ -129,7 +133,7 @@ def _ball_tasks(problem: Problem, one: UnitProblem, region: Ball, joint: JointPr
     tasks = []
     for unit in sorted(set(Units.of(problem, centre, centre).kinds)):
         rest = BallRest(problem, one, region, unit, joint)
-        tasks.append(_Task(rest.root, rest.models, exact=False, ball=rest))
+        tasks.append(_Task(rest.root, rest.models, exact=False, ball=rest, relaxed=UnitRelaxed.of(problem, region, unit)))
     return tasks
 
 
@@ -288,6 +292,9 @@ class _Work:
             if task.ball is not None:
                 scores[chosen] += task.ball.gained(cells[chosen]) * found.rest[better, None]
             likely[chosen], best[chosen] = found.value[better], number
+        if task.relaxed is not None:
+            rest = np.flatnonzero(~proved & task.relaxed.promising(cells))
+            proved[rest] = task.relaxed.test(cells[rest], self._claim)
         return proved, scores, best
 
     def _missed(self, task: _Task, cells: FloatArray) -> bool:
