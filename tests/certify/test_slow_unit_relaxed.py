@@ -253,6 +253,25 @@ def test_lines_are_nearer_than_taylors_and_no_worse_where_these_are_better(name:
                 assert np.median(line.eps / (taylor + floor)) <= share
 
 
+def test_lines_know_what_the_numbers_are_off_by() -> None:
+    """At the points nearest to zero, where Taylor's are not nearer."""
+    s, width = np.linspace(-2.5, 2.5, 21)[None], 3.0
+    net = ph.MLP([1, 1, 1], "tanh")
+    numbers = Numbers.of(Problem.of(ph.Objective(net, ph.Dataset(np.ones((1, 1)), np.ones(1)))))
+    first, reach = width / 16.0, width + 0.0 * s
+    with using(Doubles()):
+        series = numbers.at(s, 0.0 * s, 4)
+        third, fourth = numbers.over(s, reach, (3, 4))
+        taylor = [((x.hi - x.lo) * width**2 / by).astype(np.float64) for x, by in ((fourth, 48.0), (third, 12.0))]
+        for delta in 10.0 ** np.linspace(-5.0, 0.0, 26):
+            for order, least in enumerate(((1.0 / first**2, 1.0 / first), (1.0 / first, 1.0), (0.5, 0.0))):
+                off = [e + delta * (k == order) for k, e in enumerate(series.off)]
+                for line, share, other in zip(
+                    quotients(numbers, s, 0.0 * s, reach, replace(series, off=off)), least, taylor, strict=True
+                ):
+                    assert (line.eps >= np.minimum(share * delta, other) * (1.0 - 1e-9)).all()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_sizes_of_the_unit_and_what_is_left_out(case: Any) -> None:
     rng = np.random.default_rng(2543)
@@ -453,7 +472,11 @@ def test_turns_change_the_matrix_but_not_the_form(case: Any) -> None:
     cell = _cell(case, rng, 0.7, 0.1, away=0.5, level=0)
     multipliers, taken = _multipliers(cell, rng), np.zeros((1, cell.forms.size, cell.forms.size))
     plain = replace(multipliers, turns=0.0 * multipliers.turns)
-    arrows = [Bounded(cell.forms, cell.room, some, taken, cell.rests.blur).arrow(0, 0.3) for some in (multipliers, plain)]
+    found = [Bounded(cell.forms, cell.room, some, taken, cell.rests.blur) for some in (multipliers, plain)]
+    arrows = [bounded.arrow(0, 0.3) for bounded in found]
+    # Adding them is rounded.
+    rounded = 2.0**-50 * float(np.abs(multipliers.turns).sum())
+    assert found[0].blur[0] - found[1].blur[0] >= rounded and found[0].blur[0] <= 1e-6
     size, width = cell.forms.size, cell.forms.size * (1 + cell.forms.size)
     for e, zeta, p in _points(cell, rng, 20):
         core, parts, last = cell.vector(e, zeta, p)
