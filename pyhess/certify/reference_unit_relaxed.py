@@ -26,7 +26,7 @@ Flags = npt.NDArray[np.bool_]
 
 _SMOOTH = ("tanh", "sigmoid", "softplus", "gelu", "identity")
 #: Cells are tried where such a share of those like them is proved, and some always; widths and levels that are told apart.
-_PAYS, _SOME, _PART, _KINDS = 0.35, 16, 0.03, (40, 8)
+_PAYS, _SOME, _PART, _KINDS = 0.2, 16, 0.03, (40, 8)
 #: The others are expanded for changes of so much of the radius, to powers.
 _LEVEL, _LEVELS = 0.85, 30
 #: Steps of the mixture, those after which cells are given up whose bound has not come nearer to the claim by such a share.

@@ -1,19 +1,22 @@
 """What is subtracted from a hidden unit's polynomials: guesses of the best multipliers, in floating point.
 
-For a mixture Z of directions, with K_l and K_k the matrices between the delta_l x p, the e_k x p and p, S = 4 sum_l K_l Z K_l',
+For a mixture Z of directions, with K_l and F_k the matrices between the delta_l x p, the e_k x p and p, S = 4 sum_l K_l Z K_l',
 and A # B the X with X A X = B,
 
-    Lam = T + Delta,  T = ((R² - |q|²) Z) # S / (2 rho),    Lam_k = Z # (K_k Z K_k'),
+    Lam = T + Delta,  T = ((R² - |q|²) Z) # S / (2 rho),    Lam_k = Z^-1/2 |Z^1/2 F_k Z^1/2| Z^-1/2,
     t = sqrt(Z_nu,nu / X'Z X),    tau = share² / sqrt(sum_k tr(M M' u_k Z u_k')),
 
-where only the symmetric part C/2 of a K is given, with the ball's share q_k h_k Lam for the e_k. In Z's eigenvectors, z_i the
-eigenvalues, those with the least tr(K Z K') are
-
-    K_ij = C_ij z_i / (z_i + z_j),    the antisymmetric part of which is C_ij/2 (z_i - z_j) / (z_i + z_j).
-
-u_l p is the delta_l x p for which the form is least. Delta is what the form's own curvature does not do already: Lam less
+where u_l p is the delta_l x p for which the form is least. Delta is what the form's own curvature does not do already: Lam less
 (rho² sum_l u_l Z u_l') # S / (2 rho), as the form is to be least where delta is as long as it may be. Z moves to the lowest
 eigenvector of the Schur complement on p. Nothing here is taken for true.
+
+Of K only the symmetric part C/2 is given. In Z's eigenvectors, z_i the eigenvalues, tr(S) is least for
+
+    K_ij = C_ij z_i / (z_i + z_j),    antisymmetric part C_ij/2 (z_i - z_j) / (z_i + z_j):
+
+near one direction v it is K v = v (v'C v)/2 alone that counts, and all l have that in common, so that one Lam does for all of
+them. F_k has a Lam_k of its own, with a loss of 2 tr|Z^1/2 F_k Z^1/2|, the sum of the singular values, to which an antisymmetric
+part only adds.
 """
 
 from __future__ import annotations
@@ -79,14 +82,14 @@ class Mixture:
 
     def multipliers(self) -> Multipliers:
         """Lam, Lam_k and tau."""
-        forms, room = self._forms, self._room
+        forms, room, size = self._forms, self._room, self._forms.size
         ball = _root(self._ball())
-        own = forms.along() + (room.q * room.h)[:, :, None, None] * (ball @ np.swapaxes(ball, 1, 2))[:, None]
-        turns = _turned(own, self.z)
         half, inverse = _powers(self.z)
-        vectors, values, _ = np.linalg.svd(half[:, None] @ (own + turns) @ half[:, None])
-        sides = inverse[:, None] @ vectors * np.sqrt(values)[:, :, None, :]
-        return Multipliers.of(ball, sides, self._tau, turns, self._turns)
+        tilted = forms.linear.reshape(-1, size, size, size).transpose(0, 2, 1, 3)
+        tilted = tilted + (room.q * room.h)[:, :, None, None] * (ball @ np.swapaxes(ball, 1, 2))[:, None]
+        values, vectors = np.linalg.eigh(half[:, None] @ tilted @ half[:, None])
+        sides = inverse[:, None] @ vectors * np.sqrt(np.abs(values))[:, :, None, :]
+        return Multipliers.of(ball, sides, self._tau, self._turns)
 
     def learn(self, cells: IntArray, found: list[Least], balls: FloatArray) -> None:
         """From where the form is least with these Lam."""
@@ -150,7 +153,7 @@ class Mixture:
 
 
 def _turned(symmetric: FloatArray, z: FloatArray) -> FloatArray:
-    """The antisymmetric matrices (B, K, D, D) that make K of C/2."""
+    """What makes the best K (B, L, D, D) of C/2, antisymmetric."""
     values, vectors = np.linalg.eigh(z)
     values, vectors = np.maximum(values, _FLAT * values[:, -1:] + 1e-200), vectors[:, None]
     over, under = values[:, :, None] - values[:, None, :], values[:, :, None] + values[:, None, :]

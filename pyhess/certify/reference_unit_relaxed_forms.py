@@ -9,8 +9,8 @@ so that z'Qz less these is still a bound. The third order of delta is a sum over
 at least -tau/2 |M'(delta x p)|² - (room/rho)⁴/(2 tau) |p|², |delta| <= room/rho. The delta of a unit meets p, e x p and itself:
 it is a `Leaf`. The sums are rounded by no more than eta of what their terms' sizes make of |p|².
 
-Of the blocks K between x x p and p, x = e_k or delta_l, only p'K p counts in z'Qz. Any antisymmetric matrix may be added to them,
-its transpose to the mirrored block, for (p'A p) x is zero.
+Of the blocks K between delta_l x p and p only p'K p counts in z'Qz: any antisymmetric matrix may be added to them, its transpose
+to the mirrored block.
 """
 
 from __future__ import annotations
@@ -35,19 +35,18 @@ _TINY = 1e-100
 class Multipliers:
     """Lam (B, D, D), Lam_k (B, D, D, D) and tau (B,): positive semi-definite, whatever was rounded.
 
-    And the matrices (B, D, D, D) and (B, L, D, D) that the blocks between e x p, delta x p and p are turned by: antisymmetric.
+    And what is added to the blocks between delta_l x p and p (B, L, D, D), antisymmetric.
     """
 
     ball: FloatArray
     sides: FloatArray
     tau: FloatArray
-    own: FloatArray
-    others: FloatArray
+    turns: FloatArray
 
     @staticmethod
-    def of(ball: FloatArray, sides: FloatArray, tau: FloatArray, own: FloatArray, others: FloatArray) -> Multipliers:
+    def of(ball: FloatArray, sides: FloatArray, tau: FloatArray, turns: FloatArray) -> Multipliers:
         """From factors A of A A', and matrices of which the antisymmetric parts are taken."""
-        return Multipliers(_gram(ball), _gram(sides), tau, _antisymmetric(own), _antisymmetric(others))
+        return Multipliers(_gram(ball), _gram(sides), tau, _antisymmetric(turns))
 
 
 def _gram(a: FloatArray) -> FloatArray:
@@ -87,7 +86,8 @@ class Forms:
         numbers = points.numbers
         self.numbers, self.size = numbers, points.h.shape[1]
         self.count = len(points.h)
-        self.core = self._own(found)
+        core = self._own(found)
+        self.core, self.linear = core, core[:, : self.size, self.size :]
         self._delta(others, found)
 
     def _own(self, found: Expanded) -> FloatArray:
@@ -163,11 +163,6 @@ class Forms:
         rows = self.cubic
         return rows @ np.swapaxes(rows, 2, 3), (rows * rows).sum(axis=(2, 3)).max(axis=1, initial=0.0)
 
-    def along(self) -> FloatArray:
-        """The matrices of e_k p p' (B, D, D, D), halved."""
-        size = self.size
-        return self.core.reshape(self.count, 1 + size, size, 1 + size, size)[:, 1:, :, 0]
-
     def slopes(self) -> FloatArray:
         """The matrices of delta_l p p' (B, L, D, D), halved."""
         size = self.size
@@ -188,16 +183,16 @@ class Bounded:
         total = _norm(lam) * room.blur + 2.0 * _norm(multipliers.sides).sum(axis=1)
         total += 0.5 * multipliers.tau * largest + cubic + np.trace(np.abs(taken), axis1=1, axis2=2)
         # Adding what is antisymmetric rounds the blocks.
-        slopes = np.concatenate([forms.along(), forms.slopes()], axis=1)
-        total += (_norm(slopes) + _norm(np.concatenate([multipliers.own, multipliers.others], axis=1))).sum(axis=1)
+        total += (_norm(forms.slopes()) + _norm(multipliers.turns)).sum(axis=1)
         self.blur = blur + 2.0 * eta * total + _TINY
         core = forms.core.reshape(-1, 1 + size, size, 1 + size, size).copy()
         core[:, 0, :, 0] -= room.square[:, None, None] * lam + multipliers.sides.sum(axis=1) + taken
         core[:, 0, :, 0] -= (cubic + self.blur)[:, None, None] * np.eye(size)
         turn = room.q * room.h
         for k in range(size):
-            block = core[:, 1 + k, :, 0] + turn[:, k, None, None] * lam + multipliers.own[:, k]
-            core[:, 1 + k, :, 0], core[:, 0, :, 1 + k] = block, np.swapaxes(block, 1, 2)
+            extra = turn[:, k, None, None] * lam
+            core[:, 0, :, 1 + k] += extra
+            core[:, 1 + k, :, 0] += extra
             core[:, 1 + k, :, 1 + k] += (room.h[:, k] ** 2)[:, None, None] * lam + multipliers.sides[:, k]
         self.core = core.reshape(forms.core.shape)
         own = np.zeros((forms.count, size, size, size, size))
@@ -206,11 +201,11 @@ class Bounded:
         self.own = own.reshape(forms.count, 1, size * size, size * size)
         self.leaf = forms.leaf + self.own - 0.5 * multipliers.tau[:, None, None, None] * gram
         self.last = room.rho**2 * lam
-        inner = multipliers.others[:, : forms.cross.shape[1] * size]
+        inner = multipliers.turns[:, : forms.cross.shape[1] * size]
         self.cross, self.bias = forms.cross.copy(), None if forms.bias is None else forms.bias.copy()
         self.cross[..., :size] += inner.reshape(forms.count, -1, size * size, size)
         if self.bias is not None:
-            self.bias[..., :size] += multipliers.others[:, -1]
+            self.bias[..., :size] += multipliers.turns[:, -1]
 
     def arrow(self, cell: int, claim: float) -> Arrow:
         """The matrix of one cell, from p's part the claim taken off."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal, localcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +19,9 @@ from pyhess.certify.reference_hessian import Problem
 from pyhess.certify.reference_unit_groups import Groups
 from pyhess.certify.reference_unit_relaxed import UnitRelaxed
 from pyhess.certify.reference_unit_relaxed_cells import CellPoints, Expanded, Rests
-from pyhess.certify.reference_unit_relaxed_choice import Mixture
+from pyhess.certify.reference_unit_relaxed_choice import Mixture, lowest
 from pyhess.certify.reference_unit_relaxed_forms import Bounded, Forms, Multipliers, Room
-from pyhess.certify.reference_unit_relaxed_others import Others
+from pyhess.certify.reference_unit_relaxed_others import Numbers, Others, quotients
 
 from .conftest import trained_problem
 from .slow_taylor_cases import Array
@@ -187,6 +189,89 @@ def test_other_units_are_their_polynomials(case: Any) -> None:
     assert case[1] == "identity" or not others.units or (most >= 0.8).all(), most
 
 
+def _exact(name: str, s: Decimal) -> tuple[Decimal, Decimal]:
+    """Phi and phi' in as many digits as there are."""
+    if name == "identity":
+        return s, Decimal(1)
+    if name == "gelu":
+        density = (-s * s / 2).exp() * Decimal("0.39894228040143267793994605993438186847585863116493465766592583")
+        total, term, k = Decimal(0), s, 1
+        while abs(term) > Decimal("1e-60"):
+            total, term, k = total + term, term * s * s / (k + 2), k + 2
+        share = Decimal("0.5") + density * total
+        return s * share, share + s * density
+    sharp = Decimal({"tanh": 2.0, "softplus": 1.7, "sigmoid": 1.0}[name])
+    power = (-s * sharp).exp()
+    share = 1 / (1 + power)
+    if name == "softplus":
+        return s + (1 + power).ln() / sharp, share
+    return (2 * share - 1, 4 * share * (1 - share)) if name == "tanh" else (share, share * (1 - share))
+
+
+@pytest.mark.parametrize("name", ["tanh", "gelu", "sigmoid", "softplus", "identity"])
+@pytest.mark.parametrize("width", [3.0, 1.0, 0.1, 0.01, 1e-5, 1e-12])
+@pytest.mark.parametrize("unsure", [0.0, 1e-13, 1e-3, 0.1])
+def test_lines_near_the_quotients(name: str, width: float, unsure: float) -> None:
+    rng = np.random.default_rng(2609)
+    s = np.array([[0.0, 0.3, -0.7, 1.1, 2.3, -3.1, 7.0, -9.0]])
+    off, reach = unsure + 1e-15 * np.abs(s), width + 0.0 * s
+    net = ph.MLP([1, 1, 1], name, beta=1.7 if name == "softplus" else 1.0)
+    numbers = Numbers.of(Problem.of(ph.Objective(net, ph.Dataset(np.ones((1, 1)), np.ones(1)))))
+    with using(Doubles()):
+        bend, slope = quotients(numbers, s, off, reach, numbers.at(s, off, 4))
+    most = np.zeros(2)
+    with localcontext() as context:
+        context.prec = 70
+        for place, at in enumerate(s[0]):
+            lines = [[Decimal(float(x[0, place])) for x in (line.level, line.slope, line.eps)] for line in (bend, slope)]
+            for k in range(24):
+                t = Decimal(width * float(rng.uniform(-1.0, 1.0) if k > 3 else (-1.0, 1.0, 0.001, -0.0003)[k]))
+                point = Decimal(float(at)) + Decimal((k % 3 - 1) * float(off[0, place]))
+                f, along = _exact(name, point)
+                rise = _exact(name, point + t)[0] - f
+                for kind, quotient in enumerate(((rise - along * t) / t**2, rise / t)):
+                    distance, eps = abs(quotient - lines[kind][0] - lines[kind][1] * t), lines[kind][2] + Decimal("1e-30")
+                    assert distance <= eps
+                    most[kind] = max(most[kind], float(distance / eps))
+    if name != "identity" and width >= 0.1 and unsure <= 1e-13:
+        assert (most >= 0.85).all(), most
+
+
+@pytest.mark.parametrize("name", ["tanh", "gelu", "sigmoid", "softplus"])
+def test_lines_are_nearer_than_taylors_and_no_worse_where_these_are_better(name: str) -> None:
+    s = np.linspace(-2.5, 2.5, 51)[None]
+    net = ph.MLP([1, 1, 1], name)
+    numbers = Numbers.of(Problem.of(ph.Objective(net, ph.Dataset(np.ones((1, 1)), np.ones(1)))))
+    off = 1e-15 * np.abs(s)
+    with using(Doubles()):
+        series = numbers.at(s, off, 4)
+        for width, share in ((2.0, 0.5), (1.0, 0.8), (0.1, 0.98), (1e-3, 1.0 + 1e-3), (1e-8, 1.05)):
+            bend, slope = quotients(numbers, s, off, width + 0.0 * s, series)
+            third, fourth = numbers.over(s, width + 0.0 * s, (3, 4))
+            for line, x, by, floor in ((bend, fourth, 48.0, 1e-12), (slope, third, 12.0, 1e-12)):
+                taylor = ((np.maximum(x.hi, 0.0) - np.minimum(x.lo, 0.0)) * width**2 / by).astype(np.float64)
+                assert np.median(line.eps / (taylor + floor)) <= share
+
+
+def test_lines_know_what_the_numbers_are_off_by() -> None:
+    """At the points nearest to zero, where Taylor's are not nearer."""
+    s, width = np.linspace(-2.5, 2.5, 21)[None], 3.0
+    net = ph.MLP([1, 1, 1], "tanh")
+    numbers = Numbers.of(Problem.of(ph.Objective(net, ph.Dataset(np.ones((1, 1)), np.ones(1)))))
+    first, reach = width / 16.0, width + 0.0 * s
+    with using(Doubles()):
+        series = numbers.at(s, 0.0 * s, 4)
+        third, fourth = numbers.over(s, reach, (3, 4))
+        taylor = [((x.hi - x.lo) * width**2 / by).astype(np.float64) for x, by in ((fourth, 48.0), (third, 12.0))]
+        for delta in 10.0 ** np.linspace(-5.0, 0.0, 26):
+            for order, least in enumerate(((1.0 / first**2, 1.0 / first), (1.0 / first, 1.0), (0.5, 0.0))):
+                off = [e + delta * (k == order) for k, e in enumerate(series.off)]
+                for line, share, other in zip(
+                    quotients(numbers, s, 0.0 * s, reach, replace(series, off=off)), least, taylor, strict=True
+                ):
+                    assert (line.eps >= np.minimum(share * delta, other) * (1.0 - 1e-9)).all()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_sizes_of_the_unit_and_what_is_left_out(case: Any) -> None:
     rng = np.random.default_rng(2543)
@@ -288,9 +373,9 @@ def test_cells_contain_the_effective_weights(case: Any) -> None:
 def test_multipliers_are_definite() -> None:
     a = np.zeros((1, 3, 3))
     a[0] = np.outer([1.0, 1e-3, 7.0], [3.0, 1.0, 2.0])
-    found = Multipliers.of(a, a[:, None], np.ones(1), a[:, None], np.exp(a[:, None]))
-    for turned in (found.own[0, 0], found.others[0, 0]):
-        assert np.array_equal(turned, -turned.T) and turned.any()
+    found = Multipliers.of(a, a[:, None], np.ones(1), np.exp(a[:, None]))
+    turn = found.turns[0, 0]
+    assert np.array_equal(turn, -turn.T) and np.allclose(2.0 * turn, np.exp(a[0]) - np.exp(a[0]).T, rtol=1e-10)
     for lam in (found.ball[0], found.sides[0, 0]):
         assert np.array_equal(lam, lam.T)
         assert np.linalg.eigvalsh(lam - 0.5e-13 * (a * a).sum() * np.eye(3))[0] >= -1e-13
@@ -336,8 +421,10 @@ def test_rests_are_nearly_reached(case: Any) -> None:
 
 def _multipliers(cell: _Cell, rng: np.random.Generator) -> Multipliers:
     size, more = cell.forms.size, len(cell.rest)
-    own, others = rng.standard_normal((1, size, size, size)), rng.standard_normal((1, more, size, size))
-    return Multipliers.of(rng.standard_normal((1, size, size)), 0.3 * own[::-1], np.array([0.7]), own.swapaxes(1, 2), others)
+    turns = rng.standard_normal((1, more, size, size))
+    return Multipliers.of(
+        rng.standard_normal((1, size, size)), 0.3 * rng.standard_normal((1,) + (size,) * 3), np.array([0.7]), turns
+    )
 
 
 def _value(arrow: Arrow, core: Array, parts: list[Array]) -> float:
@@ -377,6 +464,71 @@ def test_the_matrix_is_below_the_block(case: Any) -> None:
             assert expected - 1.1 * bounded.blur[0] - 1e-11 <= found <= expected
             some = True
         assert some
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_turns_change_the_matrix_but_not_the_form(case: Any) -> None:
+    rng = np.random.default_rng(2617)
+    cell = _cell(case, rng, 0.7, 0.1, away=0.5, level=0)
+    multipliers, taken = _multipliers(cell, rng), np.zeros((1, cell.forms.size, cell.forms.size))
+    plain = replace(multipliers, turns=0.0 * multipliers.turns)
+    found = [Bounded(cell.forms, cell.room, some, taken, cell.rests.blur) for some in (multipliers, plain)]
+    arrows = [bounded.arrow(0, 0.3) for bounded in found]
+    # Adding them is rounded.
+    rounded = 2.0**-50 * float(np.abs(multipliers.turns).sum())
+    assert found[0].blur[0] - found[1].blur[0] >= rounded and found[0].blur[0] <= 1e-6
+    size, width = cell.forms.size, cell.forms.size * (1 + cell.forms.size)
+    for e, zeta, p in _points(cell, rng, 20):
+        core, parts, last = cell.vector(e, zeta, p)
+        one, other = (_value(arrow, core, [*parts, *([last] if cell.forms.bias is not None else [])]) for arrow in arrows)
+        assert abs(one - other) <= 1e-9 + 1e-12 * float(np.abs(zeta).max(initial=0.0))
+    rows = [np.concatenate([leaf.rows[:, -width:] for leaf in arrow.leaves] or [np.zeros((0, width))]) for arrow in arrows]
+    change = (rows[0] - rows[1]).reshape(-1, size, width)
+    assert np.allclose(change[..., :size], multipliers.turns[0], rtol=0.0, atol=1e-12) and not change[..., size:].any()
+
+
+def test_turns_are_the_best_for_the_mixture() -> None:
+    rng = np.random.default_rng(2621)
+    for case in CASES:
+        cell = _cell(case, rng, 0.4, 0.2, level=0)
+        mixture, slopes = Mixture(cell.forms, cell.room), cell.forms.slopes()[0]
+        z, size = mixture.z[0], cell.forms.size
+        root = rng.standard_normal((size, size))
+        mixture.z[0] = z = z + root @ root.T / size
+        total = mixture._linear(slice(None))[0]
+        turns = mixture.multipliers().turns[0]
+        k = slopes + turns
+        assert np.allclose(4.0 * np.einsum("lij,jk,lmk->im", k, z, k), total, rtol=1e-9, atol=1e-12)
+        assert np.allclose(k + k.swapaxes(1, 2), 2.0 * slopes, rtol=0.0, atol=1e-12)
+        for scale in (1e-3, 0.3):
+            other = scale * rng.standard_normal(k.shape)
+            other = k + (other - other.swapaxes(1, 2)) * np.abs(k).max(initial=0.0)
+            assert np.trace(4.0 * np.einsum("lij,jk,lmk->im", other, z, other)) >= np.trace(total) * (1.0 - 1e-12)
+
+
+@pytest.mark.parametrize("case", CURVED[:-1])
+@pytest.mark.parametrize("away", [0.0, 0.7])
+def test_on_tiny_balls_the_first_order_is_the_slopes_length(case: Any, away: float) -> None:
+    """With cells much narrower still."""
+    rng = np.random.default_rng(2633)
+    cell = _cell(case, rng, 1e-4, 1e-4, away=away, level=0)
+    theta = cell.centre.copy()
+    theta[cell.own] = cell.t
+
+    def value(at: Array) -> float:
+        return float(np.linalg.eigvalsh(_block(cell.obj, at, cell.own))[0])
+
+    steps = 1e-5 * np.eye(len(theta))[cell.rest]
+    slope = np.array([value(theta + step) - value(theta - step) for step in steps]) / 2e-5
+    most = float(np.linalg.norm(slope)) * np.sqrt(cell.radius**2 - ((cell.t - cell.centre[cell.own]) ** 2).sum())
+    mixture, found = Mixture(cell.forms, cell.room), []
+    for _ in range(3):
+        multipliers = mixture.multipliers()
+        least = lowest(Bounded(cell.forms, cell.room, multipliers, mixture.taken(cell.rests), cell.rests.blur), cell.forms, 0)
+        assert least is not None
+        found.append((value(theta) - least.value) / most)
+        mixture.learn(np.array([0]), [least], multipliers.ball)
+    assert found[0] <= 1.03 and found[1] <= 1.01 and 0.99 <= found[2] <= 1.005, found
 
 
 def test_matrices_bound_the_rests() -> None:
