@@ -26,13 +26,21 @@ _NARROW = 0.13, 0.26
 _TRIED, _GAINING, _SOME, _MEMORY, _HALVINGS = 32, 0.5, 0.05, 512, 12
 #: The others' polynomials are made for rooms whose ratio is this; and cells at once.
 _LEVEL, _BATCH = 0.92, 512
-_MAX_PARAMS, _MAX_UNITS = 8, 32
+#: Least share of the radius that is taken to be left.
+_LEAST = 1e-9
+#: Most parameters of a unit, as the core has them, and multiplications for a cell: rounds are not to hold up a time limit.
+_MAX_PARAMS, _MAX_WORK = 8, 2e6
 
 
 def relaxation_applies(obj: Objective, units: Units) -> bool:
-    """One output, squared error, a ball, few parameters of a unit and few units."""
-    few = units.z.shape[1] + 1 <= _MAX_PARAMS and len(units.u.lo) <= _MAX_UNITS
-    return few and units.room > 0.0 and units.v.lo.shape[1] == 1 and obj.loss == "squared_error"
+    """One output, squared error, a ball, few parameters of a unit, few units and data."""
+    n, inputs = units.z.shape
+    size = inputs + 1
+    triples, forms = size * (size + 1) * (size + 2) / 6.0, inputs * (inputs + 3) / 2.0
+    work = len(units.u.lo) * (triples * n * forms + float(size) ** 6)
+    if size > _MAX_PARAMS or work > _MAX_WORK:
+        return False
+    return units.room > 0.0 and units.v.lo.shape[1] == 1 and obj.loss == "squared_error"
 
 
 class RelaxedCells:
@@ -83,16 +91,18 @@ class RelaxedCells:
         roots, room = self._roots, self._units.room
         size = roots.inverse.size
         cells = np.ascontiguousarray(cells[:, :, :size])
-        rooms = np.minimum(rooms_left(cells, roots.centers[index], roots.inverse, roots.squared_radius), room * (1.0 + gamma(16)))
+        left = rooms_left(cells, roots.centers[index], roots.inverse, roots.squared_radius)
+        rooms = np.clip(left, _LEAST * room, room * (1.0 + gamma(16)))
         levels = np.floor(np.log(np.maximum(rooms, 1e-3 * room) / room) / np.log(_LEVEL)).astype(np.int64)
         found = np.full(len(cells), -np.inf)
-        for key in np.unique(np.stack([index, levels], axis=1), axis=0):
-            places = np.flatnonzero((index == key[0]) & (levels == key[1]))
-            for begin in range(0, len(places), _BATCH):
-                if stop[0]:
-                    return found
-                part = places[begin : begin + _BATCH]
-                found[part] = self._bound(cells[part], int(key[0]), int(key[1]), rooms[part], target, stop)
+        with np.errstate(all="ignore"):  # numbers that overflow prove nothing
+            for key in np.unique(np.stack([index, levels], axis=1), axis=0):
+                places = np.flatnonzero((index == key[0]) & (levels == key[1]))
+                for begin in range(0, len(places), _BATCH):
+                    if stop[0]:
+                        return found
+                    part = places[begin : begin + _BATCH]
+                    found[part] = self._bound(cells[part], int(key[0]), int(key[1]), rooms[part], target, stop)
         return found
 
     def _bound(

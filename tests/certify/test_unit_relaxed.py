@@ -305,10 +305,24 @@ def test_what_it_is_for() -> None:
     obj = _problem(367, "tanh")
     ball, box = (region.bind(obj) for region in (ph.Ball(radius=1.0), ph.Box(-1.0, 1.0)))
     assert relaxation_applies(obj, describe(obj, ball)) and not relaxation_applies(obj, describe(obj, box))
+    many = ph.Objective(obj.net, ph.Dataset(np.ones((40_000, 2)), np.ones(40_000)))
+    assert not relaxation_applies(many, describe(many, ph.Ball(radius=1.0).bind(many)))
     two = ph.Objective(ph.MLP([2, 3, 2]), ph.Dataset(obj.data.X, np.zeros((7, 2))))
     assert not relaxation_applies(two, describe(two, ph.Ball(radius=1.0).bind(two)))
     logistic = ph.Objective(obj.net, ph.Dataset(obj.data.X, (obj.targets[:, 0] > 0.0).astype(int)), loss="logistic")
     assert not relaxation_applies(logistic, describe(logistic, ph.Ball(radius=1.0).bind(logistic)))
+
+
+@pytest.mark.parametrize("radius", [1e-100, 1e-12, 1e6, 1e150])
+def test_any_radius(radius: float) -> None:
+    """A bound or none, without a warning; with nothing left to the others, too."""
+    obj = _problem(379, "tanh")
+    case = _Case(obj, np.random.default_rng(379).standard_normal(obj.num_params), radius)
+    q = np.zeros(len(case.own))
+    for share in (0.0, 1.0 + 1e-12):
+        q[0] = share * radius
+        found = case.bound(case.cell(q, np.zeros(len(q)) + 1e-3 * radius))
+        assert found <= float(np.linalg.eigvalsh(case.block(case.centre))[0]) + 1e-12 or radius > 1.0
 
 
 def test_ends_early() -> None:
