@@ -337,7 +337,7 @@ class Run:
         if not finished:
             statement = (
                 "the bounds overflow on this region"
-                if self.table and not self.stop[0]
+                if self.table and not self.stop[0] and not self.out_of_time
                 else "stopped before any bound was finished"
             )
             return Certificate("none", -math.inf, self.table, ROUNDING, statement, self.obj, self.region)
