@@ -24,14 +24,15 @@ from ..objective import Objective
 from .higher_ranges import derivative_bound
 from .intervals import ROOT_TINY, TINY, UNIT, Interval, gamma, matmul, norms
 from .ranges import derivative_range
+from .taylor_triples import triples
 from .unit_models import Units, pre_activations
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _ROOM = 1.0 + gamma(64)
+#: Points of a grid on a side, and one near width/sqrt(2).
+_GRID, _NODE = 14, 10
 #: Largest |y| tau² on the unit disc.
-_GRID, _NODE = 14, 10  # points on a side, and one near width/sqrt(2)
 _SQUARED = 2.0 / (3.0 * math.sqrt(3.0)) * (1.0 + 1e-15)
 
 
@@ -49,7 +50,6 @@ class OtherUnits:
         others = np.delete(np.arange(len(units.u.lo)), j)
         kv, x = units.scale_v, units.scale_u * units.z
         (n, dim), count = x.shape, others.size
-        self.room = room
         length = norms(x) * _ROOM
         width = np.repeat((room * length)[:, None] * _ROOM, count, axis=1)
         s, error, around = pre_activations(units, others, width)
@@ -65,7 +65,8 @@ class OtherUnits:
         point = matmul(phi[0], Interval(units.v.lo[others], units.v.hi[others])) + units.c
         self.value = point.middle[:, 0]
         first, last = np.triu_indices(dim + 1)
-        low, middle, high = triples(dim + 1)
+        at = triples(dim + 1)
+        low, middle, high = at.k, at.l, at.m
         self.linear = np.zeros((count * (dim + 1) + int(units.bias), n))
         if units.bias:
             self.linear[-1] = kv
@@ -94,12 +95,6 @@ class OtherUnits:
         reach = v + kv * room
         blurred = (reach * (off[1] + width * (off[2] + width * off[3]))) * (room * long) + kv * room * off[0]
         self.blur = (self.blur + blurred.sum(axis=1) * (1.0 + gamma(count + 64))) * _ROOM
-
-
-def triples(size: int) -> tuple[IntArray, IntArray, IntArray]:
-    """All k <= l <= m."""
-    places = np.array([(k, l, m) for k in range(size) for l in range(k, size) for m in range(l, size)], dtype=np.int64)  # noqa: E741
-    return places[:, 0], places[:, 1], places[:, 2]
 
 
 class _Quotients:

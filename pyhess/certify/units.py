@@ -173,7 +173,7 @@ def unit_bound(
 class _Leaves:
     """Cells that cover the region, with what is known of each; replaced as one, so that an interrupt leaves a cover.
 
-    ``relaxed`` says of which the relaxation was tried, or will not be.
+    ``relaxed`` says of which the relaxation was tried.
     """
 
     cells: FloatArray
@@ -247,7 +247,7 @@ class UnitSearch:
             found = self.rooms.bound(cells, index, parents, self.stop, self.task)
         else:
             found = self.task.bound(cells, index, parents, self.stop)
-        return _Leaves(cells, index, *found, np.full(len(cells), self.relaxation is None))
+        return _Leaves(cells, index, *found, np.zeros(len(cells), dtype=bool))
 
     def _join(self, deadline: float) -> None:
         """Fit ellipsoids to what the other units add, and see where they serve."""

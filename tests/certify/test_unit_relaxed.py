@@ -15,9 +15,10 @@ from pyhess.certify.again import fresh_bound
 from pyhess.certify.certificate import MethodResult
 from pyhess.certify.intervals import Interval
 from pyhess.certify.ranges import derivative_range
+from pyhess.certify.taylor_triples import triples
 from pyhess.certify.unit_expansion import expanded
 from pyhess.certify.unit_models import Units
-from pyhess.certify.unit_others import OtherUnits, triples
+from pyhess.certify.unit_others import OtherUnits
 from pyhess.certify.unit_relaxed_cells import RelaxedCells, relaxation_applies
 from pyhess.certify.unit_rest import Roots, describe, find_roots
 from pyhess.certify.unit_rooms import rooms_left
@@ -138,7 +139,8 @@ def test_what_the_others_add(seed: int, activation: str, options: dict[str, Any]
     rng = np.random.default_rng(seed)
     case = _Case(obj, rng.standard_normal(obj.num_params), 0.6, unit=0)
     size, rests = len(case.own), []
-    places = np.array(triples(size))
+    entries = triples(size)
+    places = np.stack([entries.k, entries.l, entries.m])
     low, high = np.triu_indices(size)
     own = case.centre[case.own[-1]] * case.obj.net.layer_scales[1]
     for room in (0.6, 0.3):
