@@ -26,7 +26,7 @@ struct Setting {
     index_t triples = size * (size + 1) * (size + 2) / 6;
     std::mt19937 rng;
     Vector x, weights, linear, square, cubic, residual, phi, rests, outer, half, room, left, tilt, ratio, rounding,
-        bounds, mixtures, scratch;
+        bounds, scratch;
     index_t stride = relaxed_scratch_size(kData, inputs, units) + 8;
     double scale = 0.9, target = 0.0;
     std::int32_t cancel = 0;
@@ -46,7 +46,7 @@ struct Setting {
         rests.assign(kCells * kData, 0.0), rounding.assign(kCells, 0.0);
         half.assign(at(kCells * size), 0.05), room.assign(kCells, 0.4), left.assign(kCells, 1.1);
         tilt.assign(at(kCells * size), 0.0), ratio.assign(at(kCells * size), 0.05 * 0.05 / (0.4 * 0.4));
-        bounds.assign(kCells, 0.0), mixtures.assign(at(kCells * size * size), 0.0), scratch.assign(at(2 * stride), 0.0);
+        bounds.assign(kCells, 0.0), scratch.assign(at(2 * stride), 0.0);
     }
 
     RelaxedJob job() {
@@ -57,7 +57,7 @@ struct Setting {
         found.alpha = found.beta = rests.data(), found.outer = outer.data(), found.half = half.data();
         found.room = room.data(), found.left = left.data(), found.tilt = tilt.data(), found.ratio = ratio.data();
         found.rounding = found.cubic_rounding = rounding.data(), found.target = target, found.bounds = bounds.data();
-        found.mixtures = mixtures.data(), found.num_cells = kCells, found.scratch = scratch.data();
+        found.num_cells = kCells, found.scratch = scratch.data();
         found.scratch_stride = stride, found.cancel = &cancel;
         return found;
     }
@@ -159,7 +159,7 @@ TEST(relaxed_cells_do_not_depend_on_who_bounds_them) {
     CHECK(bound_relaxed_cells(parts, 1) == Status::ok);
     parts.next = 0;
     CHECK(bound_relaxed_cells(parts, 0) == Status::ok);
-    CHECK(one.bounds == two.bounds && one.mixtures == two.mixtures);
+    CHECK(one.bounds == two.bounds);
 }
 
 TEST(relaxed_cells_can_be_cancelled) {

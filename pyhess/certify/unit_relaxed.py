@@ -39,7 +39,7 @@ _JOB = np.dtype(
         for name in (
             "x", "weights", "linear", "square", "cubic", "num_data", "dim", "num_units", "num_rows", "scale_v", "residual", "phi",
             "alpha", "beta", "outer", "half", "room", "left", "tilt", "ratio", "rounding", "cubic_rounding", "target", "bounds",
-            "mixtures", "num_cells", "next", "scratch", "scratch_stride", "cancel",
+            "num_cells", "next", "scratch", "scratch_stride", "cancel",
         )
     ]
 )  # fmt: skip
@@ -70,12 +70,12 @@ def relaxed_bounds(
 ) -> FloatArray:  # fmt: skip
     """Proved bounds (C,), -inf where none was found or ``stop`` was set before; above ``target`` no better one is looked for."""
     count, size = where.half.shape
-    bounds, mixtures = np.full(count, -np.inf), np.zeros((count, size, size))
+    bounds = np.full(count, -np.inf)
     threads = num_workers(-(-count // _PER_THREAD))
     scratch = np.zeros((threads, relaxed_scratch_size(len(x), size - 1, len(others.square)) + 8))
     arrays: dict[str, npt.NDArray[Any]] = {
         "x": x, "weights": weights, "linear": others.linear, "square": others.square, "cubic": others.cubic,
-        "scratch": scratch, "bounds": bounds, "mixtures": mixtures, "cancel": stop, **vars(form), **vars(where),
+        "scratch": scratch, "bounds": bounds, "cancel": stop, **vars(form), **vars(where),
     }  # fmt: skip
     kept = {name: array if name == "cancel" else np.ascontiguousarray(array, dtype=np.float64) for name, array in arrays.items()}
     job = np.zeros(1, dtype=_JOB)

@@ -36,7 +36,6 @@ struct RelaxedJob {
     const double* cubic_rounding;  // (C)
     double target;                 // no more than this is looked for
     double* bounds;                // (C) out
-    double* mixtures;              // (C, D, D) out
     index_t num_cells;
     std::int64_t next;
     double* scratch;

@@ -28,16 +28,17 @@ constexpr index_t kMaxDim = 8;
 
 double gamma(double operations) { return 1.001 * operations * kUnit / (1.0 - operations * kUnit); }
 
-// L of A = LL' in the lower triangle, row by row; whether A is positive definite.
-bool factorise(double* a, index_t n) {
+// The first columns of L, A = LL', in the lower triangle, row by row; whether that part of A is positive definite.
+bool factorise(double* a, index_t n, index_t columns) {
     for (index_t i = 0; i < n; ++i) {
         double* row = a + i * n;
-        for (index_t j = 0; j < i; ++j) {
+        for (index_t j = 0; j < std::min(i, columns); ++j) {
             const double* other = a + j * n;
             double sum = row[j];
             for (index_t k = 0; k < j; ++k) sum -= row[k] * other[k];
             row[j] = sum / other[j];
         }
+        if (i >= columns) continue;
         double sum = row[i];
         for (index_t k = 0; k < i; ++k) sum -= row[k] * row[k];
         if (!(sum > 0.0)) return false;
@@ -45,6 +46,8 @@ bool factorise(double* a, index_t n) {
     }
     return true;
 }
+
+bool factorise(double* a, index_t n) { return factorise(a, n, n); }
 
 // X = L^-1 X for X (n, r).
 void solve(const double* l, index_t n, double* x, index_t r) {
@@ -100,23 +103,23 @@ private:
     void expand(const double* numbers, double* out) const {
         for (index_t k = 0; k < d2_; ++k) out[k] = form_[k] < 0 ? 0.0 : numbers[form_[k]];
     }
-    // out = A B, A B', A' B for D x D matrices.
-    void times(const double* a, const double* b, double* out) const {
+    // A D x D matrix, or its transpose, by the steps between rows and between columns.
+    struct View {
+        const double* at;
+        index_t down, across;
+    };
+    View plain(const double* a) const { return {a, d_, 1}; }
+    View turned(const double* a) const { return {a, 1, d_}; }
+    void times(View a, View b, double* out) const {
         for (index_t i = 0; i < d_; ++i)
             for (index_t j = 0; j < d_; ++j) {
                 double sum = 0.0;
-                for (index_t k = 0; k < d_; ++k) sum += a[i * d_ + k] * b[k * d_ + j];
+                for (index_t k = 0; k < d_; ++k)
+                    sum += a.at[i * a.down + k * a.across] * b.at[k * b.down + j * b.across];
                 out[i * d_ + j] = sum;
             }
     }
-    void times_transposed(const double* a, const double* b, double* out) const {
-        for (index_t i = 0; i < d_; ++i)
-            for (index_t j = 0; j < d_; ++j) {
-                double sum = 0.0;
-                for (index_t k = 0; k < d_; ++k) sum += a[i * d_ + k] * b[j * d_ + k];
-                out[i * d_ + j] = sum;
-            }
-    }
+    void times(const double* a, const double* b, double* out) const { times(plain(a), plain(b), out); }
     double trace(const double* a) const {
         double sum = 0.0;
         for (index_t i = 0; i < d_; ++i) sum += a[i * d_ + i];
@@ -322,17 +325,12 @@ void Relaxed::look_at(const double* mixture) {
 
 // K with K + K' = x and the least tr(K Z K').
 void Relaxed::side(const double* x, double* out) {
-    for (index_t i = 0; i < d_; ++i)  // tmp = turn' x
-        for (index_t j = 0; j < d_; ++j) {
-            double sum = 0.0;
-            for (index_t k = 0; k < d_; ++k) sum += turn_[k * d_ + i] * x[k * d_ + j];
-            tmp_[i * d_ + j] = sum;
-        }
+    times(turned(turn_), plain(x), tmp_);
     times(tmp_, turn_, tmp2_);
     for (index_t i = 0; i < d_; ++i)
         for (index_t j = 0; j < d_; ++j) tmp2_[i * d_ + j] *= values_[i] / (values_[i] + values_[j]);
     times(turn_, tmp2_, tmp_);
-    times_transposed(tmp_, turn_, out);
+    times(plain(tmp_), turned(turn_), out);
     for (index_t i = 0; i < d_; ++i)
         for (index_t j = 0; j <= i; ++j) {
             const double miss = 0.5 * (x[i * d_ + j] - out[i * d_ + j] - out[j * d_ + i]);
@@ -370,7 +368,7 @@ void Relaxed::multipliers(index_t c, const double* mixture) {
     std::fill_n(moved, d2_, 0.0);
     const auto add_moved = [&](const double* k) {
         times(k, mixture, tmp_);
-        times_transposed(tmp_, k, tmp2_);
+        times(plain(tmp_), turned(k), tmp2_);
         for (index_t i = 0; i < d2_; ++i) moved[i] += tmp2_[i];
     };
     for (index_t l = 0; l < job_.num_rows; ++l) {
@@ -547,23 +545,7 @@ bool Relaxed::proved(index_t c, double tau, double& value, double* vector) {
         const double trial = step == 0 ? 0.0 : std::ldexp(kFloor * scale, step - 1);
         std::copy_n(core_, whole_ * whole_, inner_);
         for (index_t i = 0; i < d2_; ++i) inner_[i * whole_ + i] += trial;
-        bool definite = true;
-        for (index_t i = 0; i < whole_ && definite; ++i) {
-            double* row = inner_ + i * whole_;
-            for (index_t j = 0; j < std::min(i, d2_); ++j) {
-                const double* other = inner_ + j * whole_;
-                double sum = row[j];
-                for (index_t k = 0; k < j; ++k) sum -= row[k] * other[k];
-                row[j] = sum / other[j];
-            }
-            if (i < d2_) {
-                double sum = row[i];
-                for (index_t k = 0; k < i; ++k) sum -= row[k] * row[k];
-                definite = sum > 0.0;
-                row[i] = std::sqrt(sum);
-            }
-        }
-        if (!definite) continue;
+        if (!factorise(inner_, whole_, d2_)) continue;
         for (index_t a = 0; a < d_; ++a)
             for (index_t b = 0; b <= a; ++b) {
                 const double *x = inner_ + (d2_ + a) * whole_, *y = inner_ + (d2_ + b) * whole_;
@@ -660,10 +642,7 @@ void Relaxed::run(index_t c) {
         multipliers(c, mixture_);
         rests(c, mixture_);
         const double value = relaxed(c, mixture_, vector);
-        if (value > job_.bounds[c]) {
-            job_.bounds[c] = value;
-            std::copy_n(mixture_, d2_, job_.mixtures + c * d2_);
-        }
+        job_.bounds[c] = std::max(job_.bounds[c], value);
         if (!(value > -kInfinity) || value >= job_.target) break;
         move(kSteps + step);
     }
