@@ -103,23 +103,17 @@ private:
     void expand(const double* numbers, double* out) const {
         for (index_t k = 0; k < d2_; ++k) out[k] = form_[k] < 0 ? 0.0 : numbers[form_[k]];
     }
-    // A D x D matrix, or its transpose, by the steps between rows and between columns.
-    struct View {
-        const double* at;
-        index_t down, across;
-    };
-    View plain(const double* a) const { return {a, d_, 1}; }
-    View turned(const double* a) const { return {a, 1, d_}; }
-    void times(View a, View b, double* out) const {
+    // out = A B for D x D matrices, or with a transpose in the place of one.
+    template <bool kLeft = false, bool kRight = false>
+    void times(const double* a, const double* b, double* out) const {
         for (index_t i = 0; i < d_; ++i)
             for (index_t j = 0; j < d_; ++j) {
                 double sum = 0.0;
                 for (index_t k = 0; k < d_; ++k)
-                    sum += a.at[i * a.down + k * a.across] * b.at[k * b.down + j * b.across];
+                    sum += a[kLeft ? k * d_ + i : i * d_ + k] * b[kRight ? j * d_ + k : k * d_ + j];
                 out[i * d_ + j] = sum;
             }
     }
-    void times(const double* a, const double* b, double* out) const { times(plain(a), plain(b), out); }
     double trace(const double* a) const {
         double sum = 0.0;
         for (index_t i = 0; i < d_; ++i) sum += a[i * d_ + i];
@@ -325,12 +319,12 @@ void Relaxed::look_at(const double* mixture) {
 
 // K with K + K' = x and the least tr(K Z K').
 void Relaxed::side(const double* x, double* out) {
-    times(turned(turn_), plain(x), tmp_);
+    times<true>(turn_, x, tmp_);
     times(tmp_, turn_, tmp2_);
     for (index_t i = 0; i < d_; ++i)
         for (index_t j = 0; j < d_; ++j) tmp2_[i * d_ + j] *= values_[i] / (values_[i] + values_[j]);
     times(turn_, tmp2_, tmp_);
-    times(plain(tmp_), turned(turn_), out);
+    times<false, true>(tmp_, turn_, out);
     for (index_t i = 0; i < d_; ++i)
         for (index_t j = 0; j <= i; ++j) {
             const double miss = 0.5 * (x[i * d_ + j] - out[i * d_ + j] - out[j * d_ + i]);
@@ -368,7 +362,7 @@ void Relaxed::multipliers(index_t c, const double* mixture) {
     std::fill_n(moved, d2_, 0.0);
     const auto add_moved = [&](const double* k) {
         times(k, mixture, tmp_);
-        times(plain(tmp_), turned(k), tmp2_);
+        times<false, true>(tmp_, k, tmp2_);
         for (index_t i = 0; i < d2_; ++i) moved[i] += tmp2_[i];
     };
     for (index_t l = 0; l < job_.num_rows; ++l) {
