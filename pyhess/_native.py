@@ -23,7 +23,7 @@ import numpy.typing as npt
 from . import _core
 from .errors import InputError, NumericalError
 
-ABI_VERSION = 6
+ABI_VERSION = 7
 ISA_LEVELS = ("base", "v3", "v4")
 
 #: Pause before a Ctrl-C that was swallowed is tried again.

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "../src/unit_cells/forms.hpp"
 #include "check.hpp"
 #include "pyhess/capi.h"
 #include "pyhess/unit_cells.hpp"
@@ -284,6 +285,80 @@ TEST(unit_cells_do_not_depend_on_who_bounds_them) {
     }
     CHECK(one.bounds == two.bounds && one.splits == two.splits && one.models == two.models);
     CHECK(one.directions == two.directions && one.cells == two.cells);
+}
+
+TEST(unit_cells_try_the_models_asked_for) {
+    for (const Kind kind : {Kind::box, Kind::ball}) {
+        Setting both(Activation::tanh, Loss::cross_entropy, kind, 0.4, 4503);
+        Setting generators(Activation::tanh, Loss::cross_entropy, kind, 0.4, 4503);
+        Setting ranges(Activation::tanh, Loss::cross_entropy, kind, 0.4, 4503);
+        both.models.assign(kCells, -1), generators.models.assign(kCells, 0), ranges.models.assign(kCells, 1);
+        CHECK(both.run() == 0 && generators.run() == 0 && ranges.run() == 0);
+        index_t first = 0, second = 0;
+        for (std::size_t c = 0; c < at(kCells); ++c) {
+            CHECK(both.bounds[c] == std::max(generators.bounds[c], ranges.bounds[c]));
+            if (both.models[c] < 0) continue;
+            CHECK(generators.models[c] == 0 && ranges.models[c] == 1);
+            const Setting& better = both.models[c] == 0 ? generators : ranges;
+            CHECK(both.bounds[c] == better.bounds[c] && both.splits[c] == better.splits[c]);
+            ++(both.models[c] == 0 ? first : second);
+        }
+        CHECK(first > 0 && second > 0);
+    }
+}
+
+TEST(softmax_forms_hold) {
+    std::mt19937 rng(4504);
+    std::uniform_real_distribution<double> uniform(-1.0, 1.0);
+    for (index_t outputs = 1; outputs < 6; ++outputs) {
+        const index_t nl = 1 + 3 * outputs, e = 2 + 2 * outputs;
+        index_t lines = 0, total = 0;
+        for (const double width : {0.0, 1e-9, 1e-4, 0.02, 0.3, 1.0, 4.0, 30.0, 900.0})
+            for (int draw = 0; draw < 20; ++draw) {
+                Vector rows(at(2 * outputs * (2 * nl + 2)), 0.0), work(at(3 * outputs)), y(at(outputs), 0.0);
+                const units::Forms forms{rows.data(), nl};
+                y[at(draw % outputs)] = 0.75;
+                for (index_t k = 0; k < outputs; ++k) {
+                    forms[k][0] = (draw % 2 ? 2.0 : 20.0) * uniform(rng);
+                    for (index_t i = 1; i < e; ++i) forms[k][i] = width * uniform(rng);
+                    forms[k][nl + 1] = draw % 3 ? 0.1 * width : 0.0;
+                }
+                units::residual_forms(Loss::cross_entropy, outputs, y.data(), 0.75, forms, 0, outputs, work.data());
+                Vector least(at(outputs), kInfinity), most(at(outputs), -kInfinity);
+                for (int sample = 0; sample < 60; ++sample) {
+                    Vector symbols(at(e)), f(at(outputs));
+                    for (double& x : symbols) x = sample % 2 ? uniform(rng) : std::copysign(1.0, uniform(rng));
+                    double top = -kInfinity, sum = 0.0;
+                    for (index_t k = 0; k < outputs; ++k) {
+                        f[at(k)] = forms[k][0] + std::copysign(forms[k][nl + 1], uniform(rng));
+                        for (index_t i = 1; i < e; ++i) f[at(k)] += forms[k][i] * symbols[at(i)];
+                        top = std::max(top, f[at(k)]);
+                    }
+                    for (const double x : f) sum += std::exp(x - top);
+                    for (index_t k = 0; k < outputs; ++k) {
+                        const double* r = forms[outputs + k];
+                        const double p = 0.75 * std::exp(f[at(k)] - top) / sum;
+                        double line = r[0];
+                        for (index_t i = 1; i < e; ++i) line += r[i] * symbols[at(i)];
+                        CHECK(std::fabs(p - y[at(k)] - line) <= r[e + k] + 1e-15 * (1.0 + width));
+                        least[at(k)] = std::min(least[at(k)], p), most[at(k)] = std::max(most[at(k)], p);
+                    }
+                }
+                for (index_t k = 0; k < outputs; ++k) {
+                    const double* r = forms[outputs + k];
+                    ++total;
+                    if (std::any_of(r + 1, r + e, [](double x) { return x != 0.0; })) ++lines;
+                    // no more is left out than what an interval would leave
+                    CHECK(r[nl + 1] == 0.0 && r[e + k] <= 0.5 * 0.75 + 1e-11 * (1.0 + width * width));
+                }
+                if (width == 0.02 && outputs > 1 && draw % 3 == 0)
+                    for (index_t k = 0; k < outputs; ++k) {
+                        const double range = most[at(k)] - least[at(k)];
+                        CHECK(forms[outputs + k][e + k] <= 0.2 * range + 1e-10);
+                    }
+            }
+        CHECK(outputs == 1 ? lines == 0 : 3 * lines > total);
+    }
 }
 
 TEST(unit_cells_keep_what_is_known_and_can_be_cancelled) {

@@ -1,8 +1,13 @@
 """The loss's gradient as a linear function of the outputs and an error, over ranges of outputs; for checking certificates.
 
 r = f - y for the squared error, without an error. The logistic function is replaced by its secant: the error is extreme at the
-ends and where the slopes agree. The softmax is replaced by its tangent at the middles, |d²p_k[h, h]| <= p_k max |h_i - h_j|², or
-by its range, where that is smaller.
+ends and where the slopes agree. An entry p_k of the softmax is the logistic function of f_k - l, l the logarithm of the sum of
+the other outputs' exponentials: it is replaced by that function's secant and l's tangent at the middles, or by its range where
+that leaves less. l is convex, and with w the largest difference of two h_j and g = (e^w - 1)/w it is at most
+
+    log(1 + μ g) - μ <= log g - 1 + 1/g,    and at most w²/8 (Hoeffding),
+
+above the tangent, where μ is the mean of the h_j less the least of them, since e^x <= 1 + x g on [0, w].
 """
 
 from __future__ import annotations
@@ -11,11 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .reference_interval import Range, Wide, down, logistic, middle_and_radius, up, wide, zeros
+from .reference_interval import Range, Wide, down, exp, logistic, middle_and_radius, softplus, up, wide, zeros
 from .reference_ranges import logistic_derivative, softmax
 
 #: Distances from a computed place within which the slopes must agree; beyond the last the gradient's range is taken.
 _NEAR = (1e-9, 1e-5)
+#: Width above which the excess of the logarithm is not bounded by its square alone.
+_WIDE = 0.25
 #: Bound of the logistic function's second derivative.
 _BEND = 0.0963
 
@@ -67,17 +74,19 @@ class Slopes:
         return up(self.error + (Range(np.abs(self.matrix)) * Range(slack)[:, :, None, :]).sum(-1).hi)
 
 
-def slopes(loss: str, f: Range, y: Wide) -> Slopes:
-    """The linear function for outputs in f (B, n, K) and targets y (n, K)."""
+def slopes(loss: str, f: Range, y: Wide, slack: Wide) -> Slopes:
+    """The linear function for outputs in f (B, n, K), of which ``slack`` (B, n, K) is unknown, and targets y (n, K)."""
     shape = f.lo.shape
     if loss == "squared_error":
         return Slopes(None, Range(np.broadcast_to(-y, shape)), zeros(shape))
     if loss == "logistic":
-        return _secant(f, y)
-    return _tangent(f, y)
+        slope, (middle, error) = _secant(f, Range(np.broadcast_to(y, shape)))
+        return Slopes(slope[..., None], Range(middle), error)
+    return _softmax(f, y, slack)
 
 
-def _secant(f: Range, y: Wide) -> Slopes:
+def _secant(f: Range, y: Range) -> tuple[Wide, tuple[Wide, Wide]]:
+    """A slope, and the middle and radius of the logistic function less the slope times f and y."""
     ends = logistic(Range(f.lo)), logistic(Range(f.hi))
     with np.errstate(all="ignore"):
         slope = (ends[1].lo - ends[0].hi) / up(f.hi - f.lo)
@@ -105,33 +114,73 @@ def _secant(f: Range, y: Wide) -> Slopes:
             found = found.hull(value, there)
     slope = np.where(known, slope, wide(0.0))
     found = Range(np.where(known, found.lo, plain.lo), np.where(known, found.hi, plain.hi))
-    found = found - Range(np.broadcast_to(y, f.lo.shape))
-    middle, error = middle_and_radius(found)
-    return Slopes(slope[..., None], Range(middle), error)
+    return slope, middle_and_radius(found - y)
 
 
-def _tangent(f: Range, y: Wide) -> Slopes:
-    outputs = f.lo.shape[-1]
+def _softmax(f: Range, y: Wide, slack: Wide) -> Slopes:
     total = Range(y).sum(-1)[:, None]
-    middle, half = middle_and_radius(f)
-    spread = zeros(f.lo.shape[:-1])
-    for k in range(outputs):
-        for j in range(k):
-            spread = np.maximum(spread, up(half[..., k] + half[..., j]))
     over = softmax(f) * total
-    curved = (Range(wide(0.5)) * Range(over.hi) * Range(spread[..., None]).square()).hi
-    at = softmax(Range(middle))
-    p, _ = middle_and_radius(at)
-    unit = wide(np.eye(outputs))
-    slope = total.hi[..., None] * p[..., :, None] * (unit - p[..., None, :])
-    exact = at[..., :, None] * (Range(unit) - at[..., None, :]) * total[..., None]
-    # G is off the derivative by rounding.
-    turned = ((exact - Range(slope)) * Range(half)[..., None, :]).size()
-    error = up(curved + Range(turned).sum(-1).hi)
     centre, plain = middle_and_radius(over)
-    linear = error < plain
-    at_middle = at * total - (Range(slope) * Range(middle)[..., None, :]).sum(-1)
-    target = Range(np.broadcast_to(y, f.lo.shape))
-    constant = Range(np.where(linear, at_middle.lo, centre), np.where(linear, at_middle.hi, centre)) - target
-    matrix = np.where(linear[..., None], slope, wide(0.0))
-    return Slopes(matrix, constant, np.where(linear, error, plain))
+    matrix, about, error = _logarithm(f, total)
+    better = Slopes(matrix, about, error).unknown(slack) < plain
+    constant = Range(np.where(better, about.lo, centre), np.where(better, about.hi, centre))
+    constant = constant - Range(np.broadcast_to(y, f.lo.shape))
+    return Slopes(np.where(better[..., None], matrix, wide(0.0)), constant, np.where(better, error, plain))
+
+
+def _logarithm(f: Range, total: Range) -> tuple[Wide, Range, Wide]:
+    """(G, constant, error), by start + slope (f_k - l) ± off, l = at + sum_j share_j (f_j - middle_j) + excess, for every k."""
+    outputs = f.lo.shape[-1]
+    middle, half = middle_and_radius(f)
+    lines: list[Range] = []
+    values: list[Range] = []
+    for k in range(outputs):
+        others = [j for j in range(outputs) if j != k]
+        slope, (start, off) = _secant(f[..., k] - _log_sum(f, others), Range(zeros(f.lo.shape[:-1])))
+        at = _log_sum(Range(middle), others)
+        excess = Range(zeros(off.shape), _excess(_spread(half, others)))
+        values.append((Range.about(start, off) + Range(slope) * (Range(middle[..., k]) - at - excess)) * total[..., 0])
+        one = Range(slope) * total[..., 0]
+        lines += [one if j == k else -(one * exp(Range(middle[..., j]) - at)) for j in range(outputs)]
+    rows = [Range(np.stack([x.lo for x in part], -1), np.stack([x.hi for x in part], -1)) for part in (lines, values)]
+    exact = rows[0].reshape(*f.lo.shape, outputs)
+    centre, radius = middle_and_radius(rows[1])
+    matrix, _ = middle_and_radius(exact)
+    # What rounding makes of the slopes.
+    turned = ((exact - Range(matrix)) * Range(half)[..., None, :]).size()
+    constant = Range(centre) - (Range(matrix) * Range(middle)[..., None, :]).sum(-1)
+    return matrix, constant, up(radius + Range(turned).sum(-1).hi)
+
+
+def _spread(half: Wide, places: list[int]) -> Wide:
+    """The largest difference of two outputs' distances from their middles."""
+    spread = zeros(half.shape[:-1])
+    for k in places:
+        for j in places:
+            if j < k:
+                spread = np.maximum(spread, up(half[..., k] + half[..., j]))
+    return spread
+
+
+def _log_sum(f: Range, places: list[int]) -> Range:
+    """Log sum_j exp f_j, which rises in every f_j."""
+
+    def at(x: Wide) -> Range:
+        found = Range(x[..., places[0]])
+        for j in places[1:]:
+            found = found + softplus(Range(x[..., j]) - found)
+        return found
+
+    return Range(at(f.lo).lo, at(f.hi).hi)
+
+
+def _excess(spread: Wide) -> Wide:
+    """Of the logarithm above its tangent."""
+    plain = up(up(spread * spread) / 8.0)
+    wider = np.where(spread > _WIDE, spread, wide(1.0))
+    growth = (exp(Range(wider)) - Range(wide(1.0))) / Range(wider)
+    # log g <= x + g e^-x - 1 for any x
+    with np.errstate(all="ignore"):
+        x = Range(wide(np.nan_to_num(np.log(growth.hi.astype(np.float64)), posinf=0.0)))
+    found = x + growth * exp(-x) - Range(wide(2.0)) + Range(wide(1.0)) / growth
+    return np.where((spread > _WIDE) & (found.hi < plain), found.hi, plain)

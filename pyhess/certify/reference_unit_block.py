@@ -142,7 +142,7 @@ class _Datum:
         self.v = Range(low[:, dim:], high[:, dim:])[:, None, :]
         t_half = up(rest.spread(rest.columns) + rest.slack)
         outputs = self.over[0][:, :, None] * self.v + rest.middle + centred(t_half)
-        self.slopes: Slopes = slopes(problem.loss, outputs, problem.y)
+        self.slopes: Slopes = slopes(problem.loss, outputs, problem.y, rest.slack)
         self.columns = self.slopes.times(rest.columns)
         self.dl = rest.spread(self.columns)
         self.l0 = self.slopes.times(rest.middle) + self.slopes.constant

@@ -86,11 +86,19 @@ class UnitCells:
         self._scratch = unit_scratch_size(n, dim, int(numbers["outputs"]), generators)
         self._job = job
 
-    def bound(self, cells: FloatArray, roots: IntArray, parents: FloatArray, stop: npt.NDArray[np.int32]) -> CellBounds:
+    def bound(
+        self,
+        cells: FloatArray,
+        roots: IntArray,
+        parents: FloatArray,
+        stop: npt.NDArray[np.int32],
+        models: IntArray | None = None,
+    ) -> CellBounds:
         """Bound contiguous cells (C, 2, 2 D + K); those of a ball are shrunk in place.
 
         ``roots`` (C,) are the rows of the models to use, ``parents`` (C,) bounds already proved, which the results are not
-        below. Cells left out when ``stop[0]`` is set have their parents' bounds and a split of -1.
+        below; ``models`` (C,) says what to try, with -1 for both, as without. Cells left out when ``stop[0]`` is set have their
+        parents' bounds and a split of -1.
         """
         assert cells.flags.c_contiguous and cells.dtype == np.float64 and stop.dtype == np.int32
         roots, parents = np.ascontiguousarray(roots, dtype=np.int64), np.ascontiguousarray(parents, dtype=np.float64)
@@ -98,7 +106,7 @@ class UnitCells:
         found = CellBounds(
             parents.copy(),
             np.full(count, -1, dtype=np.int64),
-            np.zeros(count, dtype=np.int64),
+            np.full(count, -1, dtype=np.int64) if models is None else np.array(models, dtype=np.int64),
             np.zeros((count, self._size, self._size)),
         )
         threads = num_workers(-(-count // CELLS_PER_TASK))

@@ -107,17 +107,18 @@ class Rooms:
         for row in np.unique(rows[there]):
             self._useful[row] = gain[rows[there] == row].sum() >= 0.0
 
-    def bound(self, cells: FloatArray, index: IntArray, parents: FloatArray, stop: npt.NDArray[np.int32], plain: UnitCells
-              ) -> CellBounds:  # fmt: skip
+    def bound(self, cells: FloatArray, index: IntArray, parents: FloatArray, stop: npt.NDArray[np.int32], plain: UnitCells,
+              models: IntArray | None = None) -> CellBounds:  # fmt: skip
         """As `UnitCells.bound`, with ``plain`` for the cells without a model."""
         rows = self.rows(cells, index)
         mine = (rows >= 0) & self._useful[rows]
         if not mine.any():
-            return plain.bound(cells, index, parents, stop)
+            return plain.bound(cells, index, parents, stop, models)
         parts = []
-        for chosen, task, models in ((mine, self._task, rows), (~mine, plain, index)):
+        # What was best without an ellipsoid need not be with one.
+        for chosen, task, row, asked in ((mine, self._task, rows, None), (~mine, plain, index, models)):
             own = np.ascontiguousarray(cells[chosen])
-            parts.append(task.bound(own, models[chosen], parents[chosen], stop))
+            parts.append(task.bound(own, row[chosen], parents[chosen], stop, None if asked is None else asked[chosen]))
             cells[chosen] = own
         order = np.argsort(np.concatenate([np.flatnonzero(mine), np.flatnonzero(~mine)]))
         return CellBounds(*(np.concatenate(pair)[order] for pair in zip(*parts, strict=True)))

@@ -43,6 +43,8 @@ _SHARE, _MIN_ROUND, _MAX_ROUND = 0.25, 64, 4096
 #: The same share where relaxed bounds pay, how much of what a cell misses of the aim such a bound must bring, and how many cells
 #: it counts as, as it takes so much longer.
 _RELAXED_SHARE, _GAIN, _RELAXED_CELLS = 0.05, 0.2, 6
+#: One cell of so many is bounded with both models of the other units, not only with that of the cell it was cut from.
+_BOTH = 3
 #: Relative distance to a witness's value at which the search ends, unless another one is asked for.
 _RTOL = 1e-4
 #: The search ends where four times as many cells has improved the bound by less than this.
@@ -242,11 +244,11 @@ class UnitSearch:
         self.evaluated = count
         self.finished = False
 
-    def _evaluated(self, cells: FloatArray, index: IntArray, parents: FloatArray) -> _Leaves:
+    def _evaluated(self, cells: FloatArray, index: IntArray, parents: FloatArray, models: IntArray | None = None) -> _Leaves:
         if self.rooms is not None:
-            found = self.rooms.bound(cells, index, parents, self.stop, self.task)
+            found = self.rooms.bound(cells, index, parents, self.stop, self.task, models)
         else:
-            found = self.task.bound(cells, index, parents, self.stop)
+            found = self.task.bound(cells, index, parents, self.stop, models)
         return _Leaves(cells, index, *found, np.zeros(len(cells), dtype=bool))
 
     def _join(self, deadline: float) -> None:
@@ -343,7 +345,10 @@ class UnitSearch:
         middle = 0.5 * (parts[rows, 0, sides] + parts[rows, 1, sides])
         parts[rows[0::2], 1, sides[0::2]] = middle[0::2]
         parts[rows[1::2], 0, sides[1::2]] = middle[1::2]
-        found = self._evaluated(parts, np.repeat(leaves.index[chosen], 2), np.repeat(leaves.bounds[chosen], 2))
+        # What was the better model for a cell mostly is for its parts.
+        models = np.repeat(leaves.models[chosen], 2)
+        models[::_BOTH] = -1
+        found = self._evaluated(parts, np.repeat(leaves.index[chosen], 2), np.repeat(leaves.bounds[chosen], 2), models)
         self.evaluated += 2 * count
         # Cells outside the ball have infinite bounds.
         self.leaves = leaves.without(chosen).and_these(found.of(found.bounds < math.inf))

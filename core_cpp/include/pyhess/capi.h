@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#define PYHESS_ABI_VERSION 6
+#define PYHESS_ABI_VERSION 7
 
 #ifdef __cplusplus
 extern "C" {

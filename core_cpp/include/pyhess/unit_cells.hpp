@@ -60,8 +60,9 @@ struct UnitJob {
     const double* parents;              // (C) bounds known before
     double* bounds;                     // (C) out
     std::int64_t* splits;               // (C) out: the coordinate to cut, or -1
-    std::int64_t* models;               // (C) out: 0 twins or generators, 1 ranges, -1 outside the ball
-    double* directions;                 // (C, D + K, D + K) out: the Z of the bound, lower triangle
+    // (C) in: which to try, or -1 for both; out: 0 twins or generators, 1 ranges, -1 outside the ball
+    std::int64_t* models;
+    double* directions;  // (C, D + K, D + K) out: the Z of the bound, lower triangle
     index_t num_cells;
     std::int64_t next;  // the next task; 0 at the beginning
     double* scratch;    // a row of unit_scratch_size per thread

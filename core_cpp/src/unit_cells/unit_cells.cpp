@@ -165,9 +165,13 @@ void Cell::run(index_t c) {
         std::copy_n(best_weight_.at, size_ * size_, job_.directions + c * size_ * size_);
         job_.models[c] = static_cast<std::int64_t>(model);
     };
-    double value = bound(Model::generators);
-    keep(Model::generators);
-    if (!twins()) {
+    const std::int64_t asked = twins() ? 0 : job_.models[c];
+    double value = -kInfinity;
+    if (asked != static_cast<std::int64_t>(Model::ranges)) {
+        value = bound(Model::generators);
+        keep(Model::generators);
+    }
+    if (asked != static_cast<std::int64_t>(Model::generators)) {
         const double other = bound(Model::ranges);
         if (other > value || !(value > -kInfinity)) {
             value = other;
