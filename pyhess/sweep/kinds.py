@@ -284,5 +284,5 @@ def _eigvals(problem: Problem, options: EigvalsOptions, time_limit: float | None
 
 
 register(Kind("search", 3, SearchOptions, _search, _search_flops, warm=True, run_together=_searches))
-register(Kind("bracket", 13, BracketOptions, _bracket, _search_flops, warm=True, seconds=_certificate_seconds))
+register(Kind("bracket", 14, BracketOptions, _bracket, _search_flops, warm=True, seconds=_certificate_seconds))
 register(Kind("eigvals", 1, EigvalsOptions, _eigvals, _eigvals_flops, warm=False))
