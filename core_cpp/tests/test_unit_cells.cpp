@@ -361,6 +361,24 @@ TEST(softmax_forms_hold) {
     }
 }
 
+TEST(softmax_forms_know_how_far_one_other_output_can_rise) {
+    // Output 1 has next to no share at its middle, but at its upper end it takes all from output 2.
+    const index_t outputs = 3, nl = 1 + 3 * outputs, e = 2 + 2 * outputs;
+    for (const double width : {50.0, 599.0, 601.0, 1990.0}) {
+        Vector rows(at(2 * outputs * (2 * nl + 2)), 0.0), work(at(3 * outputs)), y(at(outputs), 0.0);
+        const units::Forms forms{rows.data(), nl};
+        forms[1][0] = -std::log(width), forms[1][1] = width;
+        forms[2][0] = 0.95 * width;
+        units::residual_forms(Loss::cross_entropy, outputs, y.data(), 1.0, forms, 0, outputs, work.data());
+        const double* r = forms[outputs + 2];
+        for (const double symbol : {-1.0, 1.0}) {
+            const double p =
+                1.0 / (1.0 + std::exp(-forms[2][0]) + std::exp(forms[1][0] + symbol * width - forms[2][0]));
+            CHECK(std::fabs(p - (r[0] + r[1] * symbol)) <= r[e + 2] + 1e-12);
+        }
+    }
+}
+
 TEST(unit_cells_keep_what_is_known_and_can_be_cancelled) {
     Setting s(Activation::gelu, Loss::squared_error, Kind::twins, 0.5, 4502);
     s.parents.assign(kCells, -1e-3);
